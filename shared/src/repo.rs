@@ -1,0 +1,10 @@
+//! git2 behind a few verbs. Nothing here runs a hook, a filter or the git program, and nothing here writes to a
+//! work tree that a builder could have prepared, except through `mirror`.
+
+pub mod collect;
+pub mod facts;
+pub mod import;
+pub mod merge;
+pub mod mirror;
+pub mod pack;
+pub mod status;

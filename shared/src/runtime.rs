@@ -1,0 +1,5 @@
+//! What every process needs at run time: clock and ids, settings, owned tasks and signals.
+
+pub mod clock;
+pub mod config;
+pub mod process;
