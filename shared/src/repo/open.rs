@@ -43,7 +43,8 @@ pub enum OpenError {
 pub fn open(path: &Path) -> Result<Repository, OpenError> {
     isolate()?;
     let nowhere: [&Path; 0] = [];
-    Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, nowhere).map_err(|error| explain(path, error))
+    Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, nowhere)
+        .map_err(|error| explain(path, error))
 }
 
 /// Opens a git folder as if it were bare: no work tree, no index, no attribute file of a checkout is looked at.
@@ -62,8 +63,35 @@ pub fn open_bare(path: &Path) -> Result<Repository, OpenError> {
 pub fn init_bare(path: &Path) -> Result<Repository, OpenError> {
     isolate()?;
     let mut options = RepositoryInitOptions::new();
-    options.bare(true).mkpath(true).external_template(false).initial_head("refs/heads/none");
+    options
+        .bare(true)
+        .mkpath(true)
+        .external_template(false)
+        .initial_head("refs/heads/none");
     Repository::init_opts(path, &options).map_err(|error| explain(path, error))
+}
+
+/// Lets the repository in `git_dir` read the objects of another, which must outlive it (`objects/info/alternates`).
+///
+/// # Errors
+/// When the file cannot be written, or the path cannot be said in it.
+pub fn borrow_objects(git_dir: &Path, objects: &Path) -> std::io::Result<()> {
+    let objects = objects.canonicalize()?;
+    let mut line = objects.into_os_string().into_encoded_bytes();
+    if line.contains(&b'\n') || line.starts_with(b"#") || line.starts_with(b"\"") {
+        let why = "git cannot borrow objects from a folder with such a name";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+    }
+    line.push(b'\n');
+    let info = git_dir.join("objects/info");
+    std::fs::create_dir_all(&info)?;
+    if std::fs::read(info.join("alternates")).is_ok_and(|there| there == line) {
+        return Ok(());
+    }
+    let mut file = tempfile::NamedTempFile::new_in(&info)?;
+    std::io::Write::write_all(&mut file, &line)?;
+    file.persist(info.join("alternates"))?;
+    Ok(())
 }
 
 /// Our id of an object as libgit2's.
@@ -80,13 +108,22 @@ pub fn from_git(oid: git2::Oid) -> Oid {
 }
 
 /// Takes the configuration of the machine and of the user away from libgit2, once a process.
-#[expect(unsafe_code, reason = "libgit2 has one global search path a level; it is set once, before any repository is open")]
+#[expect(
+    unsafe_code,
+    reason = "libgit2 has one global search path a level; it is set once, before any repository is open"
+)]
 fn isolate() -> Result<(), git2::Error> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
-        for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
+        for level in [
+            ConfigLevel::System,
+            ConfigLevel::Global,
+            ConfigLevel::XDG,
+            ConfigLevel::ProgramData,
+        ] {
             // SAFETY: `OnceLock` runs this exactly once, and every repository is opened after it has returned.
-            unsafe { git2::opts::set_search_path(level, "") }.map_err(|error| error.message().to_owned())?;
+            unsafe { git2::opts::set_search_path(level, "") }
+                .map_err(|error| error.message().to_owned())?;
         }
         Ok(())
     })
@@ -106,7 +143,10 @@ fn explain(path: &Path, error: git2::Error) -> OpenError {
         return OpenError::NotARepository { path };
     }
     if error.message().contains("unsupported") {
-        return OpenError::Unsupported { path, what: error.message().to_owned() };
+        return OpenError::Unsupported {
+            path,
+            what: error.message().to_owned(),
+        };
     }
     OpenError::Git(error)
 }
@@ -120,10 +160,22 @@ fn unsupported(path: &Path) -> Option<String> {
         Some(admin.join(common.trim()))
     });
     let candidates = [linked, Some(dot_git), Some(path.to_path_buf())];
-    let file = candidates.into_iter().flatten().map(|dir| dir.join("config")).find(|file| file.is_file())?;
+    let file = candidates
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.join("config"))
+        .find(|file| file.is_file())?;
     let config = git2::Config::open(&file).ok()?;
-    let extension = |name: &str| config.get_string(name).ok().map(|value| value.to_ascii_lowercase());
-    match (extension("extensions.objectformat").as_deref(), extension("extensions.refstorage").as_deref()) {
+    let extension = |name: &str| {
+        config
+            .get_string(name)
+            .ok()
+            .map(|value| value.to_ascii_lowercase())
+    };
+    match (
+        extension("extensions.objectformat").as_deref(),
+        extension("extensions.refstorage").as_deref(),
+    ) {
         (Some(format), _) if format != "sha1" => Some(format!("{format} object ids")),
         (_, Some(storage)) if storage != "files" => Some(format!("the {storage} ref format")),
         _ => None,
@@ -137,16 +189,28 @@ mod tests {
     #[test]
     fn refusals_name_their_reason() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(open(dir.path()), Err(OpenError::NotARepository { .. })));
-        assert!(matches!(open(&dir.path().join("absent")), Err(OpenError::NotARepository { .. })));
+        assert!(matches!(
+            open(dir.path()),
+            Err(OpenError::NotARepository { .. })
+        ));
+        assert!(matches!(
+            open(&dir.path().join("absent")),
+            Err(OpenError::NotARepository { .. })
+        ));
 
-        for (line, word) in [("objectformat = sha256", "sha256"), ("refstorage = reftable", "reftable")] {
+        for (line, word) in [
+            ("objectformat = sha256", "sha256"),
+            ("refstorage = reftable", "reftable"),
+        ] {
             let repo = dir.path().join(word);
             Repository::init(&repo).unwrap();
             let config = format!("[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{line}\n");
             std::fs::write(repo.join(".git/config"), config).unwrap();
             let error = open(&repo).err().unwrap();
-            assert!(matches!(&error, OpenError::Unsupported { what, .. } if what.contains(word)), "{error}");
+            assert!(
+                matches!(&error, OpenError::Unsupported { what, .. } if what.contains(word)),
+                "{error}"
+            );
         }
     }
 
@@ -156,6 +220,9 @@ mod tests {
         Repository::init(dir.path()).unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
         assert!(open(dir.path()).is_ok());
-        assert!(matches!(open(&dir.path().join("sub")), Err(OpenError::NotARepository { .. })));
+        assert!(matches!(
+            open(&dir.path().join("sub")),
+            Err(OpenError::NotARepository { .. })
+        ));
     }
 }

@@ -88,7 +88,10 @@ impl Entry {
     /// The mode and object, without the name.
     #[must_use]
     pub const fn leaf(&self) -> Leaf {
-        Leaf { mode: self.mode, oid: self.oid }
+        Leaf {
+            mode: self.mode,
+            oid: self.oid,
+        }
     }
 
     fn order(&self) -> Vec<u8> {
@@ -127,7 +130,10 @@ pub struct EntryChange {
 pub fn read(odb: &Odb<'_>, oid: Oid) -> Result<Vec<Entry>, TreeError> {
     let object = odb.read(to_git(oid)).map_err(|error| missing(error, oid))?;
     if object.kind() != ObjectType::Tree {
-        return Err(TreeError::WrongKind { oid, wanted: "tree" });
+        return Err(TreeError::WrongKind {
+            oid,
+            wanted: "tree",
+        });
     }
     parse(object.data()).map_err(|why| TreeError::Malformed { oid, why })
 }
@@ -153,8 +159,15 @@ pub fn write(odb: &Odb<'_>, mut entries: Vec<Entry>) -> Result<Oid, TreeError> {
 /// # Errors
 /// [`TreeError::Missing`] or [`TreeError::WrongKind`].
 pub fn tree_of(repo: &Repository, oid: Oid) -> Result<Oid, TreeError> {
-    let object = repo.find_object(to_git(oid), None).map_err(|error| missing(error, oid))?;
-    let tree = object.peel(ObjectType::Tree).map_err(|_| TreeError::WrongKind { oid, wanted: "commit or tree" })?;
+    let object = repo
+        .find_object(to_git(oid), None)
+        .map_err(|error| missing(error, oid))?;
+    let tree = object
+        .peel(ObjectType::Tree)
+        .map_err(|_| TreeError::WrongKind {
+            oid,
+            wanted: "commit or tree",
+        })?;
     Ok(from_git(tree.id()))
 }
 
@@ -162,8 +175,18 @@ pub fn tree_of(repo: &Repository, oid: Oid) -> Result<Oid, TreeError> {
 ///
 /// # Errors
 /// [`TreeError::TooComplex`] past `limit` paths or [`MAX_DEPTH`] levels, and whatever reading meets.
-pub fn diff(repo: &Repository, old: Option<Oid>, new: Option<Oid>, limit: usize) -> Result<Vec<EntryChange>, TreeError> {
-    let mut walk = Walk { odb: &repo.odb()?, limit, path: Vec::new(), changes: Vec::new() };
+pub fn diff(
+    repo: &Repository,
+    old: Option<Oid>,
+    new: Option<Oid>,
+    limit: usize,
+) -> Result<Vec<EntryChange>, TreeError> {
+    let mut walk = Walk {
+        odb: &repo.odb()?,
+        limit,
+        path: Vec::new(),
+        changes: Vec::new(),
+    };
     walk.descend(old, new, 0)?;
     let mut changes = walk.changes;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -200,37 +223,75 @@ pub fn closure(odb: &Odb<'_>, root: Oid, known: &HashSet<Oid>) -> Result<Vec<Oid
 }
 
 pub(super) fn missing(error: git2::Error, oid: Oid) -> TreeError {
-    if error.code() == ErrorCode::NotFound { TreeError::Missing { oid } } else { TreeError::Git(error) }
+    if error.code() == ErrorCode::NotFound {
+        TreeError::Missing { oid }
+    } else {
+        TreeError::Git(error)
+    }
 }
 
 pub(super) fn deep(depth: usize) -> Result<(), TreeError> {
-    if depth > MAX_DEPTH { Err(TreeError::TooComplex { limit: MAX_DEPTH, unit: "levels" }) } else { Ok(()) }
+    if depth > MAX_DEPTH {
+        Err(TreeError::TooComplex {
+            limit: MAX_DEPTH,
+            unit: "levels",
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// Entries by name, for walking several trees side by side.
-pub(super) fn by_name(odb: &Odb<'_>, tree: Option<Oid>) -> Result<BTreeMap<Vec<u8>, Entry>, TreeError> {
-    let Some(tree) = tree else { return Ok(BTreeMap::new()) };
-    Ok(read(odb, tree)?.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
+pub(super) fn by_name(
+    odb: &Odb<'_>,
+    tree: Option<Oid>,
+) -> Result<BTreeMap<Vec<u8>, Entry>, TreeError> {
+    let Some(tree) = tree else {
+        return Ok(BTreeMap::new());
+    };
+    Ok(read(odb, tree)?
+        .into_iter()
+        .map(|entry| (entry.name.clone(), entry))
+        .collect())
 }
 
 fn parse(mut rest: &[u8]) -> Result<Vec<Entry>, &'static str> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut names = HashSet::new();
     while !rest.is_empty() {
-        let space = rest.iter().position(|byte| *byte == b' ').ok_or("an entry has no mode")?;
+        let space = rest
+            .iter()
+            .position(|byte| *byte == b' ')
+            .ok_or("an entry has no mode")?;
         let (mode, tail) = (&rest[..space], &rest[space + 1..]);
-        let mode = std::str::from_utf8(mode).ok().and_then(|text| u32::from_str_radix(text, 8).ok()).ok_or("a mode is no number")?;
-        let end = tail.iter().position(|byte| *byte == 0).ok_or("a name does not end")?;
+        let mode = std::str::from_utf8(mode)
+            .ok()
+            .and_then(|text| u32::from_str_radix(text, 8).ok())
+            .ok_or("a mode is no number")?;
+        let end = tail
+            .iter()
+            .position(|byte| *byte == 0)
+            .ok_or("a name does not end")?;
         let (name, tail) = (&tail[..end], &tail[end + 1..]);
-        let oid: [u8; 20] = tail.get(..20).and_then(|id| id.try_into().ok()).ok_or("an object id is cut off")?;
+        let oid: [u8; 20] = tail
+            .get(..20)
+            .and_then(|id| id.try_into().ok())
+            .ok_or("an object id is cut off")?;
         if name.is_empty() || name.contains(&b'/') {
             return Err("a name is empty or has a slash");
         }
         if !names.insert(name) {
             return Err("a name stands twice");
         }
-        let entry = Entry { mode, name: name.to_vec(), oid: Oid::from_bytes(oid) };
-        if entries.last().is_some_and(|last| last.order() >= entry.order()) {
+        let entry = Entry {
+            mode,
+            name: name.to_vec(),
+            oid: Oid::from_bytes(oid),
+        };
+        if entries
+            .last()
+            .is_some_and(|last| last.order() >= entry.order())
+        {
             return Err("the entries are out of order");
         }
         entries.push(entry);
@@ -247,13 +308,24 @@ struct Walk<'a, 'repo> {
 }
 
 impl Walk<'_, '_> {
-    fn descend(&mut self, old: Option<Oid>, new: Option<Oid>, depth: usize) -> Result<(), TreeError> {
+    fn descend(
+        &mut self,
+        old: Option<Oid>,
+        new: Option<Oid>,
+        depth: usize,
+    ) -> Result<(), TreeError> {
         if old == new {
             return Ok(());
         }
         deep(depth)?;
         let (mut old, mut new) = (by_name(self.odb, old)?, by_name(self.odb, new)?);
-        let names: Vec<Vec<u8>> = old.keys().chain(new.keys()).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let names: Vec<Vec<u8>> = old
+            .keys()
+            .chain(new.keys())
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
         for name in names {
             let (before, after) = (old.remove(&name), new.remove(&name));
             if before == after {
@@ -270,7 +342,12 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn pair(&mut self, before: Option<Entry>, after: Option<Entry>, depth: usize) -> Result<(), TreeError> {
+    fn pair(
+        &mut self,
+        before: Option<Entry>,
+        after: Option<Entry>,
+        depth: usize,
+    ) -> Result<(), TreeError> {
         let split = |entry: Option<Entry>| match entry {
             Some(entry) if entry.is_tree() => (Some(entry.oid), None),
             Some(entry) => (None, Some(entry.leaf())),
@@ -279,9 +356,16 @@ impl Walk<'_, '_> {
         let ((old_tree, old), (new_tree, new)) = (split(before), split(after));
         if old != new {
             if self.changes.len() >= self.limit {
-                return Err(TreeError::TooComplex { limit: self.limit, unit: "changed paths" });
+                return Err(TreeError::TooComplex {
+                    limit: self.limit,
+                    unit: "changed paths",
+                });
             }
-            self.changes.push(EntryChange { path: self.path.clone(), old, new });
+            self.changes.push(EntryChange {
+                path: self.path.clone(),
+                old,
+                new,
+            });
         }
         self.descend(old_tree, new_tree, depth + 1)
     }
@@ -292,7 +376,11 @@ mod tests {
     use super::*;
 
     fn entry(mode: u32, name: &str, oid: Oid) -> Entry {
-        Entry { mode, name: name.as_bytes().to_vec(), oid }
+        Entry {
+            mode,
+            name: name.as_bytes().to_vec(),
+            oid,
+        }
     }
 
     #[test]
@@ -302,7 +390,11 @@ mod tests {
         let odb = repo.odb().unwrap();
         let blob = from_git(odb.write(ObjectType::Blob, b"x").unwrap());
         let inner = write(&odb, vec![entry(0o100_664, ".git", blob)]).unwrap();
-        let entries = vec![entry(0o040_000, "a", inner), entry(0o100_644, "a.b", blob), entry(0o104_755, "a\n", blob)];
+        let entries = vec![
+            entry(0o040_000, "a", inner),
+            entry(0o100_644, "a.b", blob),
+            entry(0o104_755, "a\n", blob),
+        ];
         let tree = write(&odb, entries.clone()).unwrap();
         let mut back = read(&odb, tree).unwrap();
         back.sort_by(|a, b| a.name.cmp(&b.name));
@@ -316,10 +408,20 @@ mod tests {
     fn malformed_trees_are_refused() {
         let id = [7_u8; 20];
         let raw = |names: &[&str]| {
-            names.iter().flat_map(|name| [format!("100644 {name}\0").as_bytes(), &id].concat()).collect::<Vec<u8>>()
+            names
+                .iter()
+                .flat_map(|name| [format!("100644 {name}\0").as_bytes(), &id].concat())
+                .collect::<Vec<u8>>()
         };
         assert!(parse(&raw(&["a", "b"])).is_ok());
-        for bad in [raw(&["b", "a"]), raw(&["a", "a"]), raw(&[""]), raw(&["a/b"]), b"100644 a\0short".to_vec(), b"abc".to_vec()] {
+        for bad in [
+            raw(&["b", "a"]),
+            raw(&["a", "a"]),
+            raw(&[""]),
+            raw(&["a/b"]),
+            b"100644 a\0short".to_vec(),
+            b"abc".to_vec(),
+        ] {
             assert!(parse(&bad).is_err(), "{bad:?}");
         }
     }
@@ -332,9 +434,18 @@ mod tests {
         let mut oid = from_git(odb.write(ObjectType::Blob, b"x").unwrap());
         for level in 0..10 {
             let mode = if level == 0 { 0o100_644 } else { 0o040_000 };
-            oid = write(&odb, (0..10).map(|n| entry(mode, &format!("e{n}"), oid)).collect()).unwrap();
+            oid = write(
+                &odb,
+                (0..10)
+                    .map(|n| entry(mode, &format!("e{n}"), oid))
+                    .collect(),
+            )
+            .unwrap();
         }
-        assert!(matches!(diff(&repo, None, Some(oid), 1000), Err(TreeError::TooComplex { .. })));
+        assert!(matches!(
+            diff(&repo, None, Some(oid), 1000),
+            Err(TreeError::TooComplex { .. })
+        ));
         assert_eq!(closure(&odb, oid, &HashSet::new()).unwrap().len(), 11);
     }
 }
