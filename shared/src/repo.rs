@@ -4,6 +4,7 @@
 pub mod collect;
 pub mod facts;
 pub mod import;
+pub mod locate;
 pub mod merge;
 pub mod mirror;
 pub mod open;
