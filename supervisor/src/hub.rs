@@ -192,11 +192,24 @@ pub trait Hub: Send + Sync {
     fn tip(&self, name: &RefName) -> Result<Option<Oid>, HubError>;
     /// Moves a ref from `old` (`None`: it must not exist) to `new` under the fence. Objects are made durable before,
     /// the ref after. A branch moves forward only, and not while it is checked out.
-    fn cas_ref(&self, token: FencingToken, name: &RefName, old: Option<Oid>, new: Oid, why: &str) -> Result<CasOutcome, HubError>;
+    fn cas_ref(
+        &self,
+        token: FencingToken,
+        name: &RefName,
+        old: Option<Oid>,
+        new: Oid,
+        why: &str,
+    ) -> Result<CasOutcome, HubError>;
     /// Remembers a commit under the run's save ref and the tag people look for; replaces those of earlier tries.
-    fn save_point(&self, token: FencingToken, at: &AttemptKey, commit: Oid) -> Result<SavePoint, HubError>;
+    fn save_point(
+        &self,
+        token: FencingToken,
+        at: &AttemptKey,
+        commit: Oid,
+    ) -> Result<SavePoint, HubError>;
     /// Keeps a pending commit or tree alive, whatever the user's gc does.
-    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid) -> Result<(), HubError>;
+    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid)
+    -> Result<(), HubError>;
     /// Drops everything that was kept alive for a run; says how many refs that were.
     fn release(&self, token: FencingToken, run: &RunId) -> Result<usize, HubError>;
 
@@ -205,7 +218,12 @@ pub trait Hub: Send + Sync {
     /// Opens a quarantine over the hub's objects.
     fn quarantine(&self) -> Result<Quarantine, HubError>;
     /// Takes what `result_tree` needs over `base_commit` out of a quarantine into the hub.
-    fn promote(&self, from: &Quarantine, base_commit: Oid, result_tree: Oid) -> Result<(), HubError>;
+    fn promote(
+        &self,
+        from: &Quarantine,
+        base_commit: Oid,
+        result_tree: Oid,
+    ) -> Result<(), HubError>;
 
     /// The repository for reading objects, opened as bare.
     fn repository(&self) -> Result<Repository, HubError>;

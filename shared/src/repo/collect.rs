@@ -30,7 +30,12 @@ pub struct CollectLimits {
 
 impl Default for CollectLimits {
     fn default() -> Self {
-        Self { entries: 1_000_000, depth: 64, file_bytes: 5 << 20, total_bytes: 50 << 20 }
+        Self {
+            entries: 1_000_000,
+            depth: 64,
+            file_bytes: 5 << 20,
+            total_bytes: 50 << 20,
+        }
     }
 }
 
@@ -140,7 +145,12 @@ pub enum CollectError {
 ///
 /// # Errors
 /// [`CollectError`] says why nothing was collected; objects written until then are unreachable.
-pub fn collect(dir: BorrowedFd<'_>, repo: &Repository, base: Oid, limits: &CollectLimits) -> Result<Collected, CollectError> {
+pub fn collect(
+    dir: BorrowedFd<'_>,
+    repo: &Repository,
+    base: Oid,
+    limits: &CollectLimits,
+) -> Result<Collected, CollectError> {
     let odb = repo.odb()?;
     let base = tree::tree_of(repo, base)?;
     let mut walk = walk::Walk::new(&odb, *limits);
@@ -150,9 +160,26 @@ pub fn collect(dir: BorrowedFd<'_>, repo: &Repository, base: Oid, limits: &Colle
         None => tree::write(&odb, Vec::new())?,
     };
     // Deleting is not limited by what is on disk, so deletions get the same budget once more.
-    let changed = tree::diff(repo, Some(base), Some(result_tree), limits.entries.saturating_mul(2))?;
-    let walk::Found { root_git, nested_git, skipped, ignored } = walk.found;
-    Ok(Collected { result_tree, changed, root_git, nested_git, skipped, ignored })
+    let changed = tree::diff(
+        repo,
+        Some(base),
+        Some(result_tree),
+        limits.entries.saturating_mul(2),
+    )?;
+    let walk::Found {
+        root_git,
+        nested_git,
+        skipped,
+        ignored,
+    } = walk.found;
+    Ok(Collected {
+        result_tree,
+        changed,
+        root_git,
+        nested_git,
+        skipped,
+        ignored,
+    })
 }
 
 #[cfg(test)]

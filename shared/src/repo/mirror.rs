@@ -96,11 +96,23 @@ pub struct WorkspaceKey {
 
 impl WorkspaceKey {
     fn name(&self) -> String {
-        format!("{}.{}.{}.{}", self.run, self.epoch, self.attempt, self.purpose.folder())
+        format!(
+            "{}.{}.{}.{}",
+            self.run,
+            self.epoch,
+            self.attempt,
+            self.purpose.folder()
+        )
     }
 
     fn branch(&self) -> String {
-        format!("refs/heads/wt/{}/{}-{}/{}", self.run, self.epoch, self.attempt, self.purpose.folder())
+        format!(
+            "refs/heads/wt/{}/{}-{}/{}",
+            self.run,
+            self.epoch,
+            self.attempt,
+            self.purpose.folder()
+        )
     }
 }
 
@@ -164,11 +176,21 @@ impl Mirror {
         fs::create_dir_all(root).map_err(io_error(root))?;
         let root = root.canonicalize().map_err(io_error(root))?;
         let lock_path = root.join("mirror.lock");
-        let lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), root };
+        let lock = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path);
+        let mirror = Self {
+            writer: Mutex::new(lock.map_err(io_error(&lock_path))?),
+            root,
+        };
         let writing = mirror.write()?;
         let git_dir = mirror.git_dir();
-        let mut config = open::init_bare(&git_dir)?.config()?.open_level(git2::ConfigLevel::Local)?;
+        let mut config = open::init_bare(&git_dir)?
+            .config()?
+            .open_level(git2::ConfigLevel::Local)?;
         config.set_i32("gc.auto", 0)?;
         config.set_str("core.hooksPath", "/dev/null")?;
         if let Some(objects) = source_objects {
@@ -208,7 +230,11 @@ impl Mirror {
     /// # Errors
     /// When an object is missing.
     pub fn pack(&self, base_commit: Oid, result_tree: Oid) -> Result<Vec<u8>, MirrorError> {
-        Ok(pack::pack_new_objects(&self.repository()?, base_commit, result_tree)?)
+        Ok(pack::pack_new_objects(
+            &self.repository()?,
+            base_commit,
+            result_tree,
+        )?)
     }
 
     /// Checks a commit (or a bare tree) out into a fresh workspace: raw blobs, no filters, no hooks, and no `.git` left
@@ -218,7 +244,9 @@ impl Mirror {
     /// [`MirrorError::UnsafePath`] before anything is written, if a path of the tree could lead outside.
     pub fn create(&self, key: &WorkspaceKey, base: Oid) -> Result<Workspace, MirrorError> {
         if key.run.as_str() == MIRROR {
-            return Err(MirrorError::ReservedName { name: key.run.clone() });
+            return Err(MirrorError::ReservedName {
+                name: key.run.clone(),
+            });
         }
         let repo = self.repository()?;
         let odb = repo.odb()?;
@@ -231,18 +259,32 @@ impl Mirror {
         let git_link = self.register(&repo, key, base)?;
         let dir = checkout::open_dir(&path).map_err(io_error(&path))?;
         checkout::write_tree(&odb, tree, dir.as_fd(), &path)?;
-        Ok(Workspace { key: key.clone(), base, path, dir, git_link })
+        Ok(Workspace {
+            key: key.clone(),
+            base,
+            path,
+            dir,
+            git_link,
+        })
     }
 
     /// Collects what a builder left in a workspace, as a tree over its base. The builder must be dead.
     ///
     /// # Errors
     /// [`CollectError::Swapped`] when the folder is no longer the one that was made, and what [`collect::collect`] says.
-    pub fn collect(&self, workspace: &Workspace, limits: &CollectLimits) -> Result<Collected, CollectError> {
+    pub fn collect(
+        &self,
+        workspace: &Workspace,
+        limits: &CollectLimits,
+    ) -> Result<Collected, CollectError> {
         let opened = rustix::fs::fstat(&workspace.dir).ok();
         let named = rustix::fs::lstat(&workspace.path).ok();
-        if opened.zip(named).is_none_or(|(opened, named)| (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino)) {
-            return Err(CollectError::Swapped { path: workspace.path.clone() });
+        if opened.zip(named).is_none_or(|(opened, named)| {
+            (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino)
+        }) {
+            return Err(CollectError::Swapped {
+                path: workspace.path.clone(),
+            });
         }
         let repo = open::open_bare(&self.git_dir())?;
         collect::collect(workspace.dir(), &repo, workspace.base, limits)
@@ -258,7 +300,9 @@ impl Mirror {
         self.unregister(&self.repository()?, key)?;
         folders::remove_empty_parents(&self.root, &self.path_of(key));
         drop(writing);
-        trashed.map_or(Ok(()), |path| folders::delete(&path).map_err(io_error(&path)))
+        trashed.map_or(Ok(()), |path| {
+            folders::delete(&path).map_err(io_error(&path))
+        })
     }
 
     /// The workspaces that exist on disk, in order.
@@ -275,7 +319,10 @@ impl Mirror {
     /// # Errors
     /// When the worker's folder cannot be read, or a workspace cannot be removed.
     pub fn cleanup(&self, keep: &[(RunId, u64)]) -> Result<Vec<WorkspaceKey>, MirrorError> {
-        let kept = |key: &WorkspaceKey| keep.iter().any(|(run, epoch)| *run == key.run && *epoch == key.epoch);
+        let kept = |key: &WorkspaceKey| {
+            keep.iter()
+                .any(|(run, epoch)| *run == key.run && *epoch == key.epoch)
+        };
         let mut removed = self.list()?;
         removed.retain(|key| !kept(key));
         for key in &removed {
@@ -300,21 +347,37 @@ impl Mirror {
 
     fn path_of(&self, key: &WorkspaceKey) -> PathBuf {
         let attempt = format!("{}-{}", key.epoch, key.attempt);
-        self.root.join(key.run.as_str()).join(attempt).join(key.purpose.folder())
+        self.root
+            .join(key.run.as_str())
+            .join(attempt)
+            .join(key.purpose.folder())
     }
 
     /// Makes the linked worktree: on an empty commit, so that libgit2 itself checks nothing out.
-    fn register(&self, repo: &Repository, key: &WorkspaceKey, base: Oid) -> Result<Vec<u8>, MirrorError> {
+    fn register(
+        &self,
+        repo: &Repository,
+        key: &WorkspaceKey,
+        base: Oid,
+    ) -> Result<Vec<u8>, MirrorError> {
         let _writing = self.write()?;
         let path = self.path_of(key);
         let parent = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(parent).map_err(io_error(parent))?;
         self.unregister(repo, key)?;
-        let mut branch = repo.reference(&key.branch(), to_git(empty_commit(repo)?), true, "workspace")?;
+        let mut branch = repo.reference(
+            &key.branch(),
+            to_git(empty_commit(repo)?),
+            true,
+            "workspace",
+        )?;
         let mut options = WorktreeAddOptions::new();
         options.reference(Some(&branch));
         repo.worktree(&key.name(), &path, Some(&options))?;
-        if repo.find_object(to_git(base), Some(ObjectType::Commit)).is_ok() {
+        if repo
+            .find_object(to_git(base), Some(ObjectType::Commit))
+            .is_ok()
+        {
             branch = branch.set_target(to_git(base), "workspace")?;
         }
         drop(branch);
@@ -327,7 +390,12 @@ impl Mirror {
     /// Takes a workspace's entry and branch out of the mirror; fine when there is none.
     fn unregister(&self, repo: &Repository, key: &WorkspaceKey) -> Result<(), MirrorError> {
         if let Ok(worktree) = repo.find_worktree(&key.name()) {
-            worktree.prune(Some(WorktreePruneOptions::new().valid(true).locked(true).working_tree(false)))?;
+            worktree.prune(Some(
+                WorktreePruneOptions::new()
+                    .valid(true)
+                    .locked(true)
+                    .working_tree(false),
+            ))?;
         }
         if let Ok(mut branch) = repo.find_reference(&key.branch()) {
             branch.delete()?;
@@ -339,7 +407,8 @@ impl Mirror {
     fn write(&self) -> Result<Writing<'_>, MirrorError> {
         // The guarded file has no state of its own, so a panic elsewhere cannot have broken it.
         let file = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        file.lock().map_err(io_error(&self.root.join("mirror.lock")))?;
+        file.lock()
+            .map_err(io_error(&self.root.join("mirror.lock")))?;
         Ok(Writing(file))
     }
 }
@@ -358,7 +427,14 @@ impl Drop for Writing<'_> {
 fn empty_commit(repo: &Repository) -> Result<Oid, MirrorError> {
     let tree = repo.find_tree(to_git(tree::write(&repo.odb()?, Vec::new())?))?;
     let who = Signature::new("autopack", "workspace@worker", &Time::new(0, 0))?;
-    Ok(from_git(repo.commit(None, &who, &who, "workspace\n", &tree, &[])?))
+    Ok(from_git(repo.commit(
+        None,
+        &who,
+        &who,
+        "workspace\n",
+        &tree,
+        &[],
+    )?))
 }
 
 /// Says which file or folder an I/O error is about.
@@ -368,4 +444,4 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> MirrorError + use<> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::repo) mod tests;
