@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use git2::{ObjectType, Repository, Signature, Time, WorktreeAddOptions, WorktreePruneOptions};
+use git2::Repository;
 
 use super::collect::{self, CollectError, CollectLimits, Collected};
 use super::open::{self, OpenError, from_git, to_git};
@@ -17,6 +17,7 @@ use crate::domain::ids::{Oid, RunId};
 
 mod checkout;
 mod folders;
+mod register;
 
 const MIRROR: &str = "mirror.git";
 
@@ -353,56 +354,6 @@ impl Mirror {
             .join(key.purpose.folder())
     }
 
-    /// Makes the linked worktree: on an empty commit, so that libgit2 itself checks nothing out.
-    fn register(
-        &self,
-        repo: &Repository,
-        key: &WorkspaceKey,
-        base: Oid,
-    ) -> Result<Vec<u8>, MirrorError> {
-        let _writing = self.write()?;
-        let path = self.path_of(key);
-        let parent = path.parent().unwrap_or(&self.root);
-        fs::create_dir_all(parent).map_err(io_error(parent))?;
-        self.unregister(repo, key)?;
-        let mut branch = repo.reference(
-            &key.branch(),
-            to_git(empty_commit(repo)?),
-            true,
-            "workspace",
-        )?;
-        let mut options = WorktreeAddOptions::new();
-        options.reference(Some(&branch));
-        repo.worktree(&key.name(), &path, Some(&options))?;
-        if repo
-            .find_object(to_git(base), Some(ObjectType::Commit))
-            .is_ok()
-        {
-            branch = branch.set_target(to_git(base), "workspace")?;
-        }
-        drop(branch);
-        let link = path.join(".git");
-        let said = fs::read(&link).map_err(io_error(&link))?;
-        fs::remove_file(&link).map_err(io_error(&link))?;
-        Ok(said)
-    }
-
-    /// Takes a workspace's entry and branch out of the mirror; fine when there is none.
-    fn unregister(&self, repo: &Repository, key: &WorkspaceKey) -> Result<(), MirrorError> {
-        if let Ok(worktree) = repo.find_worktree(&key.name()) {
-            worktree.prune(Some(
-                WorktreePruneOptions::new()
-                    .valid(true)
-                    .locked(true)
-                    .working_tree(false),
-            ))?;
-        }
-        if let Ok(mut branch) = repo.find_reference(&key.branch()) {
-            branch.delete()?;
-        }
-        Ok(())
-    }
-
     /// Waits for the turn to change the mirror: libgit2 and git fail, rather than wait, on a shared lock.
     fn write(&self) -> Result<Writing<'_>, MirrorError> {
         // The guarded file has no state of its own, so a panic elsewhere cannot have broken it.
@@ -421,20 +372,6 @@ impl Drop for Writing<'_> {
         // Closing the file would release it too; an error leaves it locked until then.
         let _ = self.0.unlock();
     }
-}
-
-/// A commit of nothing, the same in every mirror.
-fn empty_commit(repo: &Repository) -> Result<Oid, MirrorError> {
-    let tree = repo.find_tree(to_git(tree::write(&repo.odb()?, Vec::new())?))?;
-    let who = Signature::new("autopack", "workspace@worker", &Time::new(0, 0))?;
-    Ok(from_git(repo.commit(
-        None,
-        &who,
-        &who,
-        "workspace\n",
-        &tree,
-        &[],
-    )?))
 }
 
 /// Says which file or folder an I/O error is about.
