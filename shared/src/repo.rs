@@ -4,7 +4,9 @@
 pub mod collect;
 pub mod facts;
 pub mod import;
+pub mod judge;
 pub mod merge;
 pub mod mirror;
 pub mod pack;
+pub mod raw;
 pub mod status;
