@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Digest, Timestamp};
+use super::path::{PathRoot, PathSet};
 
 pub use pivots::{
     AutoApproveRule, BudgetCost, CostEscalation, DefaultPolicy, Deployment, EvidenceVerification,
@@ -181,8 +182,20 @@ impl IntentionAnchorV2 {
                     ),
                 ));
             };
-            if glob.is_empty() {
-                return Err((field(), "the glob is empty".to_owned()));
+            PathSet::compile([glob]).map_err(|error| (field(), error.to_string()))?;
+        }
+        let lists = [
+            ("allowed_write_roots", self.allowed_write_roots()),
+            ("protected_paths", self.protected_paths()),
+        ];
+        for (name, entries) in lists {
+            for (index, entry) in entries.iter().enumerate() {
+                PathRoot::parse(entry).map_err(|error| {
+                    (
+                        format!("pivot_intentions.scope_boundaries.{name}[{index}]"),
+                        error.to_string(),
+                    )
+                })?;
             }
         }
         Ok(())

@@ -76,6 +76,11 @@ fn values_that_break_a_rule_are_named() {
             "pivot_intentions.safety_risk.never_allow[0]",
             6,
         ),
+        (
+            text(r#"{"scope_boundaries":{"allowed_write_roots":["../x"]}}"#),
+            "pivot_intentions.scope_boundaries.allowed_write_roots[0]",
+            6,
+        ),
     ];
     for (text, expected, at) in cases {
         let error = IntentionAnchorV2::parse(&text).unwrap_err();
