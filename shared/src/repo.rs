@@ -6,5 +6,7 @@ pub mod facts;
 pub mod import;
 pub mod merge;
 pub mod mirror;
+pub mod open;
 pub mod pack;
 pub mod status;
+pub mod tree;

@@ -1,1 +1,5 @@
-//! placeholder
+//! The supervisor: decides who may work, what may land and who must be asked.
+
+pub mod coordination;
+pub mod hub;
+pub mod store;
