@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
-use autopack_shared::domain::parallelism::ScopePaths;
+use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run};
 use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
@@ -275,6 +275,7 @@ impl Director {
         let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
         let mut runs: BTreeSet<RunId> = tx.runs(&filter).await?.into_iter().map(|r| r.id).collect();
         runs.extend(tx.open_commands(None).await?.into_iter().map(|c| c.run));
+        runs.extend(tx.runs_with_phase(PhaseState::RollingBack).await?);
         runs.extend(tx.prepared_applies().await?.into_iter().map(|a| a.run));
         Ok(runs)
     }
@@ -322,7 +323,7 @@ impl Director {
         let now = tx.now();
         drop(tx);
         let verifying = phases.iter().any(|p| p.state == PhaseState::Verifying);
-        let project_gate = verifying && !self.policy_of(&run).await?.project.gate.is_empty();
+        let project_gate = verifying && !self.policy_of(&run).await?.config.gate.commands.is_empty();
         Ok(Some((RunView { run, phases, lease, decisions, requests, applies, commands, project_gate }, now)))
     }
 
@@ -359,8 +360,8 @@ where
 }
 
 /// The scope of a phase, as the gate compares it.
-pub(crate) fn scope_of(phase: &Phase) -> ScopePaths {
-    ScopePaths {
+pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
+    PhaseScopePaths {
         write: phase.spec.scope.paths.clone(),
         read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),
     }

@@ -162,7 +162,7 @@ impl Error {
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
-            Self::Hub(error) => error.reason(),
+            Self::Hub(error) => hub_reason(error),
             Self::Store(StoreError::Corrupt(_)) | Self::Bug(_) => ("internal", Code::Internal),
         }
     }
@@ -179,6 +179,22 @@ impl Error {
             | Self::MergeConflict { .. } | Self::Upload { .. } | Self::Store(_) | Self::Hub(_) | Self::Coordination(_)
             | Self::Move(_) | Self::Bug(_) => "",
         }
+    }
+}
+
+fn hub_reason(error: &HubError) -> (&'static str, Code) {
+    match error {
+        HubError::ReadOnly { .. } => ("read_only", Code::FailedPrecondition),
+        HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
+        HubError::Locked { .. } => ("locked", Code::Aborted),
+        HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
+        HubError::NotForward { .. } => ("conflict", Code::Aborted),
+        HubError::Symbolic { .. } | HubError::ForeignRef { .. } | HubError::TooLarge { .. } | HubError::Open(_) => {
+            ("invalid", Code::InvalidArgument)
+        }
+        HubError::Pack(_) => ("malformed_pack", Code::InvalidArgument),
+        HubError::BadFence | HubError::Tree(_) => ("hub_corrupt", Code::DataLoss),
+        HubError::Io { .. } | HubError::Git(_) => ("unavailable", Code::Unavailable),
     }
 }
 

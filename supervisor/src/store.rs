@@ -11,7 +11,7 @@ use autopack_shared::domain::ids::{Digest, Fence, PhaseId, ProjectId, RequestId,
 use autopack_shared::domain::record::{
     Apply, Attempt, Command, Decision, Event, Lease, Notice, Phase, Project, Request, Run, Vote, WindowSums,
 };
-use autopack_shared::domain::state::{RequestState, RunState};
+use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 pub mod sqlite;
 
@@ -185,6 +185,8 @@ pub trait Phases {
     async fn phase(&mut self, run: &RunId, id: &PhaseId) -> StoreResult<Option<Phase>>;
     /// A run's phases in order.
     async fn phases(&mut self, run: &RunId) -> StoreResult<Vec<Phase>>;
+    /// Runs that have a phase in this state, whatever state they are in themselves.
+    async fn runs_with_phase(&mut self, state: PhaseState) -> StoreResult<Vec<RunId>>;
     /// Writes a phase by its version.
     async fn update_phase(&mut self, phase: &mut Phase) -> StoreResult<()>;
     /// Adds an attempt.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use autopack_shared::domain::ids::{Oid, WorkerId};
-use autopack_shared::domain::project::BuilderEntry;
+use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::{Lease, Phase};
 use autopack_shared::domain::run_file::GateCommand;
 
@@ -52,7 +52,7 @@ pub struct GrantOrder {
     /// The commit to start from.
     pub base: Oid,
     /// The builder entry of the fork commit that the phase names.
-    pub builder: Option<BuilderEntry>,
+    pub builder: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
     /// Builders may run without a sandbox.

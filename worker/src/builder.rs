@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::project::BuilderEntry;
+use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 
 pub mod command;
@@ -92,7 +92,7 @@ pub enum Work {
 ///
 /// # Errors
 /// `unsupported` for kinds that this version cannot run: never a silent success.
-pub fn make(spec: &BuilderSpec, entry: Option<&BuilderEntry>) -> Result<Work, BuildError> {
+pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, BuildError> {
     match spec {
         BuilderSpec::Command { name, argv } => Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?)),
         BuilderSpec::Patch { diff } => Ok(Work::Import(diff.clone())),

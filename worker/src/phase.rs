@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
-use autopack_shared::domain::project::BuilderEntry;
+use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::wire::pb::{self, worker_message};
@@ -38,7 +38,7 @@ pub struct Job {
     /// The phase's description.
     pub spec: PhaseSpec,
     /// The builder entry it names.
-    pub entry: Option<BuilderEntry>,
+    pub entry: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
     /// What earlier attempts were told.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::anchor::IntentionAnchorV2;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
 use super::run_file::{PhaseSpec, RunFile};
 use super::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
@@ -72,8 +73,8 @@ pub struct Run {
     pub policy_digest: Digest,
     /// The anchor in force, when there is one.
     pub anchor_digest: Option<Digest>,
-    /// `max_concurrent_runs` and the rest of the gate's view of the anchor, as JSON of the anchor's pivot.
-    pub parallelism: Option<serde_json::Value>,
+    /// The anchor itself: the gate and every verdict of this run go by it.
+    pub anchor: Option<IntentionAnchorV2>,
     /// The plan it was made from.
     pub plan_digest: Option<Digest>,
     /// The run a landing lands.
@@ -125,6 +126,8 @@ pub struct Phase {
     pub request: Option<RequestId>,
     /// The newest move of the branch for it.
     pub apply: Option<RowId>,
+    /// The request whose approval may be carried on: its change was rebased and is still the same.
+    pub carry: Option<RequestId>,
     /// What earlier attempts were told, oldest first; goes to the builder.
     pub feedback: Vec<String>,
     /// A rollback was ordered by a person, not by the gate.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::ids::{Fence, PhaseId, RowId, Scope};
-use autopack_shared::domain::parallelism::{self, GateDecision};
+use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent};
@@ -22,7 +22,7 @@ impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
         let policy = self.policy_of(&view.run).await?;
-        let branch = RefName::run_branch(&view.run.id);
+        let branch = RefName::run(&view.run.id);
         let hub = self.hub.clone();
         let tip = self.blocking(move || hub.tip(&branch)).await?;
         let Some(base) = tip else { return Err(Error::Bug(format!("{} has no branch", view.run.id))) };
@@ -77,7 +77,7 @@ impl Director {
         tx.commit().await?;
         self.allow(&run.id);
         let entry = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. } => policy.project.builders.get(name).cloned(),
+            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
             BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
             | BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. } => None,
         };
@@ -100,20 +100,29 @@ impl Director {
         purpose: LeasePurpose,
         active: &[Lease],
     ) -> Result<Option<Denial>, Error> {
-        let mut pivots = vec![view.run.parallelism.clone()];
+        let mut anchors = vec![view.run.anchor.clone()];
         let mut others: Vec<(Lease, Phase)> = Vec::new();
         for lease in active {
             if let Some(run) = tx.run(&lease.run).await? {
-                pivots.push(run.parallelism);
+                anchors.push(run.anchor);
             }
             if let Some(phase) = tx.phase(&lease.run, &lease.phase).await? {
                 others.push((lease.clone(), phase));
             }
         }
-        let decision: GateDecision = parallelism::admit(&pivots, active.len());
-        if let Some(reason) = decision.reason() {
-            let what = format!("{reason}: {} of this project would hold a lease", active.len() + 1);
-            return Ok(Some(Denial::new(reason, &what, "the end of a lease, or an anchor that allows more at once")));
+        // The strictest anchor of all that are active holds: each must allow one more.
+        for anchor in &anchors {
+            let decision = parallelism::decide(&GateInput {
+                anchor: anchor.as_ref().map_or(AnchorState::Absent, AnchorState::Present),
+                runs: RunsRequest::Count(1),
+                workers: 1,
+                active: i64::try_from(active.len()).unwrap_or(i64::MAX),
+            });
+            if !decision.allow {
+                let what = format!("{}: {} runs of this project would hold a lease", decision.reason.as_str(), decision.effective);
+                let remedy = "the end of a lease, or an anchor that allows more at once";
+                return Ok(Some(Denial::new(decision.reason.as_str(), &what, remedy)));
+            }
         }
         if purpose == LeasePurpose::Verify {
             return Ok(None);
@@ -121,10 +130,12 @@ impl Director {
         let Some(mine) = view.phase(phase) else { return Ok(None) };
         let mine = super::scope_of(mine);
         for (lease, other) in others.iter().filter(|(lease, _)| lease.purpose == LeasePurpose::Build) {
-            if let Some(path) = parallelism::overlap(&mine, &super::scope_of(other)) {
-                let what = format!("its scope overlaps that of {} at {path}", lease.run);
-                return Ok(Some(Denial::new("scope_overlap", &what, "the end of that lease")));
-            }
+            let Some(overlap) = parallelism::scopes_overlap(&mine, &super::scope_of(other)) else { continue };
+            let what = match overlap {
+                ScopeOverlap::NoScope => format!("it or {} declares no scope, which overlaps everything", lease.run),
+                ScopeOverlap::Paths { first, second } => format!("its {first} overlaps {second} of {}", lease.run),
+            };
+            return Ok(Some(Denial::new("scope_overlap", &what, "the end of that lease")));
         }
         Ok(None)
     }

@@ -55,7 +55,7 @@ pub fn next_step(view: &RunView, now: Timestamp) -> Option<Step> {
         RunState::Created => return Some(Step::Validate),
         RunState::Cancelling => return cancelling(view, now),
         RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
-            return view.phases.iter().find(|p| p.state == PhaseState::RollingBack).map(|p| Step::PrepareRevert(p.id.clone()));
+            return newest_rolling(view);
         }
         RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Paused | RunState::Blocked => {}
     }
@@ -125,9 +125,15 @@ fn phase_step(view: &RunView, phase: &Phase, now: Timestamp) -> Option<Step> {
         PhaseState::Verifying => {
             (!view.has_gate(phase)).then(|| Step::Move(id(), PhaseEvent::Pass, Some("no gate is configured".to_owned())))
         }
-        PhaseState::RollingBack => Some(Step::PrepareRevert(id())),
+        PhaseState::RollingBack => newest_rolling(view),
         PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled => None,
     }
+}
+
+/// What was applied last is reverted first, so that each revert finds the tree its own change left.
+fn newest_rolling(view: &RunView) -> Option<Step> {
+    let rolling = view.phases.iter().filter(|p| p.state == PhaseState::RollingBack);
+    rolling.max_by_key(|p| view.apply_of(p).map(|a| a.prepared_at)).map(|p| Step::PrepareRevert(p.id.clone()))
 }
 
 /// One change at a time is verified: what the gate still judges is not built upon.
@@ -162,7 +168,7 @@ fn cancelling(view: &RunView, now: Timestamp) -> Option<Step> {
             PhaseState::Verifying => {
                 return Some(Step::Move(phase.id.clone(), PhaseEvent::RollBack, Some("the run is cancelled".to_owned())));
             }
-            PhaseState::RollingBack => return Some(Step::PrepareRevert(phase.id.clone())),
+            PhaseState::RollingBack => return newest_rolling(view),
             PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled => {}
             PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance
             | PhaseState::AutoApproved | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved

@@ -38,7 +38,7 @@ impl Director {
     /// Creates the run's branch at its fork commit and queues it.
     async fn validate(&self, view: &RunView) -> Result<(), Error> {
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
-        let branch = RefName::run_branch(&view.run.id);
+        let branch = RefName::run(&view.run.id);
         let made = self.blocking(move || hub.cas_ref(token, &branch, None, fork, "autopack: run created")).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;

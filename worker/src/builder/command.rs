@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::project::BuilderEntry;
+use autopack_shared::domain::project::BuilderConfig;
 
 use super::{BuildError, BuildReport, Builder, Task};
 use crate::process::{self, ProcEnd, ProcSpec};
@@ -23,7 +23,7 @@ impl CommandBuilder {
     ///
     /// # Errors
     /// `unsupported` when the name is not in the policy file or no program is named.
-    pub fn make(name: Option<&str>, argv: &[String], entry: Option<&BuilderEntry>) -> Result<Box<dyn Builder>, BuildError> {
+    pub fn make(name: Option<&str>, argv: &[String], entry: Option<&BuilderConfig>) -> Result<Box<dyn Builder>, BuildError> {
         let argv = match (name, entry) {
             (Some(_), Some(entry)) => entry.argv.clone(),
             (Some(name), None) => {
