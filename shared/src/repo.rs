@@ -2,6 +2,7 @@
 //! work tree that a builder could have prepared, except through `mirror`.
 
 pub mod collect;
+pub mod diff;
 pub mod facts;
 pub mod import;
 pub mod merge;

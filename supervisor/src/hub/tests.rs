@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use autopack_shared::domain::ids::{PhaseId, RunId};
 use autopack_shared::repo::open::{from_git, to_git};
-use autopack_shared::repo::tree::{self, Entry};
+use autopack_shared::repo::tree::{self, Entry, TreeError};
 
 use super::*;
 

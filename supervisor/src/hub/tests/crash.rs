@@ -1,5 +1,8 @@
 //! Locks: held by the user's git, or left behind by a life of ours that was killed.
 
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
 use super::*;
 
 fn lock(f: &Fixture, name: &str) -> std::path::PathBuf {
@@ -130,4 +133,77 @@ fn packed_refs_are_seen_and_deleted() {
             .contains("fix-docs")
     );
     assert_eq!(f.hub.fence().unwrap(), Some(token(2)));
+}
+
+const CHILD: &str = "AUTOPACK_TEST_HUB_CHILD";
+
+/// Moves the run's branch forward until it is killed, saying so after each move. Does nothing unless it is asked to.
+#[test]
+#[ignore = "run by the test that kills it"]
+fn child_that_applies_for_ever() {
+    let Some(dir) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let hub = Fixture::open_hub(Path::new(&dir), "child");
+    let branch = RefName::run(&run());
+    let token = hub.fence().unwrap().unwrap();
+    for round in 0.. {
+        let tip = hub.tip(&branch).unwrap().unwrap();
+        let spec = CommitSpec {
+            tree: hub.tree_of(tip).unwrap(),
+            parents: vec![tip],
+            message: format!("{round}"),
+            seconds: round,
+        };
+        hub.cas_ref(
+            token,
+            &branch,
+            Some(tip),
+            hub.commit(&spec).unwrap(),
+            "round",
+        )
+        .unwrap();
+        std::io::stdout().write_all(b"#").unwrap();
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_branch_is_whole_and_the_next_life_goes_on() {
+    let f = Fixture::new();
+    let branch = RefName::run(&run());
+    f.hub
+        .cas_ref(token(1), &branch, None, f.base, "fork")
+        .unwrap();
+    let mut last = f.base;
+    for life in 0..12_u32 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "hub::tests::crash::child_that_applies_for_ever",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(CHILD, f.dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
+        while said.next().unwrap().unwrap() != b'#' {}
+        // Somewhere within a later round, at another place each time.
+        for _ in 0..life * 97 {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let hub = Fixture::open_hub(f.dir.path(), "child");
+        hub.recover().unwrap();
+        hub.bump_fence(token(u64::from(life) + 2)).unwrap();
+        let tip = hub.tip(&branch).unwrap().unwrap();
+        assert!(tip != last && hub.is_ancestor(last, tip).unwrap());
+        hub.verify(tip).unwrap();
+        last = tip;
+    }
 }
