@@ -1,1 +1,13 @@
-//! placeholder
+//! The wire: generated messages, and the one place that turns domain values into them and back.
+
+/// Generated from `proto/autopack/v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, reason = "generated code")]
+pub mod pb {
+    tonic::include_proto!("autopack.v1");
+}
+
+/// The protocol version that `Hello` carries; a peer of another one is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// The largest message in either direction, in bytes.
+pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;

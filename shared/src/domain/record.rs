@@ -1,1 +1,463 @@
-//! placeholder
+//! What the control store remembers, as plain data: runs, phases, attempts, leases, patches, decisions, requests,
+//! applies. A store keeps them; the director moves them by the tables of [`state`](super::state).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::anchor::IntentionAnchorV2;
+use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
+use super::run_file::{PhaseSpec, RunFile};
+use super::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
+
+/// Who acts: an authenticated principal and the door they came through.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Principal {
+    /// Stable name, such as `local:alice` or `token:ci`.
+    pub id: String,
+    /// How it was authenticated: `socket`, `token`, `mtls`, `telegram`, `system`.
+    pub method: String,
+}
+
+impl Principal {
+    /// The director and its policy.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { id: "system:director".to_owned(), method: "system".to_owned() }
+    }
+}
+
+/// One repository under this supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Project {
+    /// Its name.
+    pub id: ProjectId,
+    /// Where its hub is.
+    pub repo: String,
+    /// Registered copies of files that a fork commit may lack, by path (`autopack.toml`, the anchor).
+    pub registered: BTreeMap<String, String>,
+    /// When it was added.
+    pub created_at: Timestamp,
+}
+
+/// What kind of run it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// Phases make changes on the run's own branch.
+    Patch,
+    /// Lands another run's branch on its target.
+    Landing,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its name.
+    pub id: RunId,
+    /// The project it belongs to.
+    pub project: ProjectId,
+    /// Patch or landing.
+    pub kind: RunKind,
+    /// Where it stands.
+    pub state: RunState,
+    /// Rises with every write; a write names the version it read.
+    pub version: u64,
+    /// The commit that policy, anchor and gate are read from, and that the branch starts at.
+    pub fork_commit: Oid,
+    /// The branch it lands on, when the repository had one checked out or one was named.
+    pub target_ref: Option<String>,
+    /// `refs/heads/autopack/<run>`.
+    pub branch: String,
+    /// The policy in force at the fork commit.
+    pub policy_digest: Digest,
+    /// The anchor in force, when there is one.
+    pub anchor_digest: Option<Digest>,
+    /// The anchor itself: the gate and every verdict of this run go by it.
+    pub anchor: Option<IntentionAnchorV2>,
+    /// The plan it was made from.
+    pub plan_digest: Option<Digest>,
+    /// The run a landing lands.
+    pub lands: Option<RunId>,
+    /// What was asked.
+    pub file: RunFile,
+    /// Who started it.
+    pub author: Principal,
+    /// Built without the required sandbox: every patch is tier 3 at least.
+    pub tainted: bool,
+    /// A pause was asked for and waits for the lease to end.
+    pub pause_requested: bool,
+    /// Why it ended or stands still, for people.
+    pub reason: Option<String>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it last moved.
+    pub updated_at: Timestamp,
+}
+
+/// A phase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its run.
+    pub run: RunId,
+    /// Its name.
+    pub id: PhaseId,
+    /// Its place in the run, from 0.
+    pub ordinal: u32,
+    /// Where it stands.
+    pub state: PhaseState,
+    /// Rises with every write.
+    pub version: u64,
+    /// What was asked.
+    pub spec: PhaseSpec,
+    /// The number of the newest attempt; 0 before the first.
+    pub attempt: u32,
+    /// Attempts that count against `max_attempts`.
+    pub failed_attempts: u32,
+    /// Attempts lost with their worker; they do not count, but are bounded too.
+    pub lost_attempts: u32,
+    /// The base its newest change stands on.
+    pub base: Option<Oid>,
+    /// The tree its newest change results in.
+    pub tree: Option<Oid>,
+    /// The newest decision about it.
+    pub decision: Option<RowId>,
+    /// The newest request about it.
+    pub request: Option<RequestId>,
+    /// The newest move of the branch for it.
+    pub apply: Option<RowId>,
+    /// The request whose approval may be carried on: its change was rebased and is still the same.
+    pub carry: Option<RequestId>,
+    /// What earlier attempts were told, oldest first; goes to the builder.
+    pub feedback: Vec<String>,
+    /// A rollback was ordered by a person, not by the gate.
+    pub rollback_ordered: bool,
+    /// Why it ended or stands still.
+    pub reason: Option<String>,
+    /// When it last moved.
+    pub updated_at: Timestamp,
+}
+
+/// One attempt at a phase.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its run.
+    pub run: RunId,
+    /// Its phase.
+    pub phase: PhaseId,
+    /// From 1.
+    pub number: u32,
+    /// The run epoch it was granted under.
+    pub epoch: u64,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// Rises with every write.
+    pub version: u64,
+    /// The commit it started from.
+    pub base: Oid,
+    /// What it left.
+    pub result_tree: Option<Oid>,
+    /// Notices of the collection, and the builder's own words cut short.
+    pub notes: Vec<String>,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// What a lease was granted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeasePurpose {
+    /// Run a builder.
+    Build,
+    /// Run the quality gate on what was applied.
+    Verify,
+}
+
+/// The right of one worker to work on one run for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its id.
+    pub id: RowId,
+    /// The run.
+    pub run: RunId,
+    /// The run's project; the gate counts by it.
+    pub project: ProjectId,
+    /// The phase it was granted for.
+    pub phase: PhaseId,
+    /// Build or verify.
+    pub purpose: LeasePurpose,
+    /// The attempt.
+    pub attempt: u32,
+    /// Who holds it.
+    pub worker: WorkerId,
+    /// The worker's session.
+    pub session: String,
+    /// The run's epoch under this lease.
+    pub epoch: u64,
+    /// The workspace's epoch under this lease.
+    pub ws_epoch: u64,
+    /// Where it stands.
+    pub state: LeaseState,
+    /// Rises with every write.
+    pub version: u64,
+    /// When the grant was committed.
+    pub granted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why it ended.
+    pub reason: Option<String>,
+}
+
+/// One verdict, kept for good.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Its id.
+    pub id: RowId,
+    /// The run.
+    pub run: RunId,
+    /// The phase.
+    pub phase: PhaseId,
+    /// The attempt.
+    pub attempt: u32,
+    /// What was judged: the base commit.
+    pub base: Oid,
+    /// What was judged: the resulting tree.
+    pub tree: Oid,
+    /// The digest of everything the verdict is bound to.
+    pub subject_digest: Digest,
+    /// The policy it was judged by.
+    pub policy_digest: Digest,
+    /// The anchor it was judged by.
+    pub anchor_digest: Option<Digest>,
+    /// `AUTO_APPROVED`, `NOTIFY_AND_PROCEED`, ...
+    pub verdict: String,
+    /// 1..=4; none for REJECTED, NO_CHANGE and CONFLICT.
+    pub tier: Option<u8>,
+    /// The whole `verdict/1` document.
+    pub document: serde_json::Value,
+    /// Lines it changes, by path class; the size windows sum them once it is applied.
+    pub class_sizes: BTreeMap<String, u64>,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+}
+
+/// An approval request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Its id.
+    pub id: RequestId,
+    /// The run.
+    pub run: RunId,
+    /// The phase.
+    pub phase: PhaseId,
+    /// The attempt.
+    pub attempt: u32,
+    /// The verdict that asks.
+    pub decision: RowId,
+    /// 3 or 4.
+    pub tier: u8,
+    /// Where it stands.
+    pub state: RequestState,
+    /// Rises with every write.
+    pub version: u64,
+    /// What exactly is asked about.
+    pub subject_digest: Digest,
+    /// The base commit of it.
+    pub base: Oid,
+    /// The resulting tree of it.
+    pub tree: Oid,
+    /// The branch it would move.
+    pub target_ref: String,
+    /// Paths that made it necessary.
+    pub violated_paths: Vec<String>,
+    /// The builder's or author's words; untrusted text, cut to 500 characters.
+    pub justification: String,
+    /// `LOW` .. `CRITICAL`.
+    pub risk_level: String,
+    /// 0..=100.
+    pub risk_score: u8,
+    /// Reason codes, for people and exports.
+    pub risk_factors: Vec<String>,
+    /// Who started the run; cannot decide in cluster mode.
+    pub author: Principal,
+    /// How many distinct approvers it takes.
+    pub approvers_needed: u32,
+    /// When it was opened.
+    pub created_at: Timestamp,
+    /// When it ends by itself, as a rejection.
+    pub expires_at: Timestamp,
+    /// Who ended it.
+    pub decided_by: Option<Principal>,
+    /// When it was ended.
+    pub decided_at: Option<Timestamp>,
+    /// The decider's words.
+    pub notes: Option<String>,
+    /// A stable code of a rejection.
+    pub reason_code: Option<String>,
+    /// The request whose approval it carries on after a rebase that changed nothing.
+    pub carried_from: Option<RequestId>,
+}
+
+/// One person's vote on a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// The request.
+    pub request: RequestId,
+    /// Who.
+    pub principal: Principal,
+    /// Yes or no.
+    pub approve: bool,
+    /// The digest they looked at.
+    pub subject_digest: Digest,
+    /// Their words.
+    pub notes: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a move of a branch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApplyKind {
+    /// A phase's change.
+    Patch,
+    /// A rollback.
+    Revert,
+    /// A landing.
+    Land,
+}
+
+/// One move of one branch, prepared before the hub is touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Apply {
+    /// SHA-256 over subject digest and target ref, as 32 hex digits.
+    pub id: RowId,
+    /// The run.
+    pub run: RunId,
+    /// The phase.
+    pub phase: PhaseId,
+    /// The attempt.
+    pub attempt: u32,
+    /// Patch, revert or land.
+    pub kind: ApplyKind,
+    /// The branch.
+    pub target_ref: String,
+    /// Where the branch must be.
+    pub old: Oid,
+    /// Where it goes; a deterministic commit.
+    pub new: Oid,
+    /// The tree of that commit.
+    pub tree: Oid,
+    /// The decision behind it.
+    pub decision: Option<RowId>,
+    /// The approval it consumed, for tiers 3 and 4.
+    pub request: Option<RequestId>,
+    /// Where it stands.
+    pub state: ApplyState,
+    /// Rises with every write.
+    pub version: u64,
+    /// The time written into the commit.
+    pub decided_at: Timestamp,
+    /// When it was prepared.
+    pub prepared_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// Why it ended other than committed.
+    pub reason: Option<String>,
+}
+
+/// What an operator asked of a run; the director performs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum CommandOp {
+    /// End the run.
+    Cancel,
+    /// Hold the run.
+    Pause,
+    /// Let a paused run go on.
+    Resume,
+    /// One more attempt at a blocked or failed phase, with words for the builder.
+    Retry {
+        /// The phase; every blocked one when absent.
+        phase: Option<PhaseId>,
+        /// For the builder.
+        feedback: String,
+        /// A new scope for it.
+        scope: Option<Vec<String>>,
+    },
+    /// Revert what a phase, or the whole run, applied.
+    Rollback {
+        /// The phase; all applied ones, newest first, when absent.
+        phase: Option<PhaseId>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One such wish, and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Its id.
+    pub id: RowId,
+    /// The run.
+    pub run: RunId,
+    /// What is asked.
+    pub op: CommandOp,
+    /// Who asked.
+    pub principal: Principal,
+    /// When.
+    pub created_at: Timestamp,
+    /// When the director dealt with it.
+    pub done_at: Option<Timestamp>,
+    /// `done`, or why it was refused.
+    pub result: Option<String>,
+}
+
+/// Something people are told, at least once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Its id.
+    pub id: RowId,
+    /// The run it is about.
+    pub run: RunId,
+    /// `approval_needed`, `applied`, `reminder`, ...
+    pub kind: String,
+    /// One line.
+    pub text: String,
+    /// When it was queued.
+    pub created_at: Timestamp,
+    /// When a channel took it.
+    pub sent_at: Option<Timestamp>,
+}
+
+/// One line of a run's history, in order; what `runs watch` and `run.log` show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one within a run.
+    pub seq: u64,
+    /// The run.
+    pub run: RunId,
+    /// The phase, where it is about one.
+    pub phase: Option<PhaseId>,
+    /// `phase.state`, `verdict`, `gate.output`, ...
+    pub kind: String,
+    /// One line for people.
+    pub text: String,
+    /// Facts for programs.
+    pub data: serde_json::Value,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Lines already applied by one run and by its project in the last 24 hours, by path class.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSums {
+    /// By this run.
+    pub run: BTreeMap<String, u64>,
+    /// By the project in 24 hours.
+    pub project_24h: BTreeMap<String, u64>,
+}

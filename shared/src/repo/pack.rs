@@ -1,1 +1,236 @@
-//! placeholder
+//! Objects on their way between a worker and the hub: packs of just what is new, and the quarantine in which the
+//! receiver recomputes everything before a single object enters the hub. A sender is never trusted.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use git2::{Buf, Indexer, Repository};
+use tempfile::TempDir;
+
+use super::open::{self, OpenError, to_git};
+use super::tree::{self, TreeError};
+use crate::domain::ids::Oid;
+
+mod scan;
+
+/// How much a pack may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackBudget {
+    /// Bytes after inflating every object and resolving every delta.
+    pub inflated: u64,
+    /// Objects.
+    pub objects: u32,
+}
+
+impl Default for PackBudget {
+    /// Four times the largest change that is judged at all, so that its trees fit too.
+    fn default() -> Self {
+        Self {
+            inflated: 200 << 20,
+            objects: 200_000,
+        }
+    }
+}
+
+/// Why a pack was not made or not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PackError {
+    /// More bytes or objects than the budget allows.
+    #[error("the pack holds more than {limit} {unit}")]
+    TooLarge {
+        /// The budget.
+        limit: u64,
+        /// What was counted.
+        unit: &'static str,
+    },
+    /// The bytes are no pack.
+    #[error("the pack is malformed: {why}")]
+    Malformed {
+        /// The rule it breaks.
+        why: &'static str,
+    },
+    /// The scratch folder cannot be used.
+    #[error("cannot write {}", path.display())]
+    Scratch {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An object is missing or unfit.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A repository cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// libgit2 failed otherwise.
+    #[error(transparent)]
+    Git(#[from] git2::Error),
+}
+
+/// Packs the trees and blobs of `result_tree` that `base_commit` does not have; empty when there are none.
+///
+/// # Errors
+/// [`PackError::Tree`] when an object is missing.
+pub fn pack_new_objects(
+    repo: &Repository,
+    base_commit: Oid,
+    result_tree: Oid,
+) -> Result<Vec<u8>, PackError> {
+    let fresh = new_objects(repo, base_commit, result_tree)?;
+    if fresh.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut builder = repo.packbuilder()?;
+    for oid in &fresh {
+        builder.insert_object(to_git(*oid), None)?;
+    }
+    finish(builder)
+}
+
+/// Packs a commit with its whole history, without what the commits in `have` already bring.
+///
+/// # Errors
+/// [`PackError::Git`] when a commit is missing.
+pub fn pack_history(repo: &Repository, want: Oid, have: &[Oid]) -> Result<Vec<u8>, PackError> {
+    let mut walk = repo.revwalk()?;
+    walk.push(to_git(want))?;
+    for oid in have {
+        walk.hide(to_git(*oid))?;
+    }
+    let mut builder = repo.packbuilder()?;
+    builder.insert_walk(&mut walk)?;
+    if builder.object_count() == 0 {
+        return Ok(Vec::new());
+    }
+    finish(builder)
+}
+
+/// Puts a pack into a repository's object store, as one pack file. Its bytes must be trusted or quarantined before.
+///
+/// # Errors
+/// When the pack is corrupt or the store cannot be written.
+pub fn store_pack(repo: &Repository, pack: &[u8]) -> Result<(), PackError> {
+    if pack.is_empty() {
+        return Ok(());
+    }
+    let odb = repo.odb()?;
+    let mut writer = odb.packwriter()?;
+    writer.write_all(pack).map_err(|_| PackError::Malformed {
+        why: "libgit2 cannot index it",
+    })?;
+    writer.commit()?;
+    odb.refresh()?;
+    Ok(())
+}
+
+/// A private object store over the hub's: it sees the hub's objects, the hub does not see its.
+pub struct Quarantine {
+    repo: Repository,
+    // Removed with everything in it when the quarantine is dropped.
+    dir: TempDir,
+}
+
+impl Quarantine {
+    /// Makes an empty one below `scratch`, borrowing the objects in `hub_objects`.
+    ///
+    /// # Errors
+    /// When the scratch folder cannot be written.
+    pub fn new(hub_objects: &Path, scratch: &Path) -> Result<Self, PackError> {
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| PackError::Scratch { path, source }
+        };
+        std::fs::create_dir_all(scratch).map_err(failed(scratch))?;
+        let dir = tempfile::Builder::new()
+            .prefix("quarantine-")
+            .tempdir_in(scratch)
+            .map_err(failed(scratch))?;
+        drop(open::init_bare(dir.path())?);
+        open::borrow_objects(dir.path(), hub_objects).map_err(failed(dir.path()))?;
+        Ok(Self {
+            repo: open::open_bare(dir.path())?,
+            dir,
+        })
+    }
+
+    /// Takes a pack in, after counting what it inflates to without keeping any of it.
+    ///
+    /// # Errors
+    /// [`PackError::TooLarge`] or [`PackError::Malformed`]; nothing of such a pack is kept.
+    pub fn ingest(&self, pack: &[u8], budget: &PackBudget) -> Result<(), PackError> {
+        if pack.is_empty() {
+            return Ok(());
+        }
+        scan::measure(pack, budget)?;
+        let odb = self.repo.odb()?;
+        let mut indexer =
+            Indexer::new(Some(&odb), &self.dir.path().join("objects/pack"), 0, false)?;
+        indexer.write_all(pack).map_err(|_| PackError::Malformed {
+            why: "libgit2 cannot index it",
+        })?;
+        indexer.commit()?;
+        odb.refresh()?;
+        Ok(())
+    }
+
+    /// The repository in which facts are computed: the hub's objects and the quarantined ones.
+    #[must_use]
+    pub const fn repo(&self) -> &Repository {
+        &self.repo
+    }
+
+    /// Whether every object that `result_tree` needs over `base_commit` is there.
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`] names the first that is not.
+    pub fn verify(&self, base_commit: Oid, result_tree: Oid) -> Result<(), PackError> {
+        new_objects(&self.repo, base_commit, result_tree)?;
+        Ok(())
+    }
+
+    /// Copies into `hub` what `result_tree` needs and `base_commit` does not have, as one pack. Whatever else the
+    /// sender put into his pack stays behind.
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`] when the tree is not whole.
+    pub fn promote(
+        &self,
+        hub: &Repository,
+        base_commit: Oid,
+        result_tree: Oid,
+    ) -> Result<(), PackError> {
+        store_pack(
+            hub,
+            &pack_new_objects(&self.repo, base_commit, result_tree)?,
+        )
+    }
+}
+
+/// The trees and blobs that `result_tree` reaches and `base_commit` does not.
+fn new_objects(
+    repo: &Repository,
+    base_commit: Oid,
+    result_tree: Oid,
+) -> Result<Vec<Oid>, TreeError> {
+    let base = tree::tree_of(repo, base_commit)?;
+    if base == result_tree {
+        return Ok(Vec::new());
+    }
+    let odb = repo.odb()?;
+    let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?
+        .into_iter()
+        .collect();
+    tree::closure(&odb, result_tree, &known)
+}
+
+fn finish(mut builder: git2::PackBuilder<'_>) -> Result<Vec<u8>, PackError> {
+    builder.set_threads(1);
+    let mut bytes = Buf::new();
+    builder.write_buf(&mut bytes)?;
+    Ok(bytes.to_vec())
+}
+
+#[cfg(test)]
+mod tests;

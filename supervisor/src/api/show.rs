@@ -1,0 +1,148 @@
+//! Stored things as wire messages, and diffs as text.
+
+use autopack_shared::domain::ids::Oid;
+use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Request, Run};
+use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::repo::diff::unified_diff;
+use autopack_shared::wire::pb;
+
+use crate::error::Error;
+use crate::hub::{Hub, HubError};
+
+/// Bytes of a diff that are sent.
+pub const MAX_DIFF: usize = 2 * 1024 * 1024;
+
+fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|v| v.to_string()).unwrap_or_default()
+}
+
+/// The builder's kind.
+#[must_use]
+pub fn builder_word(spec: &BuilderSpec) -> String {
+    match spec {
+        BuilderSpec::Command { name: Some(name), .. } => format!("command:{name}"),
+        BuilderSpec::Command { name: None, .. } => "command".to_owned(),
+        BuilderSpec::Agent { preset } => format!("agent:{preset}"),
+        BuilderSpec::Llm { model } => format!("llm:{model}"),
+        BuilderSpec::Patch { .. } => "patch".to_owned(),
+        BuilderSpec::Remediation { gap_type, .. } => format!("remediation:{gap_type}"),
+    }
+}
+
+/// A run without its phases.
+#[must_use]
+pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
+    pb::Run {
+        id: run.id.to_string(),
+        project: run.project.to_string(),
+        kind: format!("{:?}", run.kind).to_lowercase(),
+        state: run.state.as_str().to_uppercase(),
+        fork_commit: run.fork_commit.to_string(),
+        target_ref: run.target_ref.clone().unwrap_or_default(),
+        branch: run.branch.clone(),
+        tip: text(tip),
+        author: run.author.id.clone(),
+        tainted: run.tainted,
+        reason: run.reason.clone().unwrap_or_default(),
+        created_at_ms: run.created_at.as_millis(),
+        updated_at_ms: run.updated_at.as_millis(),
+        policy_digest: run.policy_digest.to_string(),
+        anchor_digest: text(run.anchor_digest),
+        plan_digest: text(run.plan_digest),
+        phases: Vec::new(),
+    }
+}
+
+/// A phase with its newest decision and the commit that carries it.
+#[must_use]
+pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) -> pb::Phase {
+    pb::Phase {
+        id: phase.id.to_string(),
+        ordinal: phase.ordinal,
+        state: phase.state.as_str().to_uppercase(),
+        goal: phase.spec.goal.clone(),
+        builder: builder_word(&phase.spec.builder),
+        attempt: phase.attempt,
+        base: text(phase.base),
+        tree: text(phase.tree),
+        request_id: phase.request.as_ref().map(ToString::to_string).unwrap_or_default(),
+        verdict: decision.map(|d| d.verdict.clone()).unwrap_or_default(),
+        tier: decision.and_then(|d| d.tier).map_or(0, u32::from),
+        reason: phase.reason.clone().unwrap_or_default(),
+        feedback: phase.feedback.clone(),
+        commit: text(commit),
+        scope: phase.spec.scope.paths.clone(),
+    }
+}
+
+/// A request.
+#[must_use]
+pub fn request(request: &Request, votes: u32) -> pb::Request {
+    pb::Request {
+        id: request.id.to_string(),
+        run_id: request.run.to_string(),
+        phase_id: request.phase.to_string(),
+        attempt: request.attempt,
+        tier: u32::from(request.tier),
+        state: request.state.as_str().to_uppercase(),
+        subject_digest: request.subject_digest.to_string(),
+        base: request.base.to_string(),
+        tree: request.tree.to_string(),
+        target_ref: request.target_ref.clone(),
+        violated_paths: request.violated_paths.clone(),
+        justification: request.justification.clone(),
+        risk_level: request.risk_level.clone(),
+        risk_score: u32::from(request.risk_score),
+        risk_factors: request.risk_factors.clone(),
+        author: request.author.id.clone(),
+        approvers_needed: request.approvers_needed,
+        approvers_so_far: votes,
+        created_at_ms: request.created_at.as_millis(),
+        expires_at_ms: request.expires_at.as_millis(),
+        decided_by: request.decided_by.as_ref().map(|p| p.id.clone()).unwrap_or_default(),
+        decided_at_ms: request.decided_at.map(|t| t.as_millis()).unwrap_or_default(),
+        notes: request.notes.clone().unwrap_or_default(),
+        reason_code: request.reason_code.clone().unwrap_or_default(),
+        carried_from: request.carried_from.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// An event.
+#[must_use]
+pub fn event(event: &Event) -> pb::Event {
+    pb::Event {
+        seq: event.seq,
+        run_id: event.run.to_string(),
+        phase_id: event.phase.as_ref().map(ToString::to_string).unwrap_or_default(),
+        kind: event.kind.clone(),
+        text: event.text.clone(),
+        data_json: event.data.to_string(),
+        at_ms: event.at.as_millis(),
+    }
+}
+
+/// A lease.
+#[must_use]
+pub fn lease(lease: &Lease) -> pb::Lease {
+    pb::Lease {
+        id: lease.id.to_string(),
+        run_id: lease.run.to_string(),
+        phase_id: lease.phase.to_string(),
+        purpose: format!("{:?}", lease.purpose).to_lowercase(),
+        worker_id: lease.worker.to_string(),
+        epoch: lease.epoch,
+        state: lease.state.as_str().to_uppercase(),
+        granted_at_ms: lease.granted_at.as_millis(),
+        ended_at_ms: lease.ended_at.map(|t| t.as_millis()).unwrap_or_default(),
+        reason: lease.reason.clone().unwrap_or_default(),
+    }
+}
+
+/// The diff between a commit and a tree, in git format, cut at [`MAX_DIFF`].
+///
+/// # Errors
+/// When an object cannot be read.
+pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Error> {
+    let repo = hub.repository()?;
+    Ok(unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?)
+}

@@ -1,0 +1,373 @@
+//! The director: the one that grants, judges, applies, reverts and lets requests run out. It is a reconciler: for each
+//! run it reads what is stored, takes the one next step in a fenced transaction, and asks again. A crash anywhere
+//! leaves a state that the same loop goes on from.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
+use autopack_shared::domain::parallelism::PhaseScopePaths;
+use autopack_shared::domain::record::{Phase, Principal, Run};
+use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
+use autopack_shared::runtime::clock::{Clock, IdSource};
+
+use crate::coordination::Coordinator;
+use crate::error::Error;
+use crate::export::Exporter;
+use crate::hub::{Hub, HubError};
+use crate::policy::{PolicyBook, PolicyInForce};
+use crate::store::{RunFilter, Store, StoreError, Tx};
+use crate::workers::Workers;
+
+mod apply;
+mod grant;
+mod judge;
+pub(crate) mod moves;
+pub mod next;
+mod obey;
+mod perform;
+mod revert;
+pub mod view;
+
+use view::RunView;
+
+/// Steps of one run before others get their turn.
+const BURST: usize = 64;
+
+/// The longest the director sleeps with something left undone.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Why a run is not granted, for people.
+#[derive(Debug, Clone)]
+pub struct Denial {
+    /// The rule: the gate's reason, `scope_overlap`, `no_slot`, `run_locked`, `locked`, ...
+    pub rule: String,
+    /// What exactly.
+    pub what: String,
+    /// What would free it.
+    pub remedy: String,
+    /// Since when, by the wall.
+    pub since: Timestamp,
+}
+
+impl Denial {
+    fn new(rule: &str, what: &str, remedy: &str) -> Self {
+        Self { rule: rule.to_owned(), what: what.to_owned(), remedy: remedy.to_owned(), since: Timestamp::from_millis(0) }
+    }
+}
+
+/// Limits of the director.
+#[derive(Debug, Clone)]
+pub struct DirectorConfig {
+    /// Seconds before a request ends as a rejection.
+    pub approval_seconds: i64,
+    /// Distinct approvers for tier 4.
+    pub elevated_approvers: u32,
+    /// The longest diff facts may take are bounded elsewhere; this bounds one hub call.
+    pub hub_deadline: Duration,
+}
+
+impl Default for DirectorConfig {
+    fn default() -> Self {
+        Self { approval_seconds: 3600, elevated_approvers: 1, hub_deadline: Duration::from_secs(600) }
+    }
+}
+
+/// The director of one project.
+pub struct Director {
+    pub(crate) project: ProjectId,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hub: Arc<dyn Hub>,
+    pub(crate) coordinator: Arc<dyn Coordinator>,
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) book: Arc<PolicyBook>,
+    pub(crate) exporter: Arc<Exporter>,
+    pub(crate) config: DirectorConfig,
+    pub(crate) epoch: u64,
+    pub(crate) token: FencingToken,
+    // Never held across an await.
+    denials: Mutex<HashMap<RunId, Denial>>,
+}
+
+/// What a director is made of.
+pub struct DirectorParts {
+    /// The project.
+    pub project: ProjectId,
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The hub.
+    pub hub: Arc<dyn Hub>,
+    /// Liveness.
+    pub coordinator: Arc<dyn Coordinator>,
+    /// Connected workers.
+    pub workers: Arc<Workers>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids.
+    pub ids: Arc<dyn IdSource>,
+    /// Policies by commit.
+    pub book: Arc<PolicyBook>,
+    /// Files for people.
+    pub exporter: Arc<Exporter>,
+    /// Limits.
+    pub config: DirectorConfig,
+}
+
+impl Director {
+    /// Takes over: bumps the store's fence, then the hub's, then takes back what an earlier director left. The order
+    /// is fixed (`coordination.md` 3.6).
+    ///
+    /// # Errors
+    /// When store, hub or coordination refuse.
+    pub async fn take_over(parts: DirectorParts, replica: &str) -> Result<Self, Error> {
+        parts.coordinator.campaign(replica).await?;
+        let hub = parts.hub.clone();
+        let found = run_blocking(move || hub.fence()).await?;
+        let mut tx = parts.store.tx(&[]).await?;
+        let mut incarnation = tx.incarnation().await?;
+        if let Some(found) = found
+            && tx.epoch(&Scope::Director).await?.is_none()
+        {
+            // A new store over a hub that had another: everything of the old one is older than this.
+            incarnation = found.incarnation.saturating_add(1);
+            tx.set_incarnation(incarnation).await?;
+        }
+        let epoch = tx.bump(&Scope::Director, replica).await?;
+        tx.commit().await?;
+        let token = FencingToken { incarnation, epoch };
+        let hub = parts.hub.clone();
+        run_blocking(move || {
+            hub.bump_fence(token)?;
+            hub.recover()
+        })
+        .await?;
+        let director = Self {
+            project: parts.project,
+            store: parts.store,
+            hub: parts.hub,
+            coordinator: parts.coordinator,
+            workers: parts.workers,
+            clock: parts.clock,
+            ids: parts.ids,
+            book: parts.book,
+            exporter: parts.exporter,
+            config: parts.config,
+            epoch,
+            token,
+            denials: Mutex::new(HashMap::new()),
+        };
+        director.adopt().await?;
+        Ok(director)
+    }
+
+    /// Takes back the leases of sessions that did not survive, before anything is granted.
+    async fn adopt(&self) -> Result<(), Error> {
+        let mut tx = self.store.read().await?;
+        let leases = tx.active_leases(None).await?;
+        drop(tx);
+        for lease in leases {
+            if !self.workers.is_connected(&lease.worker, &lease.session) || lease.state == LeaseState::Granting {
+                self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The director's epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Why a run waits for a worker, if it does.
+    #[must_use]
+    pub fn denial(&self, run: &RunId) -> Option<Denial> {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner).get(run).cloned()
+    }
+
+    pub(crate) fn deny(&self, run: &RunId, mut denial: Denial) {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        denial.since = match denials.get(run) {
+            Some(old) if old.rule == denial.rule => old.since,
+            Some(_) | None => self.clock.wall(),
+        };
+        tracing::debug!(run = %run, rule = denial.rule, what = denial.what, "not granted");
+        denials.insert(run.clone(), denial);
+    }
+
+    pub(crate) fn allow(&self, run: &RunId) {
+        self.denials.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
+    }
+
+    /// Serves until stopped, or until another director has fenced this one off.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] or [`HubError::Fenced`] when another one took over.
+    pub async fn serve(&self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut stored = self.store.changes();
+        let mut connected = self.workers.changes();
+        loop {
+            stored.mark_unchanged();
+            connected.mark_unchanged();
+            let undone = self.pass().await?;
+            let wait = self.until_next(undone).await?;
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                changed = stored.changed() => if changed.is_err() { return Ok(()) },
+                changed = connected.changed() => if changed.is_err() { return Ok(()) },
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// How long nothing will happen by itself.
+    async fn until_next(&self, undone: bool) -> Result<Duration, Error> {
+        const IDLE: Duration = Duration::from_secs(3600);
+        let mut tx = self.store.read().await?;
+        let now = tx.now();
+        let expiry = tx.next_expiry().await?.map_or(IDLE, |at| {
+            Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(Duration::from_millis(10))
+        });
+        Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
+    }
+
+    /// One pass over every run that may have something to do; true when something failed and is to be tried again.
+    ///
+    /// # Errors
+    /// Only when this director is fenced off.
+    pub async fn pass(&self) -> Result<bool, Error> {
+        let mut undone = false;
+        for run in self.interesting().await? {
+            match self.work_on(&run).await {
+                Ok(()) => {}
+                Err(error @ (Error::Store(StoreError::Fenced { .. }) | Error::Hub(HubError::Fenced { .. }))) => {
+                    if !self.still_director().await? {
+                        return Err(error);
+                    }
+                    undone = true;
+                }
+                Err(error) => {
+                    tracing::warn!(run = %run, %error, "a step failed and will be tried again");
+                    self.deny(&run, Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"));
+                    undone = true;
+                }
+            }
+            if let Err(error) = self.exporter.sync(self.store.as_ref(), &run).await {
+                tracing::warn!(run = %run, %error, "exports could not be written");
+            }
+        }
+        Ok(undone)
+    }
+
+    async fn still_director(&self) -> Result<bool, Error> {
+        let mut tx = self.store.read().await?;
+        Ok(tx.epoch(&Scope::Director).await? == Some(self.epoch))
+    }
+
+    async fn interesting(&self) -> Result<BTreeSet<RunId>, Error> {
+        let mut tx = self.store.read().await?;
+        let states = RunState::ALL.iter().copied().filter(|s| !s.is_terminal()).collect();
+        let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
+        let mut runs: BTreeSet<RunId> = tx.runs(&filter).await?.into_iter().map(|r| r.id).collect();
+        runs.extend(tx.open_commands(None).await?.into_iter().map(|c| c.run));
+        runs.extend(tx.runs_with_phase(PhaseState::RollingBack).await?);
+        runs.extend(tx.prepared_applies().await?.into_iter().map(|a| a.run));
+        Ok(runs)
+    }
+
+    async fn work_on(&self, run: &RunId) -> Result<(), Error> {
+        for _ in 0..BURST {
+            let Some((view, now)) = self.load(run).await? else { return Ok(()) };
+            let Some(step) = next::next_step(&view, now) else { return Ok(()) };
+            match self.perform(&view, step).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // Somebody else moved it in between: look again.
+                Err(Error::Store(StoreError::Conflict { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a run whole.
+    pub(crate) async fn load(&self, id: &RunId) -> Result<Option<(RunView, Timestamp)>, Error> {
+        let mut tx = self.store.read().await?;
+        let Some(run) = tx.run(id).await? else { return Ok(None) };
+        let phases = tx.phases(id).await?;
+        let (mut decisions, mut requests, mut applies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for phase in &phases {
+            if let Some(id) = &phase.decision
+                && let Some(decision) = tx.decision(id).await?
+            {
+                decisions.insert(id.clone(), decision);
+            }
+            if let Some(id) = &phase.request
+                && let Some(request) = tx.request(id).await?
+            {
+                requests.insert(id.clone(), request);
+            }
+            if let Some(id) = &phase.apply
+                && let Some(apply) = tx.apply(id).await?
+            {
+                applies.insert(id.clone(), apply);
+            }
+        }
+        let lease = tx.active_leases(Some(&run.project)).await?.into_iter().find(|l| l.run == *id);
+        let commands = tx.open_commands(Some(id)).await?;
+        let now = tx.now();
+        drop(tx);
+        let verifying = phases.iter().any(|p| p.state == PhaseState::Verifying);
+        let project_gate = verifying && !self.policy_of(&run).await?.config.gate.commands.is_empty();
+        Ok(Some((RunView { run, phases, lease, decisions, requests, applies, commands, project_gate }, now)))
+    }
+
+    pub(crate) async fn policy_of(&self, run: &Run) -> Result<Arc<PolicyInForce>, Error> {
+        self.book.at(run.fork_commit, run.file.anchor.as_deref()).await
+    }
+
+    /// A transaction under the director's fence and others.
+    pub(crate) async fn fenced(&self, more: &[Fence]) -> Result<Box<dyn Tx>, Error> {
+        let mut fences = vec![Fence { scope: Scope::Director, epoch: self.epoch }];
+        fences.extend_from_slice(more);
+        Ok(self.store.tx(&fences).await?)
+    }
+
+    pub(crate) async fn blocking<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, HubError> + Send + 'static,
+    {
+        tokio::time::timeout(self.config.hub_deadline, run_blocking(work))
+            .await
+            .map_err(|_| Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs())))?
+    }
+}
+
+/// Runs blocking work off the async threads.
+pub(crate) async fn run_blocking<T, E, F>(work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    E: Into<Error> + Send + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?.map_err(Into::into)
+}
+
+/// The scope of a phase, as the gate compares it.
+pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
+    PhaseScopePaths {
+        write: phase.spec.scope.paths.clone(),
+        read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),
+    }
+}
+
+/// The director as an actor.
+pub(crate) fn system() -> Principal {
+    Principal::system()
+}

@@ -1,0 +1,227 @@
+//! Exactly-once application (`coordination.md` 3.10): prepare in the store, move the ref under the fence, record. Each
+//! half can be done again without harm: the commit is deterministic, the move is a compare-and-set.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, Timestamp};
+use autopack_shared::domain::record::{Apply, ApplyKind, Decision, Phase, Request, Run};
+use autopack_shared::domain::state::{
+    ApplyEvent, ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState,
+};
+
+use super::grant::{reread_phase, reread_run};
+use super::moves::{self, Note, note};
+use super::view::RunView;
+use super::{Denial, Director, system};
+use crate::error::Error;
+use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubError, HubRead as _, RefName};
+use crate::store::Tx;
+
+impl Director {
+    /// Prepares the apply of an approved change, or sends it back because its base or policy moved.
+    pub(super) async fn prepare(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
+        let Some(phase) = view.phase(id) else { return Ok(()) };
+        let (Some(base), Some(tree), Some(decision)) = (phase.base, phase.tree, view.decision_of(phase)) else {
+            return Err(Error::Bug(format!("{} is approved without base, tree or decision", phase.id)));
+        };
+        let branch = RefName::run(&view.run.id);
+        let (hub, name) = (self.hub.clone(), branch.clone());
+        let tip = self.blocking(move || hub.tip(&name)).await?;
+        let in_force = self.judgement_digest(&view.run).await?;
+        if tip != Some(base) || in_force != decision.policy_digest {
+            let why = if tip == Some(base) { "the policy changed" } else { "the branch moved on" };
+            return self.stale(view, id, why).await;
+        }
+        let request = view.request_of(phase);
+        let decided_at = request.and_then(|r| r.decided_at).unwrap_or(decision.decided_at);
+        let message = message(&view.run, phase, decision, request);
+        let spec = CommitSpec { tree, parents: vec![base], message, seconds: decided_at.as_seconds() };
+        let hub = self.hub.clone();
+        let new = self.blocking(move || hub.commit(&spec)).await?;
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        let run = reread_run(tx.as_mut(), &view.run).await?;
+        if decision.tier.is_none_or(|t| t >= 3) && !self.consume(tx.as_mut(), &phase, decision).await? {
+            return Ok(());
+        }
+        let apply = Apply {
+            id: apply_id(&format!("{}|{branch}", decision.subject_digest))?,
+            run: run.id.clone(),
+            phase: phase.id.clone(),
+            attempt: phase.attempt,
+            kind: ApplyKind::Patch,
+            target_ref: branch.to_string(),
+            old: base,
+            new,
+            tree,
+            decision: Some(decision.id.clone()),
+            request: request.map(|r| r.id.clone()),
+            state: ApplyState::Prepared,
+            version: 0,
+            decided_at,
+            prepared_at: tx.now(),
+            finished_at: None,
+            reason: None,
+        };
+        tx.add_window(&run, &apply.id, &decision.class_sizes).await?;
+        insert(tx.as_mut(), &apply).await?;
+        phase.apply = Some(apply.id);
+        moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Prepare, None, &system()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Uses the approval: every condition is checked again here, in the transaction that prepares the apply.
+    async fn consume(&self, tx: &mut dyn Tx, phase: &Phase, decision: &Decision) -> Result<bool, Error> {
+        let Some(id) = &phase.request else { return Err(Error::Bug(format!("{} has no request", phase.id))) };
+        let Some(mut request) = tx.request(id).await? else { return Ok(false) };
+        let fits = request.state == RequestState::Approved
+            && request.subject_digest == decision.subject_digest
+            && tx.now() < request.expires_at
+            && decision.tier.is_none_or(|t| request.tier >= t);
+        if !fits {
+            tracing::warn!(approval = %id, "an approval no longer fits and is not used");
+            return Ok(false);
+        }
+        moves::request(tx, &mut request, RequestEvent::Consume, None, &system()).await?;
+        Ok(true)
+    }
+
+    async fn stale(&self, view: &RunView, id: &PhaseId, why: &str) -> Result<(), Error> {
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(why.to_owned()), &system()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Moves the branch for a prepared apply and records what came of it.
+    pub(super) async fn drive(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
+        let Some(apply) = view.applies.get(id).cloned() else { return Ok(()) };
+        let name = RefName::target(&apply.target_ref)?;
+        let (hub, token, job) = (self.hub.clone(), self.token, apply.clone());
+        let key = AttemptKey { run: apply.run.clone(), epoch: 0, phase: apply.phase.clone(), attempt: apply.attempt };
+        let outcome = self
+            .blocking(move || {
+                if job.kind == ApplyKind::Patch {
+                    hub.save_point(token, &key, job.old)?;
+                }
+                let outcome = hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
+                // Moved on, but over our commit: it was applied and more came after it.
+                Ok(match outcome {
+                    CasOutcome::Moved { tip: Some(tip) } if hub.is_ancestor(job.new, tip)? => CasOutcome::Already,
+                    other => other,
+                })
+            })
+            .await;
+        let outcome = match outcome {
+            Err(Error::Hub(HubError::CheckedOut { name, path })) => {
+                let what = format!("{name} is checked out at {}", path.display());
+                self.deny(&view.run.id, Denial::new("checked_out", &what, "checking out another branch there"));
+                return Err(Error::Hub(HubError::CheckedOut { name, path }));
+            }
+            other => other?,
+        };
+        let mut tx = self.fenced(&[]).await?;
+        let Some(mut apply) = tx.apply(id).await? else { return Ok(()) };
+        let mut phase = reread_phase(tx.as_mut(), &view.run, &apply.phase).await?;
+        match outcome {
+            CasOutcome::Applied | CasOutcome::Already => {
+                moves::apply(tx.as_mut(), &mut apply, ApplyEvent::Commit, None).await?;
+                settle_committed(tx.as_mut(), &mut phase, &apply).await?;
+            }
+            CasOutcome::Moved { tip } => {
+                let at = tip.map_or_else(|| "gone".to_owned(), |t| format!("at {}", t.short()));
+                let reason = format!("{} is {at}, not at {}", apply.target_ref, apply.old.short());
+                moves::apply(tx.as_mut(), &mut apply, ApplyEvent::Conflict, Some(reason.clone())).await?;
+                if phase.state == PhaseState::Applying {
+                    moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(reason), &system()).await?;
+                }
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// The policy digest that a verdict given now would carry: the fork commit's, joined by the target tip's where
+    /// that differs.
+    pub(super) async fn judgement_digest(&self, run: &Run) -> Result<Digest, Error> {
+        let fork = self.policy_of(run).await?;
+        let tip = self.policy_of_target(run).await?;
+        Ok(match tip {
+            Some(tip) if tip.policy_digest != fork.policy_digest || tip.anchor_digest != fork.anchor_digest => {
+                Digest::of(format!("{}|{}|{:?}", fork.policy_digest, tip.policy_digest, tip.anchor_digest).as_bytes())
+            }
+            Some(_) | None => fork.policy_digest,
+        })
+    }
+}
+
+async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> Result<(), Error> {
+    match (apply.kind, phase.state) {
+        (ApplyKind::Patch | ApplyKind::Land, PhaseState::Applying) => {
+            moves::phase(tx, phase, PhaseEvent::Commit, Some(format!("commit {}", apply.new.short())), &system()).await
+        }
+        (ApplyKind::Revert, PhaseState::RollingBack) => {
+            moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+            let reason = phase.reason.clone();
+            moves::phase(tx, phase, PhaseEvent::RolledBack, reason, &system()).await
+        }
+        (_, state) => Err(Error::Bug(format!("apply {} was committed while {} is {state}", apply.id, phase.id))),
+    }
+}
+
+/// Records a prepared apply.
+pub(super) async fn insert(tx: &mut dyn Tx, apply: &Apply) -> Result<(), Error> {
+    tx.insert_apply(apply).await?;
+    note(
+        tx,
+        Note {
+            actor: &system(),
+            run: &apply.run,
+            phase: Some(&apply.phase),
+            op: "apply.prepared".to_owned(),
+            object: "apply",
+            id: apply.id.to_string(),
+            moved: None,
+            digests: BTreeMap::from([
+                ("commit".to_owned(), apply.new.to_string()),
+                ("tree".to_owned(), apply.tree.to_string()),
+                ("base".to_owned(), apply.old.to_string()),
+            ]),
+            reason: apply.target_ref.clone(),
+            text: None,
+        },
+    )
+    .await
+}
+
+/// An apply's id from what it does.
+pub(super) fn apply_id(what: &str) -> Result<RowId, Error> {
+    Ok(RowId::new(&Digest::of(what.as_bytes()).to_hex()[..32])?)
+}
+
+/// Ids and digests only: no free text of anybody reaches a commit message (T044).
+fn message(run: &Run, phase: &Phase, decision: &Decision, request: Option<&Request>) -> String {
+    let mut text = format!("autopack: {}/{} attempt {}\n\n", run.id, phase.id, phase.attempt);
+    let mut line = |key: &str, value: &str| {
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(text, "{key}: {value}");
+    };
+    line("Autopack-Run", run.id.as_str());
+    line("Autopack-Phase", phase.id.as_str());
+    line("Autopack-Decision", decision.id.as_str());
+    line("Autopack-Verdict", &decision.verdict);
+    if let Some(request) = request {
+        line("Autopack-Request", request.id.as_str());
+    }
+    line("Autopack-Subject", &decision.subject_digest.to_string());
+    line("Autopack-Policy", &decision.policy_digest.to_string());
+    text
+}
+
+/// The message of a revert commit.
+pub(super) fn revert_message(run: &Run, phase: &Phase, undone: &Apply, at: Timestamp, onto: Oid) -> String {
+    format!(
+        "autopack: roll back {}/{} attempt {}\n\nAutopack-Run: {}\nAutopack-Phase: {}\nAutopack-Reverts: {}\nAutopack-Onto: {onto}\nAutopack-At: {at}\n",
+        run.id, phase.id, undone.attempt, run.id, phase.id, undone.new
+    )
+}

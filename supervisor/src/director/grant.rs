@@ -1,0 +1,250 @@
+//! Grants: the gate, the fences and the lease in one transaction; then the locks; then the worker
+//! (`coordination.md` 3.5). And the way back: leases of workers that are gone.
+
+use std::collections::BTreeMap;
+
+use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
+use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
+use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
+use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent};
+
+use super::moves::{self, Note, note};
+use super::view::RunView;
+use super::{Denial, Director};
+use crate::coordination::{LockName, LockOwner};
+use crate::error::Error;
+use crate::hub::RefName;
+use crate::store::Tx;
+use crate::workers::{GrantOrder, WorkerOrder};
+
+impl Director {
+    /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
+    pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
+        let policy = self.policy_of(&view.run).await?;
+        let branch = RefName::run(&view.run.id);
+        let hub = self.hub.clone();
+        let tip = self.blocking(move || hub.tip(&branch)).await?;
+        let Some(base) = tip else { return Err(Error::Bug(format!("{} has no branch", view.run.id))) };
+        let mut tx = self.fenced(&[]).await?;
+        let active = tx.active_leases(Some(&view.run.project)).await?;
+        if let Some(denial) = self.gate(tx.as_mut(), view, phase, purpose, &active).await? {
+            self.deny(&view.run.id, denial);
+            return Ok(false);
+        }
+        let Some((worker, session)) = self.workers.with_room(&active) else {
+            let what = if self.workers.count() == 0 { "no worker is connected" } else { "every worker slot is taken" };
+            self.deny(&view.run.id, Denial::new("no_slot", what, "a worker that becomes free"));
+            return Ok(false);
+        };
+        let mut run = reread_run(tx.as_mut(), &view.run).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
+        let epoch = tx.bump(&Scope::Run(run.id.clone()), worker.as_str()).await?;
+        let ws_epoch = tx.bump(&Scope::Workspace(run.id.clone()), worker.as_str()).await?;
+        let attempt = if purpose == LeasePurpose::Build { phase.attempt + 1 } else { phase.attempt };
+        let mut lease = Lease {
+            id: RowId::new(self.ids.fresh("lease"))?,
+            run: run.id.clone(),
+            project: run.project.clone(),
+            phase: phase.id.clone(),
+            purpose,
+            attempt,
+            worker: worker.clone(),
+            session: session.clone(),
+            epoch,
+            ws_epoch,
+            state: LeaseState::Granting,
+            version: 0,
+            granted_at: tx.now(),
+            ended_at: None,
+            reason: None,
+        };
+        tx.insert_lease(&lease).await?;
+        note_granting(tx.as_mut(), &lease).await?;
+        tx.commit().await?;
+
+        let owner = LockOwner { worker: worker.clone(), session, epoch };
+        let locks = [LockName::Run(run.id.clone()), LockName::Workspace(run.id.clone())];
+        let locked = self.coordinator.lock(&locks, &owner).await;
+        let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
+        if let Err(error) = locked {
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system()).await?;
+            tx.commit().await?;
+            self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
+            return Ok(false);
+        }
+        self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
+        tx.commit().await?;
+        self.allow(&run.id);
+        let entry = match &phase.spec.builder {
+            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
+            BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. } => None,
+        };
+        let gate = policy.gate_of(&phase);
+        let insecure_no_sandbox = run.tainted;
+        let order = GrantOrder { lease, phase, base, builder: entry, gate, insecure_no_sandbox };
+        if !self.workers.send(&worker, WorkerOrder::Grant(Box::new(order))) {
+            tracing::warn!(worker = %worker, "the worker is gone; its leases are taken back");
+            self.lost_session(&worker, &owner.session).await?;
+        }
+        Ok(true)
+    }
+
+    /// The gate, counted inside the grant's transaction, and the scopes of those who work now.
+    async fn gate(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &PhaseId,
+        purpose: LeasePurpose,
+        active: &[Lease],
+    ) -> Result<Option<Denial>, Error> {
+        let mut anchors = vec![view.run.anchor.clone()];
+        let mut others: Vec<(Lease, Phase)> = Vec::new();
+        for lease in active {
+            if let Some(run) = tx.run(&lease.run).await? {
+                anchors.push(run.anchor);
+            }
+            if let Some(phase) = tx.phase(&lease.run, &lease.phase).await? {
+                others.push((lease.clone(), phase));
+            }
+        }
+        // The strictest anchor of all that are active holds: each must allow one more.
+        for anchor in &anchors {
+            let decision = parallelism::decide(&GateInput {
+                anchor: anchor.as_ref().map_or(AnchorState::Absent, AnchorState::Present),
+                runs: RunsRequest::Count(1),
+                workers: 1,
+                active: i64::try_from(active.len()).unwrap_or(i64::MAX),
+            });
+            if !decision.allow {
+                let what = format!("{}: {} runs of this project would hold a lease", decision.reason.as_str(), decision.effective);
+                let remedy = "the end of a lease, or an anchor that allows more at once";
+                return Ok(Some(Denial::new(decision.reason.as_str(), &what, remedy)));
+            }
+        }
+        if purpose == LeasePurpose::Verify {
+            return Ok(None);
+        }
+        let Some(mine) = view.phase(phase) else { return Ok(None) };
+        let mine = super::scope_of(mine);
+        for (lease, other) in others.iter().filter(|(lease, _)| lease.purpose == LeasePurpose::Build) {
+            let Some(overlap) = parallelism::scopes_overlap(&mine, &super::scope_of(other)) else { continue };
+            let what = match overlap {
+                ScopeOverlap::NoScope => format!("it or {} declares no scope, which overlaps everything", lease.run),
+                ScopeOverlap::Paths { first, second } => format!("its {first} overlaps {second} of {}", lease.run),
+            };
+            return Ok(Some(Denial::new("scope_overlap", &what, "the end of that lease")));
+        }
+        Ok(None)
+    }
+
+    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
+        let system = Principal::system();
+        moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
+        moves::run(tx, run, RunEvent::Grant, None, &system).await?;
+        if lease.purpose == LeasePurpose::Verify {
+            return Ok(());
+        }
+        phase.attempt = lease.attempt;
+        phase.base = Some(base);
+        phase.tree = None;
+        phase.decision = None;
+        phase.request = None;
+        phase.apply = None;
+        moves::phase(tx, phase, PhaseEvent::Start, Some(format!("attempt {} on {}", lease.attempt, lease.worker)), &system).await?;
+        let mut attempt = Attempt {
+            run: run.id.clone(),
+            phase: phase.id.clone(),
+            number: lease.attempt,
+            epoch: lease.epoch,
+            state: AttemptState::Created,
+            version: 0,
+            base,
+            result_tree: None,
+            notes: Vec::new(),
+            reason: None,
+            started_at: tx.now(),
+            ended_at: None,
+        };
+        tx.insert_attempt(&attempt).await?;
+        moves::attempt(tx, &mut attempt, AttemptEvent::Start, None).await
+    }
+
+    /// Takes back every lease of a session that is gone.
+    pub(crate) async fn lost_session(&self, worker: &WorkerId, session: &str) -> Result<(), Error> {
+        let mut tx = self.store.read().await?;
+        let leases = tx.active_leases(None).await?;
+        drop(tx);
+        for lease in leases.into_iter().filter(|l| l.worker == *worker && l.session == session) {
+            self.revoke(&lease, LeaseEvent::Expire, "its worker is gone").await?;
+        }
+        Ok(())
+    }
+
+    /// Ends a lease from above: bumps the run's epoch so that nothing of it is accepted any more, and gives the work
+    /// back to the queue.
+    pub(super) async fn revoke(&self, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<(), Error> {
+        let system = Principal::system();
+        let mut tx = self.fenced(&[]).await?;
+        let scope = Scope::Run(lease.run.clone());
+        if tx.epoch(&scope).await? == Some(lease.epoch) {
+            tx.bump(&scope, "director").await?;
+        }
+        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else { return Ok(()) };
+        if lease.state.is_terminal() {
+            return Ok(());
+        }
+        let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
+        moves::lease(tx.as_mut(), &mut lease, event, Some(reason.to_owned()), &system).await?;
+        if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
+            if lease.purpose == LeasePurpose::Build && phase.state == PhaseState::Executing && phase.attempt == lease.attempt {
+                moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
+                phase.lost_attempts += 1;
+                moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
+            }
+        }
+        if let Some(mut run) = tx.run(&lease.run).await?
+            && run.state.next(RunEvent::LeaseLost).is_ok()
+        {
+            moves::run(tx.as_mut(), &mut run, RunEvent::LeaseLost, Some(reason.to_owned()), &system).await?;
+        }
+        tx.commit().await?;
+        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
+        self.coordinator.unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner).await?;
+        let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
+        // A worker that is gone needs no telling.
+        let _told = self.workers.send(&lease.worker, order);
+        Ok(())
+    }
+}
+
+async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {
+    note(
+        tx,
+        Note {
+            actor: &Principal::system(),
+            run: &lease.run,
+            phase: Some(&lease.phase),
+            op: "lease.granting".to_owned(),
+            object: "lease",
+            id: lease.id.to_string(),
+            moved: None,
+            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string())]),
+            reason: format!("{:?} for {}", lease.purpose, lease.worker).to_lowercase(),
+            text: None,
+        },
+    )
+    .await
+}
+
+/// The run as it is in this transaction.
+pub(super) async fn reread_run(tx: &mut dyn Tx, run: &Run) -> Result<Run, Error> {
+    tx.run(&run.id).await?.ok_or_else(|| Error::NotFound { what: "run", id: run.id.to_string() })
+}
+
+/// The phase as it is in this transaction.
+pub(super) async fn reread_phase(tx: &mut dyn Tx, run: &Run, id: &PhaseId) -> Result<Phase, Error> {
+    tx.phase(&run.id, id).await?.ok_or_else(|| Error::NotFound { what: "phase", id: format!("{}/{id}", run.id) })
+}

@@ -1,0 +1,267 @@
+//! Moves of stored things. Each goes by its table, by the version that was read, and leaves its audit record and its
+//! line in the run's history in the same transaction.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::ids::{PhaseId, RunId};
+use autopack_shared::domain::record::{Apply, Attempt, Event, Lease, Phase, Principal, Request, Run};
+use autopack_shared::domain::state::{ApplyEvent, AttemptEvent, LeaseEvent, PhaseEvent, RequestEvent, RunEvent};
+
+use crate::error::Error;
+use crate::store::Tx;
+
+/// One thing that happened, for the audit log and for the run's history.
+#[derive(Debug, Clone)]
+pub struct Note<'a> {
+    /// Who did it.
+    pub actor: &'a Principal,
+    /// The run it belongs to.
+    pub run: &'a RunId,
+    /// The phase it belongs to.
+    pub phase: Option<&'a PhaseId>,
+    /// What was done.
+    pub op: String,
+    /// The kind of thing.
+    pub object: &'static str,
+    /// The thing.
+    pub id: String,
+    /// State before and after.
+    pub moved: Option<(String, String)>,
+    /// Digests that pin it.
+    pub digests: BTreeMap<String, String>,
+    /// Why.
+    pub reason: String,
+    /// The line for people; none leaves the history alone.
+    pub text: Option<String>,
+}
+
+/// Writes a note.
+///
+/// # Errors
+/// Those of the store.
+pub async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
+    let (before, after) = note.moved.clone().map_or((None, None), |(b, a)| (Some(b), Some(a)));
+    tx.append_audit(AuditDraft {
+        chain: format!("run/{}", note.run),
+        actor: note.actor.clone(),
+        op: note.op.clone(),
+        object_type: note.object.to_owned(),
+        object_id: note.id.clone(),
+        before: before.clone(),
+        after: after.clone(),
+        fence: None,
+        digests: note.digests.clone(),
+        reason: note.reason.chars().take(500).collect(),
+        request: BTreeMap::new(),
+    })
+    .await?;
+    if let Some(text) = note.text {
+        let at = tx.now();
+        let mut event = Event {
+            seq: 0,
+            run: note.run.clone(),
+            phase: note.phase.cloned(),
+            kind: note.op,
+            text,
+            data: json!({ "object": note.object, "id": note.id, "before": before, "after": after, "digests": note.digests }),
+            at,
+        };
+        tx.append_event(&mut event).await?;
+    }
+    Ok(())
+}
+
+/// Moves a run.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+    let before = run.state;
+    run.state = before.next(event)?;
+    run.updated_at = tx.now();
+    run.reason.clone_from(&reason);
+    tx.update_run(run).await?;
+    let reason = reason.unwrap_or_default();
+    let line = if reason.is_empty() { format!("run {}", run.state) } else { format!("run {}: {reason}", run.state) };
+    note(
+        tx,
+        Note {
+            actor,
+            run: &run.id,
+            phase: None,
+            op: format!("run.{}", run.state),
+            object: "run",
+            id: run.id.to_string(),
+            moved: Some((before.to_string(), run.state.to_string())),
+            digests: BTreeMap::new(),
+            reason,
+            text: Some(line),
+        },
+    )
+    .await
+}
+
+/// Moves a phase. A reason stays with it until its next move.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+    let before = phase.state;
+    phase.state = before.next(event)?;
+    phase.updated_at = tx.now();
+    if reason.is_some() {
+        phase.reason.clone_from(&reason);
+    }
+    tx.update_phase(phase).await?;
+    let reason = reason.unwrap_or_default();
+    let line = match reason.as_str() {
+        "" => format!("{} {}", phase.id, phase.state),
+        reason => format!("{} {}: {reason}", phase.id, phase.state),
+    };
+    note(
+        tx,
+        Note {
+            actor,
+            run: &phase.run,
+            phase: Some(&phase.id),
+            op: format!("phase.{}", phase.state),
+            object: "phase",
+            id: format!("{}/{}", phase.run, phase.id),
+            moved: Some((before.to_string(), phase.state.to_string())),
+            digests: BTreeMap::new(),
+            reason,
+            text: Some(line),
+        },
+    )
+    .await
+}
+
+/// Moves an attempt.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+    attempt.state = attempt.state.next(event)?;
+    if attempt.state.is_terminal() {
+        attempt.ended_at = Some(tx.now());
+    }
+    if reason.is_some() {
+        attempt.reason = reason;
+    }
+    Ok(tx.update_attempt(attempt).await?)
+}
+
+/// Ends the newest attempt of a phase, where it is still open.
+///
+/// # Errors
+/// Those of the store.
+pub async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+    match tx.attempt(&phase.run, &phase.id, phase.attempt).await? {
+        Some(mut open) if open.state.next(event).is_ok() => attempt(tx, &mut open, event, reason).await,
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Moves a lease.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn lease(tx: &mut dyn Tx, lease: &mut Lease, event: LeaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+    let before = lease.state;
+    lease.state = before.next(event)?;
+    if lease.state.is_terminal() {
+        lease.ended_at = Some(tx.now());
+        lease.reason.clone_from(&reason);
+    }
+    tx.update_lease(lease).await?;
+    note(
+        tx,
+        Note {
+            actor,
+            run: &lease.run,
+            phase: Some(&lease.phase),
+            op: format!("lease.{}", lease.state),
+            object: "lease",
+            id: lease.id.to_string(),
+            moved: Some((before.to_string(), lease.state.to_string())),
+            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string())]),
+            reason: reason.unwrap_or_default(),
+            text: None,
+        },
+    )
+    .await
+}
+
+/// Moves a request.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn request(
+    tx: &mut dyn Tx,
+    request: &mut Request,
+    event: RequestEvent,
+    reason: Option<String>,
+    actor: &Principal,
+) -> Result<(), Error> {
+    let before = request.state;
+    request.state = before.next(event)?;
+    tx.update_request(request).await?;
+    let reason = reason.unwrap_or_default();
+    let who = if actor.method == "system" { String::new() } else { format!(" by {}", actor.id) };
+    let tail = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    note(
+        tx,
+        Note {
+            actor,
+            run: &request.run,
+            phase: Some(&request.phase),
+            op: format!("request.{}", request.state),
+            object: "request",
+            id: request.id.to_string(),
+            moved: Some((before.to_string(), request.state.to_string())),
+            digests: BTreeMap::from([("subject".to_owned(), request.subject_digest.to_string())]),
+            reason,
+            text: Some(format!("{} {}{who}{tail}", request.id, request.state)),
+        },
+    )
+    .await
+}
+
+/// Moves an apply.
+///
+/// # Errors
+/// An illegal move, or those of the store.
+pub async fn apply(tx: &mut dyn Tx, apply: &mut Apply, event: ApplyEvent, reason: Option<String>) -> Result<(), Error> {
+    let before = apply.state;
+    apply.state = before.next(event)?;
+    apply.finished_at = Some(tx.now());
+    apply.reason.clone_from(&reason);
+    tx.update_apply(apply).await?;
+    let text = match apply.state.as_str() {
+        "committed" => format!("{} is now {}", apply.target_ref, apply.new.short()),
+        other => format!("apply {other}: {}", reason.as_deref().unwrap_or("")),
+    };
+    note(
+        tx,
+        Note {
+            actor: &Principal::system(),
+            run: &apply.run,
+            phase: Some(&apply.phase),
+            op: format!("apply.{}", apply.state),
+            object: "apply",
+            id: apply.id.to_string(),
+            moved: Some((before.to_string(), apply.state.to_string())),
+            digests: BTreeMap::from([
+                ("commit".to_owned(), apply.new.to_string()),
+                ("tree".to_owned(), apply.tree.to_string()),
+                ("base".to_owned(), apply.old.to_string()),
+            ]),
+            reason: reason.unwrap_or_default(),
+            text: Some(text),
+        },
+    )
+    .await
+}

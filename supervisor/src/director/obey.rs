@@ -1,0 +1,134 @@
+//! Operators' wishes: cancel, pause, resume, retry, rollback. Each is done or refused, and says so.
+
+use autopack_shared::domain::ids::{PhaseId, RowId};
+use autopack_shared::domain::record::{Command, CommandOp, Phase, Run};
+use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RunEvent, RunState};
+
+use super::grant::reread_run;
+use super::view::RunView;
+use super::{Director, moves};
+use crate::error::Error;
+use crate::store::Tx;
+
+impl Director {
+    /// Deals with one wish.
+    pub(super) async fn obey(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
+        let Some(command) = view.commands.iter().find(|c| c.id == *id) else { return Ok(()) };
+        let mut tx = self.fenced(&[]).await?;
+        let mut run = reread_run(tx.as_mut(), &view.run).await?;
+        let result = match &command.op {
+            CommandOp::Cancel => steer(tx.as_mut(), &mut run, RunEvent::Cancel, command).await?,
+            CommandOp::Resume => steer(tx.as_mut(), &mut run, RunEvent::Resume, command).await?,
+            CommandOp::Pause => self.pause(tx.as_mut(), &mut run, view, command).await?,
+            CommandOp::Retry { phase, feedback, scope } => {
+                retry(tx.as_mut(), &mut run, command, phase.as_ref(), feedback, scope.as_ref()).await?
+            }
+            CommandOp::Rollback { phase, reason } => rollback(tx.as_mut(), &run, command, phase.as_ref(), reason).await?,
+        };
+        let now = tx.now();
+        tx.finish_command(&command.id, now, &result).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// A running attempt is not frozen half-way: the run pauses when its lease ends.
+    async fn pause(&self, tx: &mut dyn Tx, run: &mut Run, view: &RunView, command: &Command) -> Result<String, Error> {
+        if view.leased() && matches!(run.state, RunState::Running | RunState::Leased) {
+            run.pause_requested = true;
+            tx.update_run(run).await?;
+            return Ok("done: it pauses when the running attempt ends".to_owned());
+        }
+        steer(tx, run, RunEvent::Pause, command).await
+    }
+}
+
+async fn steer(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, command: &Command) -> Result<String, Error> {
+    if run.state.next(event).is_err() {
+        return Ok(format!("refused: the run is {}", run.state));
+    }
+    if event == RunEvent::Resume {
+        run.pause_requested = false;
+    }
+    moves::run(tx, run, event, Some(format!("{} by {}", event.as_str(), command.principal.id)), &command.principal).await?;
+    if run.state == RunState::Cancelled {
+        for mut phase in tx.phases(&run.id).await? {
+            if phase.state.next(PhaseEvent::Cancel).is_ok() {
+                cancel_request(tx, &phase, command).await?;
+                moves::phase(tx, &mut phase, PhaseEvent::Cancel, None, &command.principal).await?;
+            }
+        }
+    }
+    Ok("done".to_owned())
+}
+
+async fn cancel_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) -> Result<(), Error> {
+    let Some(id) = &phase.request else { return Ok(()) };
+    if let Some(mut request) = tx.request(id).await?
+        && request.state.next(RequestEvent::Cancel).is_ok()
+    {
+        request.decided_at = Some(tx.now());
+        moves::request(tx, &mut request, RequestEvent::Cancel, Some("the run is cancelled".to_owned()), &command.principal).await?;
+    }
+    Ok(())
+}
+
+async fn retry(
+    tx: &mut dyn Tx,
+    run: &mut Run,
+    command: &Command,
+    wanted: Option<&PhaseId>,
+    feedback: &str,
+    scope: Option<&Vec<String>>,
+) -> Result<String, Error> {
+    if run.state.is_terminal() || run.state == RunState::Cancelling {
+        return Ok(format!("refused: the run is {}", run.state));
+    }
+    let mut done = 0;
+    for mut phase in tx.phases(&run.id).await? {
+        if wanted.is_some_and(|w| *w != phase.id) || phase.state != PhaseState::Blocked {
+            continue;
+        }
+        cancel_open_request(tx, &phase, command).await?;
+        moves::end_attempt(tx, &phase, AttemptEvent::Fail, Some("retried".to_owned())).await?;
+        if !feedback.is_empty() {
+            phase.feedback.push(feedback.to_owned());
+        }
+        if let Some(scope) = scope {
+            phase.spec.scope.paths.clone_from(scope);
+        }
+        // One attempt more than it has had.
+        phase.failed_attempts = phase.failed_attempts.min(phase.spec.max_attempts.saturating_sub(1));
+        phase.request = None;
+        let reason = Some(format!("retried by {}", command.principal.id));
+        moves::phase(tx, &mut phase, PhaseEvent::Retry, reason, &command.principal).await?;
+        done += 1;
+    }
+    Ok(if done == 0 { "refused: no such phase is blocked".to_owned() } else { format!("done: {done} phases") })
+}
+
+async fn cancel_open_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) -> Result<(), Error> {
+    let Some(id) = &phase.request else { return Ok(()) };
+    if let Some(mut request) = tx.request(id).await?
+        && request.state.next(RequestEvent::Supersede).is_ok()
+    {
+        request.decided_at = Some(tx.now());
+        moves::request(tx, &mut request, RequestEvent::Supersede, Some("retried".to_owned()), &command.principal).await?;
+    }
+    Ok(())
+}
+
+async fn rollback(tx: &mut dyn Tx, run: &Run, command: &Command, wanted: Option<&PhaseId>, reason: &str) -> Result<String, Error> {
+    let mut phases = tx.phases(&run.id).await?;
+    // Newest first, so that each revert finds the tree its own change left.
+    phases.reverse();
+    let mut done = Vec::new();
+    for mut phase in phases {
+        if wanted.is_some_and(|w| *w != phase.id) || !matches!(phase.state, PhaseState::Applied | PhaseState::Verifying) || phase.apply.is_none() {
+            continue;
+        }
+        phase.rollback_ordered = true;
+        let why = format!("rollback by {}: {reason}", command.principal.id);
+        moves::phase(tx, &mut phase, PhaseEvent::RollBack, Some(why), &command.principal).await?;
+        done.push(phase.id.to_string());
+    }
+    Ok(if done.is_empty() { "refused: nothing of it is applied".to_owned() } else { format!("done: {}", done.join(", ")) })
+}

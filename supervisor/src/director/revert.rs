@@ -1,0 +1,84 @@
+//! Rollback: a new commit whose tree is the save point's, or the three-way revert when later work landed.
+
+use autopack_shared::domain::ids::PhaseId;
+use autopack_shared::domain::record::{Apply, ApplyKind};
+use autopack_shared::domain::state::ApplyState;
+use autopack_shared::repo::merge::Merged;
+
+use super::apply::{apply_id, insert, revert_message};
+use super::grant::reread_phase;
+use super::view::RunView;
+use super::{Denial, Director};
+use crate::error::Error;
+use crate::hub::{CommitSpec, HubRead as _, RefName};
+
+/// Paths for people.
+pub(super) fn shown(paths: &[Vec<u8>]) -> String {
+    paths.iter().take(10).map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>().join(", ")
+}
+
+impl Director {
+    /// Prepares the revert of a phase; false when it conflicts with later work and a person has to see to it.
+    pub(super) async fn prepare_revert(&self, view: &RunView, id: &PhaseId) -> Result<bool, Error> {
+        let Some(phase) = view.phase(id) else { return Ok(true) };
+        let mut tx = self.store.read().await?;
+        let applies = tx.applies(&view.run.id).await?;
+        drop(tx);
+        let undone = applies.into_iter().rev().find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
+        let Some(undone) = undone else { return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied"))) };
+        let branch = RefName::run(&view.run.id);
+        let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
+        let merged = self
+            .blocking(move || {
+                let Some(tip) = hub.tip(&name)? else { return Ok(None) };
+                let save = hub.tree_of(job.old)?;
+                if tip == job.new {
+                    return Ok(Some((tip, Merged::Clean(save))));
+                }
+                let (applied, now) = (hub.tree_of(job.new)?, hub.tree_of(tip)?);
+                Ok(Some((tip, hub.revert_tree(save, applied, now)?)))
+            })
+            .await?;
+        let Some((tip, merged)) = merged else { return Err(Error::Bug(format!("{branch} is gone"))) };
+        let tree = match merged {
+            Merged::Clean(tree) => tree,
+            Merged::Conflict(paths) => {
+                let what = format!("rolling back {id} conflicts with later work in {}", shown(&paths));
+                self.deny(&view.run.id, Denial::new("rollback_conflict", &what, "rolling back the later phases first"));
+                return Ok(false);
+            }
+        };
+        let at = phase.updated_at;
+        let message = revert_message(&view.run, phase, &undone, at, tip);
+        let spec = CommitSpec { tree, parents: vec![tip], message, seconds: at.as_seconds() };
+        let hub = self.hub.clone();
+        let new = self.blocking(move || hub.commit(&spec)).await?;
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        let apply = Apply {
+            id: apply_id(&format!("revert|{}|{tip}", undone.id))?,
+            run: view.run.id.clone(),
+            phase: phase.id.clone(),
+            attempt: undone.attempt,
+            kind: ApplyKind::Revert,
+            target_ref: branch.to_string(),
+            old: tip,
+            new,
+            tree,
+            decision: undone.decision.clone(),
+            request: None,
+            state: ApplyState::Prepared,
+            version: 0,
+            decided_at: at,
+            prepared_at: tx.now(),
+            finished_at: None,
+            reason: None,
+        };
+        insert(tx.as_mut(), &apply).await?;
+        phase.apply = Some(apply.id);
+        tx.update_phase(&mut phase).await?;
+        tx.commit().await?;
+        self.allow(&view.run.id);
+        Ok(true)
+    }
+}

@@ -1,0 +1,218 @@
+//! Every failure of the supervisor, and the one place that makes a gRPC `Status` (`house.md` 4).
+
+use autopack_shared::domain::ids::InvalidName;
+use autopack_shared::domain::run_file::RunFileError;
+use autopack_shared::domain::state::IllegalMove;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::coordination::CoordinationError;
+use crate::hub::HubError;
+use crate::store::StoreError;
+
+/// The domain of `ErrorInfo`.
+pub const ERROR_DOMAIN: &str = "autopack.dev";
+
+/// Why a call was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of the call is not valid.
+    #[error("{field}: {why}")]
+    Invalid {
+        /// The field.
+        field: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// No such thing.
+    #[error("no {what} {id}")]
+    NotFound {
+        /// The noun.
+        what: &'static str,
+        /// Its name.
+        id: String,
+    },
+    /// The name is taken by something else.
+    #[error("{what} {id} exists already and is not the same: {hint}")]
+    Exists {
+        /// The noun.
+        what: &'static str,
+        /// Its name.
+        id: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// It is not in a state that allows this.
+    #[error("{what} {id} is {state}: {why}")]
+    State {
+        /// The noun.
+        what: &'static str,
+        /// Its name.
+        id: String,
+        /// Its state.
+        state: String,
+        /// What is wrong with that.
+        why: String,
+        /// The stable reason (`illegal_move`, `not_pending`).
+        reason: &'static str,
+    },
+    /// The digest that was looked at is not the one that waits.
+    #[error("{id} is about {current}, you looked at {expected}")]
+    SubjectMismatch {
+        /// The request.
+        id: String,
+        /// What it is about.
+        current: String,
+        /// What the caller named.
+        expected: String,
+    },
+    /// The caller may not do this.
+    #[error("{why}")]
+    Forbidden {
+        /// The stable reason.
+        reason: &'static str,
+        /// For people.
+        why: String,
+    },
+    /// A worker speaks another protocol.
+    #[error("the worker speaks protocol {theirs}, this supervisor {ours}")]
+    Version {
+        /// The worker's.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// A change that merges with a conflict.
+    #[error("merging {what} conflicts in {paths}")]
+    MergeConflict {
+        /// What was merged.
+        what: String,
+        /// Where.
+        paths: String,
+    },
+    /// Something built here and judged refused before it got far.
+    #[error("the upload was refused ({reason}): {why}")]
+    Upload {
+        /// The stable reason.
+        reason: &'static str,
+        /// For people.
+        why: String,
+    },
+    /// A policy file of the repository cannot be used.
+    #[error("{file} at {commit}: {why}")]
+    Policy {
+        /// The file.
+        file: String,
+        /// The commit it was read from.
+        commit: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Coordination.
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    /// A move that no table lists.
+    #[error(transparent)]
+    Move(#[from] IllegalMove),
+    /// A bug: a rule of the code itself was broken.
+    #[error("{0}")]
+    Bug(String),
+}
+
+impl From<InvalidName> for Error {
+    fn from(error: InvalidName) -> Self {
+        Self::Invalid { field: error.what.to_owned(), why: error.to_string() }
+    }
+}
+
+impl From<RunFileError> for Error {
+    fn from(error: RunFileError) -> Self {
+        Self::Invalid { field: "run_file".to_owned(), why: error.to_string() }
+    }
+}
+
+impl Error {
+    /// The stable reason and its gRPC code: the table of `house.md` 4.
+    #[must_use]
+    pub fn reason(&self) -> (&'static str, Code) {
+        match self {
+            Self::Invalid { .. } => ("invalid", Code::InvalidArgument),
+            Self::Policy { .. } => ("policy_invalid", Code::InvalidArgument),
+            Self::NotFound { .. } | Self::Store(StoreError::NotFound { .. }) => ("not_found", Code::NotFound),
+            Self::Exists { .. } | Self::Store(StoreError::Exists { .. }) => ("exists", Code::AlreadyExists),
+            Self::State { reason, .. } => (reason, Code::FailedPrecondition),
+            Self::SubjectMismatch { .. } => ("approval_subject_mismatch", Code::Aborted),
+            Self::Forbidden { reason, .. } => (reason, Code::PermissionDenied),
+            Self::Version { .. } => ("version", Code::FailedPrecondition),
+            Self::MergeConflict { .. } | Self::Store(StoreError::Conflict { .. }) => ("conflict", Code::Aborted),
+            Self::Upload { reason, .. } => (reason, Code::InvalidArgument),
+            Self::Store(StoreError::Fenced { .. }) => ("fenced", Code::FailedPrecondition),
+            Self::Store(StoreError::IllegalMove(_)) | Self::Move(_) => ("illegal_move", Code::FailedPrecondition),
+            Self::Store(StoreError::Unavailable { .. }) | Self::Coordination(CoordinationError::Unavailable(_)) => {
+                ("unavailable", Code::Unavailable)
+            }
+            Self::Store(StoreError::Schema { .. }) => ("version", Code::FailedPrecondition),
+            Self::Coordination(CoordinationError::DataDirLocked { .. }) => ("data_dir_locked", Code::FailedPrecondition),
+            Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
+            Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
+            Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
+            Self::Hub(error) => hub_reason(error),
+            Self::Store(StoreError::Corrupt(_)) | Self::Bug(_) => ("internal", Code::Internal),
+        }
+    }
+
+    /// What to do about it, where there is something to say.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::SubjectMismatch { .. } => "look again: autopack approvals show ID",
+            Self::Store(StoreError::Unavailable { hint, .. }) => hint,
+            Self::Version { .. } => "run the same autopack on both sides",
+            Self::Policy { .. } => "autopack policy check",
+            Self::Invalid { .. } | Self::NotFound { .. } | Self::Exists { .. } | Self::State { .. } | Self::Forbidden { .. }
+            | Self::MergeConflict { .. } | Self::Upload { .. } | Self::Store(_) | Self::Hub(_) | Self::Coordination(_)
+            | Self::Move(_) | Self::Bug(_) => "",
+        }
+    }
+}
+
+fn hub_reason(error: &HubError) -> (&'static str, Code) {
+    match error {
+        HubError::ReadOnly { .. } => ("read_only", Code::FailedPrecondition),
+        HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
+        HubError::Locked { .. } => ("locked", Code::Aborted),
+        HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
+        HubError::NotForward { .. } => ("conflict", Code::Aborted),
+        HubError::Symbolic { .. } | HubError::ForeignRef { .. } | HubError::TooLarge { .. } | HubError::Open(_) => {
+            ("invalid", Code::InvalidArgument)
+        }
+        HubError::Pack(_) => ("malformed_pack", Code::InvalidArgument),
+        HubError::BadFence | HubError::Tree(_) => ("hub_corrupt", Code::DataLoss),
+        HubError::Io { .. } | HubError::Git(_) => ("unavailable", Code::Unavailable),
+    }
+}
+
+impl From<Error> for Status {
+    #[expect(clippy::disallowed_methods, reason = "the one place that makes a Status")]
+    fn from(error: Error) -> Self {
+        let (reason, code) = error.reason();
+        let text = if code == Code::Internal {
+            tracing::error!(%error, "internal error");
+            "internal error; the log has the details".to_owned()
+        } else {
+            error.to_string()
+        };
+        let mut metadata = std::collections::HashMap::new();
+        if !error.hint().is_empty() {
+            metadata.insert("hint".to_owned(), error.hint().to_owned());
+        }
+        let details = ErrorDetails::with_error_info(reason.to_uppercase(), ERROR_DOMAIN, metadata);
+        Self::with_error_details(code, text, details)
+    }
+}

@@ -1,0 +1,175 @@
+//! Files for people and for the seed's tools, derived from the store and never read back: `run.log`,
+//! `governance/{request,decision}_<id>.json`. Writing them again gives the same files.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use autopack_shared::domain::ids::RunId;
+use autopack_shared::domain::record::{Event, Request};
+use autopack_shared::domain::state::RequestState;
+
+use crate::store::{RequestFilter, Store, StoreError};
+
+/// Events read at a time.
+const PAGE: u32 = 500;
+
+/// Why an export was not written. The store has everything all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file.
+    #[error("cannot write {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A document that is no JSON; a bug.
+    #[error("a document cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Writes the exports of runs below a data directory.
+#[derive(Debug)]
+pub struct Exporter {
+    data_dir: PathBuf,
+}
+
+impl Exporter {
+    /// Below `<data_dir>/<run_id>/`.
+    #[must_use]
+    pub const fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir }
+    }
+
+    /// Brings the files of a run up to date.
+    ///
+    /// # Errors
+    /// When a file cannot be written or the store not read.
+    pub async fn sync(&self, store: &dyn Store, run: &RunId) -> Result<(), ExportError> {
+        let folder = self.data_dir.join(run.as_str());
+        let log = folder.join("run.log");
+        let mut after = last_seq(&log);
+        let mut tx = store.read().await?;
+        if tx.run(run).await?.is_none() {
+            return Ok(());
+        }
+        let mut fresh = false;
+        loop {
+            let events = tx.events(run, after, PAGE).await?;
+            let Some(last) = events.last() else { break };
+            after = last.seq;
+            append(&log, &events)?;
+            fresh = true;
+        }
+        if !fresh && folder.join("governance").exists() {
+            return Ok(());
+        }
+        let filter = RequestFilter { run: Some(run.clone()), ..RequestFilter::default() };
+        for request in tx.requests(&filter).await? {
+            let governance = folder.join("governance");
+            write_json(&governance.join(format!("request_{}.json", request.id)), &request_json(&request))?;
+            if !matches!(request.state, RequestState::Pending) {
+                write_json(&governance.join(format!("decision_{}.json", request.id)), &decision_json(&request))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number in front of the log's last whole line. A line cut short by a crash is written again after it.
+fn last_seq(log: &Path) -> u64 {
+    let Ok(text) = std::fs::read_to_string(log) else { return 0 };
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().rev().find_map(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+fn append(log: &Path, events: &[Event]) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Io { path: log.to_path_buf(), source };
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut lines = String::new();
+    for event in events {
+        let phase = event.phase.as_ref().map_or("-", |p| p.as_str());
+        // One event is one line whatever a builder printed.
+        let text = event.text.escape_debug();
+        lines.push_str(&format!("{} {} {} {phase} {text}\n", event.seq, event.at, event.kind));
+    }
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
+    file.write_all(lines.as_bytes()).map_err(failed)?;
+    file.sync_data().map_err(failed)
+}
+
+/// Writes JSON through a temporary file; an equal file is left alone.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Io { path: path.to_path_buf(), source };
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// The seed's request document.
+#[must_use]
+pub fn request_json(request: &Request) -> serde_json::Value {
+    json!({
+        "format": "governance_request/1",
+        "request_id": request.id,
+        "run_id": request.run,
+        "phase_id": request.phase,
+        "attempt": request.attempt,
+        "timestamp": request.created_at,
+        "created_at": request.created_at,
+        "expires_at": request.expires_at,
+        "violated_paths": request.violated_paths,
+        "justification": request.justification,
+        "risk_level": request.risk_level,
+        "risk_assessment": { "level": request.risk_level, "score": request.risk_score, "factors": request.risk_factors },
+        "tier": request.tier,
+        "subject_digest": request.subject_digest,
+        "base": request.base,
+        "tree": request.tree,
+        "target_ref": request.target_ref,
+        "author": request.author.id,
+        "approvers_needed": request.approvers_needed,
+        "status": request.state.as_str().to_uppercase(),
+    })
+}
+
+/// The seed's decision document.
+#[must_use]
+pub fn decision_json(request: &Request) -> serde_json::Value {
+    let approved = matches!(request.state, RequestState::Approved | RequestState::Consumed);
+    let mut document = request_json(request);
+    document["format"] = json!("governance_decision/1");
+    document["approved"] = json!(approved);
+    document["approved_at"] = json!(request.decided_at);
+    document["decision"] = json!({
+        "approved": approved,
+        "status": request.state.as_str().to_uppercase(),
+        "approved_by": request.decided_by.as_ref().map(|p| &p.id),
+        "method": request.decided_by.as_ref().map(|p| &p.method),
+        "approved_at": request.decided_at,
+        "notes": request.notes,
+        "reason_code": request.reason_code,
+        "carried_from": request.carried_from,
+    });
+    document
+}

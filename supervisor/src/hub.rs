@@ -1,0 +1,151 @@
+//! The hub: the one repository that results land in. Every ref moves under the fence, by compare-and-set, after its
+//! objects are durable; nothing else of a user's repository is ever written. Blocking: call it off the async threads.
+
+use std::path::PathBuf;
+
+use git2::Repository;
+
+use autopack_shared::domain::ids::{FencingToken, Oid, PhaseId, RunId};
+use autopack_shared::repo::pack::Quarantine;
+
+pub mod error;
+mod journal;
+pub mod local;
+pub mod names;
+pub mod read;
+mod refs;
+
+pub use error::HubError;
+pub use local::{HubOptions, LocalHub, Ownership};
+pub use names::RefName;
+pub use read::HubRead;
+
+/// What a compare-and-set came to. Only `Moved` changes nothing of what the caller wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CasOutcome {
+    /// The ref was moved now.
+    Applied,
+    /// The ref was there already: an earlier try had succeeded.
+    Already,
+    /// The ref is elsewhere; nothing was written.
+    Moved {
+        /// Where it is, `None` when it does not exist.
+        tip: Option<Oid>,
+    },
+}
+
+/// A commit to be made. Equal fields make the equal object, whoever makes it and whenever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitSpec {
+    /// The tree.
+    pub tree: Oid,
+    /// The parents, the first being the branch's tip.
+    pub parents: Vec<Oid>,
+    /// Ids and digests only; a missing line end is added.
+    pub message: String,
+    /// Seconds since 1970; the decision's time, never the clock's.
+    pub seconds: i64,
+}
+
+/// Which attempt at which phase.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptKey {
+    /// The run.
+    pub run: RunId,
+    /// The epoch of the run's lease.
+    pub epoch: u64,
+    /// The phase.
+    pub phase: PhaseId,
+    /// The attempt, counted from 1.
+    pub attempt: u32,
+}
+
+/// A save point that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SavePoint {
+    /// The commit it remembers.
+    pub commit: Oid,
+    /// False when a tag of the user's already has the name `save-before-<run>-<phase>`; it was left alone.
+    pub tagged: bool,
+}
+
+/// What `HEAD` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadFacts {
+    /// The commit; `None` while the branch has none.
+    pub oid: Option<Oid>,
+    /// The full name of the branch; `None` when the head is detached.
+    pub branch: Option<String>,
+}
+
+impl HeadFacts {
+    /// Whether no branch is checked out.
+    #[must_use]
+    pub const fn detached(&self) -> bool {
+        self.branch.is_none()
+    }
+
+    /// Whether the branch has no commit yet.
+    #[must_use]
+    pub const fn unborn(&self) -> bool {
+        self.oid.is_none()
+    }
+}
+
+/// The repository that results land in, under a fence. Reading verbs are in [`HubRead`].
+pub trait Hub: Send + Sync {
+    /// The fencing token in force.
+    fn fence(&self) -> Result<Option<FencingToken>, HubError>;
+    /// Raises the fence; equal is fine, lower is [`HubError::Fenced`].
+    fn bump_fence(&self, token: FencingToken) -> Result<(), HubError>;
+    /// Removes the locks that an earlier life of this process left, and names them for the audit. Only the holder of
+    /// the repository's `flock` may call this.
+    fn recover(&self) -> Result<Vec<PathBuf>, HubError>;
+
+    /// Where a ref is.
+    fn tip(&self, name: &RefName) -> Result<Option<Oid>, HubError>;
+    /// Moves a ref from `old` (`None`: it must not exist) to `new` under the fence. Objects are made durable before,
+    /// the ref after. A branch moves forward only, and not while it is checked out.
+    fn cas_ref(
+        &self,
+        token: FencingToken,
+        name: &RefName,
+        old: Option<Oid>,
+        new: Oid,
+        why: &str,
+    ) -> Result<CasOutcome, HubError>;
+    /// Remembers a commit under the run's save ref and the tag people look for; replaces those of earlier tries.
+    fn save_point(
+        &self,
+        token: FencingToken,
+        at: &AttemptKey,
+        commit: Oid,
+    ) -> Result<SavePoint, HubError>;
+    /// Keeps a pending commit or tree alive, whatever the user's gc does.
+    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid)
+    -> Result<(), HubError>;
+    /// Drops everything that was kept alive for a run; says how many refs that were.
+    fn release(&self, token: FencingToken, run: &RunId) -> Result<usize, HubError>;
+
+    /// Makes a commit object; no ref moves.
+    fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError>;
+    /// Opens a quarantine over the hub's objects.
+    fn quarantine(&self) -> Result<Quarantine, HubError>;
+    /// Takes what `result_tree` needs over `base_commit` out of a quarantine into the hub.
+    fn promote(
+        &self,
+        from: &Quarantine,
+        base_commit: Oid,
+        result_tree: Oid,
+    ) -> Result<(), HubError>;
+
+    /// The repository for reading objects, opened as bare.
+    fn repository(&self) -> Result<Repository, HubError>;
+    /// What `HEAD` of the registered checkout says.
+    fn head(&self) -> Result<HeadFacts, HubError>;
+    /// The work tree, main or linked, that has a branch checked out or in the middle of a rebase.
+    fn checked_out(&self, name: &RefName) -> Result<Option<PathBuf>, HubError>;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! Builders: each edits files in a private tree and never commits. One contract for all: goal, scope, deliverables,
+//! feedback and a deadline in; a changed tree and a short report out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::project::BuilderConfig;
+use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
+
+pub mod command;
+pub mod remediation;
+
+/// What a builder is asked.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// The run, the phase and the attempt, for names and variables.
+    pub run: String,
+    /// The phase.
+    pub phase: PhaseSpec,
+    /// The attempt, from 1.
+    pub attempt: u32,
+    /// What earlier attempts were told.
+    pub feedback: Vec<String>,
+    /// The lease; marks every process.
+    pub lease: String,
+    /// The operator allowed builders without a sandbox for this run.
+    pub insecure_no_sandbox: bool,
+    /// Variables that a process gets, as values.
+    pub env: Vec<(String, String)>,
+    /// A folder of its own beside the tree, for temporary files.
+    pub scratch: std::path::PathBuf,
+    /// Bytes of output that are kept.
+    pub log_budget: u64,
+}
+
+impl Task {
+    /// The attempt's wall time.
+    #[must_use]
+    pub const fn timeout(&self) -> Duration {
+        Duration::from_secs(self.phase.timeout)
+    }
+}
+
+/// What a builder says of its work; untrusted.
+#[derive(Debug, Clone, Default)]
+pub struct BuildReport {
+    /// A few lines for people.
+    pub notes: Vec<String>,
+}
+
+/// Why a builder came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct BuildError {
+    /// A stable code: `builder_failed`, `timeout`, `unsupported`, `sandbox_required`, ...
+    pub reason: &'static str,
+    /// For people, and for the next attempt.
+    pub message: String,
+}
+
+impl BuildError {
+    /// A failure with its stable code.
+    #[must_use]
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// A builder.
+#[async_trait]
+pub trait Builder: Send + Sync {
+    /// Does the work in `tree`.
+    ///
+    /// # Errors
+    /// [`BuildError`] when nothing usable came of it; the tree is then thrown away.
+    async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError>;
+}
+
+/// How a phase's tree comes about.
+pub enum Work {
+    /// A builder edits files.
+    Build(Box<dyn Builder>),
+    /// A unified diff is imported strictly; no file is touched.
+    Import(String),
+}
+
+/// The work that a phase names. `entry` is the `[builders.NAME]` of the fork commit's `autopack.toml`, where the
+/// phase names one.
+///
+/// # Errors
+/// `unsupported` for kinds that this version cannot run: never a silent success.
+pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, BuildError> {
+    match spec {
+        BuilderSpec::Command { name, argv } => Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?)),
+        BuilderSpec::Patch { diff } => Ok(Work::Import(diff.clone())),
+        BuilderSpec::Remediation { .. } => Ok(Work::Build(Box::new(remediation::RemediationBuilder))),
+        BuilderSpec::Agent { preset } => {
+            Err(BuildError::new("unsupported", format!("agent builders ({preset}) are not supported by this version")))
+        }
+        BuilderSpec::Llm { model } => {
+            Err(BuildError::new("unsupported", format!("model builders ({model}) are not supported by this version")))
+        }
+    }
+}

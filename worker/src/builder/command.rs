@@ -1,0 +1,97 @@
+//! The `command` builder: any program of the operator's. The task lies beside the tree as JSON, and in the
+//! environment.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::project::BuilderConfig;
+
+use super::{BuildError, BuildReport, Builder, Task};
+use crate::process::{self, ProcEnd, ProcSpec};
+
+/// Runs a program in the tree.
+#[derive(Debug)]
+pub struct CommandBuilder {
+    argv: Vec<String>,
+}
+
+impl CommandBuilder {
+    /// From a named entry or a bare command line.
+    ///
+    /// # Errors
+    /// `unsupported` when the name is not in the policy file or no program is named.
+    pub fn make(name: Option<&str>, argv: &[String], entry: Option<&BuilderConfig>) -> Result<Box<dyn Builder>, BuildError> {
+        let argv = match (name, entry) {
+            (Some(_), Some(entry)) => entry.argv.clone(),
+            (Some(name), None) => {
+                let text = format!("autopack.toml at the fork commit has no [builders.{name}]");
+                return Err(BuildError::new("unsupported", text));
+            }
+            (None, _) => argv.to_vec(),
+        };
+        if argv.is_empty() {
+            return Err(BuildError::new("unsupported", "the command builder names no program"));
+        }
+        Ok(Box::new(Self { argv }))
+    }
+}
+
+#[async_trait]
+impl Builder for CommandBuilder {
+    async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
+        if !task.insecure_no_sandbox {
+            let text = "a command builder needs a sandbox, which this version does not have yet; \
+                        --insecure-no-sandbox runs it as you, marks the run, and makes every patch of it need approval";
+            return Err(BuildError::new("sandbox_required", text));
+        }
+        let file = task.scratch.join("task.json");
+        let document = json!({
+            "format": "task/1", "run": task.run, "phase": task.phase.id, "attempt": task.attempt, "goal": task.phase.goal,
+            "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
+            "timeout_seconds": task.phase.timeout,
+        });
+        std::fs::write(&file, document.to_string())
+            .map_err(|e| BuildError::new("workspace", format!("cannot write {}: {e}", file.display())))?;
+        let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
+            .await
+            .map_err(|e| BuildError::new("builder_failed", e.to_string()))?;
+        let notes = last_lines(&report.tail, 20);
+        match report.end {
+            ProcEnd::Exit(0) => Ok(BuildReport { notes }),
+            ProcEnd::Exit(code) => Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | ")))),
+            ProcEnd::Signal(signal) => Err(BuildError::new("builder_failed", format!("signal {signal} ended it"))),
+            ProcEnd::Timeout => Err(BuildError::new("timeout", format!("it was still running after {} s and was killed", task.phase.timeout))),
+            ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
+        }
+    }
+}
+
+fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
+    let mut env = task.env.clone();
+    env.extend([
+        ("TMPDIR".to_owned(), task.scratch.display().to_string()),
+        ("AUTOPACK_RUN".to_owned(), task.run.clone()),
+        ("AUTOPACK_PHASE".to_owned(), task.phase.id.to_string()),
+        ("AUTOPACK_ATTEMPT".to_owned(), task.attempt.to_string()),
+        ("AUTOPACK_GOAL".to_owned(), task.phase.goal.clone()),
+        ("AUTOPACK_TASK".to_owned(), file.display().to_string()),
+    ]);
+    ProcSpec {
+        argv: argv.to_vec(),
+        cwd: tree.to_path_buf(),
+        env,
+        lease: task.lease.clone(),
+        timeout: task.timeout(),
+        log_budget: task.log_budget,
+    }
+}
+
+/// The last lines of an output, for reports.
+#[must_use]
+pub fn last_lines(text: &str, count: usize) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].iter().map(|l| l.chars().take(300).collect()).collect()
+}

@@ -1,0 +1,302 @@
+//! One lease from grant to result: worktree, builder, collection, upload; or worktree and gate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
+use autopack_shared::domain::project::BuilderConfig;
+use autopack_shared::domain::record::LeasePurpose;
+use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::repo::mirror::Purpose;
+use autopack_shared::wire::pb::{self, worker_message};
+
+use crate::builder::{self, BuildError, Task, Work};
+use crate::gate::{self, GateContext};
+use crate::upload;
+use crate::workspace::{Workspace, Workspaces};
+
+/// What a grant asks for, read and checked.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The lease.
+    pub lease: String,
+    /// The run.
+    pub run: RunId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The phase.
+    pub phase: PhaseId,
+    /// The attempt.
+    pub attempt: u32,
+    /// Build or verify.
+    pub purpose: LeasePurpose,
+    /// The commit to start from.
+    pub base: Oid,
+    /// The phase's description.
+    pub spec: PhaseSpec,
+    /// The builder entry it names.
+    pub entry: Option<BuilderConfig>,
+    /// Gate commands, for verify.
+    pub gate: Vec<GateCommand>,
+    /// What earlier attempts were told.
+    pub feedback: Vec<String>,
+    /// Builders may run without a sandbox.
+    pub insecure_no_sandbox: bool,
+}
+
+impl Job {
+    /// Reads a grant.
+    ///
+    /// # Errors
+    /// The field that cannot be read, and why.
+    pub fn read(grant: &pb::Grant) -> Result<Self, String> {
+        let json = |field: &str, error: serde_json::Error| format!("{field}: {error}");
+        let purpose = match grant.purpose.as_str() {
+            "build" => LeasePurpose::Build,
+            "verify" => LeasePurpose::Verify,
+            other => return Err(format!("purpose: {other:?} is neither build nor verify")),
+        };
+        let entry = match grant.builder_json.as_str() {
+            "" => None,
+            text => Some(serde_json::from_str(text).map_err(|e| json("builder_json", e))?),
+        };
+        let gate = match grant.gate_json.as_str() {
+            "" => Vec::new(),
+            text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
+        };
+        Ok(Self {
+            lease: grant.lease_id.clone(),
+            run: grant.run_id.parse().map_err(|e| format!("{e}"))?,
+            epoch: grant.epoch,
+            phase: grant.phase_id.parse().map_err(|e| format!("{e}"))?,
+            attempt: grant.attempt,
+            purpose,
+            base: grant.base.parse().map_err(|e| format!("{e}"))?,
+            spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
+            entry,
+            gate,
+            feedback: grant.feedback.clone(),
+            insecure_no_sandbox: grant.insecure_no_sandbox,
+        })
+    }
+}
+
+/// What a job sends to the stream.
+#[derive(Debug)]
+pub enum JobOutput {
+    /// Something happened.
+    Event(pb::RunEvent),
+    /// It ended.
+    Done(pb::AttemptResult),
+}
+
+impl JobOutput {
+    /// As a message body.
+    #[must_use]
+    pub fn into_body(self) -> worker_message::Body {
+        match self {
+            Self::Event(event) => worker_message::Body::Event(event),
+            Self::Done(result) => worker_message::Body::Result(result),
+        }
+    }
+}
+
+/// Sends a job's events, numbered.
+#[derive(Debug)]
+pub struct EventSink {
+    job: Job,
+    out: mpsc::Sender<JobOutput>,
+    seq: AtomicU64,
+}
+
+impl EventSink {
+    /// One event. A stream that is gone is no error here: the job is about to be cancelled.
+    pub async fn send(&self, kind: &str, text: impl Into<String>) {
+        let event = pb::RunEvent {
+            run_id: self.job.run.to_string(),
+            epoch: self.job.epoch,
+            phase_id: self.job.phase.to_string(),
+            attempt: self.job.attempt,
+            run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
+            kind: kind.to_owned(),
+            text: text.into(),
+            data_json: String::new(),
+        };
+        let _gone = self.out.send(JobOutput::Event(event)).await;
+    }
+}
+
+/// Runs jobs.
+pub struct Runner {
+    /// Where worktrees are made.
+    pub workspaces: Arc<Workspaces>,
+    /// The supervisor, for uploads.
+    pub channel: Channel,
+    /// This worker and its session, for uploads.
+    pub worker: String,
+    /// The session.
+    pub session: String,
+    /// Marks the processes of this worker: its root.
+    pub mark: String,
+    /// What a process of a job finds in its environment.
+    pub env: Vec<(String, String)>,
+    /// Bytes of output that are kept of one process.
+    pub log_budget: u64,
+}
+
+struct Built {
+    tree: Oid,
+    notes: Vec<String>,
+}
+
+impl Runner {
+    /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
+    pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
+        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
+        sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase()).await;
+        let done = match job.purpose {
+            LeasePurpose::Build => self.build(&job, &sink, &cancel).await,
+            LeasePurpose::Verify => self.verify(&job, &sink, &cancel).await,
+        };
+        if cancel.is_cancelled() {
+            return;
+        }
+        let mut result = pb::AttemptResult {
+            run_id: job.run.to_string(),
+            epoch: job.epoch,
+            phase_id: job.phase.to_string(),
+            attempt: job.attempt,
+            run_seq: sink.seq.load(Ordering::SeqCst),
+            base: job.base.to_string(),
+            ..Default::default()
+        };
+        match done {
+            Ok(built) => {
+                result.set_outcome(pb::Outcome::Ok);
+                result.result_tree = built.tree.to_string();
+                result.notes = built.notes;
+            }
+            Err(error) => {
+                result.set_outcome(pb::Outcome::Failed);
+                error.reason.clone_into(&mut result.reason);
+                result.message = error.message.chars().take(2000).collect();
+            }
+        }
+        let _gone = out.send(JobOutput::Done(result)).await;
+    }
+
+    async fn build(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
+        let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
+        let builder = match work {
+            Work::Import(diff) => {
+                let imported = self.workspaces.import(job.base, diff).await?;
+                self.upload(job, imported, cancel).await?;
+                return Ok(Built { tree: imported, notes: Vec::new() });
+            }
+            Work::Build(builder) => builder,
+        };
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build).await?;
+        sink.send("workspace.ready", "a worktree is ready").await;
+        let built = self.build_in(job, builder.as_ref(), &space, sink, cancel).await;
+        self.workspaces.remove(space).await;
+        built
+    }
+
+    async fn build_in(
+        &self,
+        job: &Job,
+        builder: &dyn builder::Builder,
+        space: &Workspace,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<Built, BuildError> {
+        let task = Task {
+            run: job.run.to_string(),
+            phase: job.spec.clone(),
+            attempt: job.attempt,
+            feedback: job.feedback.clone(),
+            lease: self.mark(job),
+            insecure_no_sandbox: job.insecure_no_sandbox,
+            env: self.job_env(space),
+            scratch: space.scratch().to_path_buf(),
+            log_budget: self.log_budget,
+        };
+        let report = builder.build(&task, space.tree(), cancel).await?;
+        for note in &report.notes {
+            sink.send("builder.output", note.clone()).await;
+        }
+        let missing = gate::missing_deliverables(space.tree(), &job.spec.deliverables);
+        if !missing.is_empty() {
+            return Err(BuildError::new("deliverables_missing", format!("not there afterwards: {}", missing.join(", "))));
+        }
+        let collected = self.workspaces.collect(space).await?;
+        let mut notes = report.notes;
+        notes.extend(collected.notices);
+        self.upload(job, collected.tree, cancel).await?;
+        sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
+        Ok(Built { tree: collected.tree, notes })
+    }
+
+    async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {
+        let pack = self.workspaces.pack(job.base, tree).await?;
+        let header = pb::UploadHeader {
+            worker_id: self.worker.clone(),
+            session: self.session.clone(),
+            run_id: job.run.to_string(),
+            epoch: job.epoch,
+            phase_id: job.phase.to_string(),
+            attempt: job.attempt,
+            base: job.base.to_string(),
+            result_tree: tree.to_string(),
+            size: pack.len() as u64,
+        };
+        tokio::select! {
+            sent = upload::send(self.channel.clone(), header, pack) => sent,
+            () = cancel.cancelled() => Err(BuildError::new("cancelled", "the lease ended")),
+        }
+    }
+
+    async fn verify(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?;
+        let context = GateContext {
+            tree: space.tree().to_path_buf(),
+            scratch: space.scratch().to_path_buf(),
+            env: self.job_env(&space),
+            lease: self.mark(job),
+            log_budget: self.log_budget,
+        };
+        let mut failed = None;
+        for command in &job.gate {
+            sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
+            let outcome = gate::run_command(&context, command, cancel).await;
+            sink.send(if outcome.green { "gate.passed" } else { "gate.failed" }, format!("{} {}", outcome.name, outcome.text)).await;
+            if !outcome.green {
+                for line in &outcome.tail {
+                    sink.send("gate.output", line.clone()).await;
+                }
+                failed = Some(format!("{} {}: {}", outcome.name, outcome.text, outcome.tail.join(" | ")));
+                break;
+            }
+        }
+        self.workspaces.remove(space).await;
+        match failed {
+            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new() }),
+            Some(message) => Err(BuildError::new("gate_failed", message)),
+        }
+    }
+
+    fn mark(&self, job: &Job) -> String {
+        format!("{}|{}", self.mark, job.lease)
+    }
+
+    fn job_env(&self, space: &Workspace) -> Vec<(String, String)> {
+        let mut env = self.env.clone();
+        // A stray `git` of a builder must not find a repository above the tree.
+        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        env
+    }
+}

@@ -1,0 +1,276 @@
+//! Starting and killing builders and gate commands. Each gets a process group of its own, dies with this process, and
+//! is marked by its lease in its environment, so that a later worker finds what an earlier one left.
+//!
+//! The only `unsafe` of this crate: `prctl(PR_SET_PDEATHSIG)` between fork and exec.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+/// The variable that marks every process of a lease.
+pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
+
+/// Bytes of output that are kept: its end.
+const TAIL: usize = 4096;
+
+/// How long a process group has between SIGTERM and SIGKILL.
+const TERM_GRACE: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct ProcSpec {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Where.
+    pub cwd: PathBuf,
+    /// The whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// The lease it belongs to.
+    pub lease: String,
+    /// Wall time it may take.
+    pub timeout: Duration,
+    /// Bytes of output after which the rest is dropped.
+    pub log_budget: u64,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcEnd {
+    /// By itself, with this code.
+    Exit(i32),
+    /// By a signal.
+    Signal(i32),
+    /// It took too long and was killed.
+    Timeout,
+    /// The lease ended and it was killed.
+    Cancelled,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct ProcReport {
+    /// How it ended.
+    pub end: ProcEnd,
+    /// The end of its output, lossy UTF-8.
+    pub tail: String,
+    /// Bytes it printed in all.
+    pub printed: u64,
+    /// Whether output was dropped.
+    pub truncated: bool,
+}
+
+/// Why it did not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcError {
+    /// No program was named.
+    #[error("no program was named")]
+    Empty,
+    /// It could not be started.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// The program.
+        program: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// It could not be waited for.
+    #[error("lost track of {program}: {source}")]
+    Wait {
+        /// The program.
+        program: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
+}
+
+/// Runs a process to its end, or to the end of its time or lease; in every case the whole group is gone afterwards.
+///
+/// # Errors
+/// [`ProcError`] when it cannot be started or waited for.
+pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcReport, ProcError> {
+    let program = spec.argv.first().cloned().ok_or(ProcError::Empty)?;
+    let mut child = start(spec, &program)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let out = child.stdout.take();
+    let err = child.stderr.take();
+    let budget = spec.log_budget;
+    let pump = async { tokio::join!(drain(out, budget), drain(err, budget)) };
+    tokio::pin!(pump);
+    let mut output = None;
+    let ended = loop {
+        tokio::select! {
+            status = child.wait() => break Ok(status.map_err(|source| ProcError::Wait { program: program.clone(), source })?),
+            drained = &mut pump, if output.is_none() => output = Some(drained),
+            () = tokio::time::sleep(spec.timeout) => break Err(ProcEnd::Timeout),
+            () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
+        }
+    };
+    stop_group(group, &mut child, ended.is_err()).await;
+    // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
+    let (out, err) = match output {
+        Some(drained) => drained,
+        None => tokio::time::timeout(TERM_GRACE, pump).await.unwrap_or_default(),
+    };
+    let end = match ended {
+        Ok(status) => exit_of(status),
+        Err(end) => end,
+    };
+    let mut tail = out.text();
+    tail.push_str(&err.text());
+    Ok(ProcReport { end, tail, printed: out.total + err.total, truncated: out.total > budget || err.total > budget })
+}
+
+fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().map_or_else(|| ProcEnd::Signal(status.signal().unwrap_or(0)), ProcEnd::Exit)
+}
+
+fn start(spec: &ProcSpec, program: &str) -> Result<Child, ProcError> {
+    let mut command = Command::new(program);
+    command
+        .args(&spec.argv[1..])
+        .current_dir(&spec.cwd)
+        .env_clear()
+        .envs(spec.env.iter().map(|(k, v)| (k, v)))
+        .env(LEASE_MARK, &spec.lease)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    die_with_parent(&mut command);
+    command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })
+}
+
+#[expect(unsafe_code, reason = "PR_SET_PDEATHSIG has to be set between fork and exec")]
+fn die_with_parent(command: &mut Command) {
+    // SAFETY: the closure makes two system calls, both async-signal-safe, and touches no memory of the parent.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            Ok(())
+        });
+    }
+}
+
+async fn stop_group(group: Option<Pid>, child: &mut Child, gently: bool) {
+    let Some(group) = group else { return };
+    if gently && killpg(group, Signal::SIGTERM).is_ok() {
+        let _ended = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+    }
+    // What the leader left behind in its group goes too. ESRCH only says that nothing is left.
+    let _gone = killpg(group, Signal::SIGKILL);
+    let _reaped = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+}
+
+#[derive(Debug, Default)]
+struct Drained {
+    tail: VecDeque<u8>,
+    total: u64,
+}
+
+impl Drained {
+    fn text(&self) -> String {
+        let bytes: Vec<u8> = self.tail.iter().copied().collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// Reads to the end, keeping the last bytes; past the budget it still reads, so that the writer never blocks.
+async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64) -> Drained {
+    let mut drained = Drained::default();
+    let Some(mut source) = source else { return drained };
+    let mut buffer = vec![0u8; 16 * 1024];
+    while let Ok(n @ 1..) = source.read(&mut buffer).await {
+        drained.total += n as u64;
+        if drained.total <= budget {
+            drained.tail.extend(&buffer[..n]);
+            let excess = drained.tail.len().saturating_sub(TAIL);
+            drained.tail.drain(..excess);
+        }
+    }
+    drained
+}
+
+/// Kills every process of this user whose mark begins with `mark`, the root of a worker; returns how many it found.
+/// Used at the start of a worker, which holds its root alone, for what an earlier one left behind.
+#[must_use]
+pub fn kill_leftovers(mark: &str) -> usize {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
+    let me = std::process::id();
+    let mut killed = 0;
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let Some(lease) = lease_of(&entry.path()) else { continue };
+        if pid != me && lease.split('|').next() == Some(mark) && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok()) {
+            killed += 1;
+        }
+    }
+    killed
+}
+
+fn lease_of(proc_dir: &Path) -> Option<String> {
+    let environ = std::fs::read(proc_dir.join("environ")).ok()?;
+    let prefix = format!("{LEASE_MARK}=");
+    environ
+        .split(|b| *b == 0)
+        .find_map(|var| std::str::from_utf8(var).ok()?.strip_prefix(&prefix).map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(script: &str, timeout: Duration) -> ProcSpec {
+        ProcSpec {
+            argv: vec!["sh".into(), "-c".into(), script.into()],
+            cwd: std::env::temp_dir(),
+            env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            lease: format!("lease-{}", std::process::id()),
+            timeout,
+            log_budget: 1 << 20,
+        }
+    }
+
+    #[tokio::test]
+    async fn reports_the_exit_code_and_the_output() {
+        let report = run(&spec("echo out; echo err >&2; exit 3", Duration::from_secs(10)), &CancellationToken::new()).await.unwrap();
+        assert_eq!(report.end, ProcEnd::Exit(3));
+        assert!(report.tail.contains("out") && report.tail.contains("err"));
+    }
+
+    #[tokio::test]
+    async fn a_timeout_takes_the_grandchildren_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("pid");
+        let script = format!("sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done' & wait", mark.display());
+        let report = run(&spec(&script, Duration::from_millis(600)), &CancellationToken::new()).await.unwrap();
+        assert_eq!(report.end, ProcEnd::Timeout);
+        let pid = std::fs::read_to_string(&mark).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "grandchild is gone: {stat}");
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_output_is_read_and_dropped() {
+        let mut spec = spec("head -c 5000000 /dev/zero; echo end", Duration::from_secs(20));
+        spec.log_budget = 1000;
+        let report = run(&spec, &CancellationToken::new()).await.unwrap();
+        assert!(report.truncated && report.printed > 5_000_000 && report.tail.len() <= 2 * TAIL);
+    }
+
+    #[tokio::test]
+    async fn the_environment_is_exactly_what_was_given() {
+        let report = run(&spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10)), &CancellationToken::new()).await.unwrap();
+        for name in report.tail.split_whitespace() {
+            assert!(["AUTOPACK_LEASE", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name), "{name}");
+        }
+    }
+}
