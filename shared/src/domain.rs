@@ -16,5 +16,5 @@ pub mod record;
 pub mod run_file;
 pub mod score;
 pub mod secret;
-// pub mod session;
+pub mod session;
 pub mod state;

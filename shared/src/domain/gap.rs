@@ -193,9 +193,19 @@ impl Excerpt {
     /// Cuts a preview to size and replaces characters that could act on a terminal.
     #[must_use]
     pub fn new(source: impl Into<String>, preview: &str) -> Self {
-        let harmless = |c: char| if c.is_control() || is_bidi(c) { '\u{fffd}' } else { c };
+        let harmless = |c: char| {
+            if c.is_control() || is_bidi(c) {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        };
         let preview = preview.chars().take(PREVIEW_CHARS).map(harmless).collect();
-        Self { source: source.into(), content_hash: None, preview: Some(preview) }
+        Self {
+            source: source.into(),
+            content_hash: None,
+            preview: Some(preview),
+        }
     }
 }
 

@@ -94,7 +94,9 @@ pub struct WorkTree {
 
 impl std::fmt::Debug for WorkTree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkTree").field("root", &self.root).finish_non_exhaustive()
+        f.debug_struct("WorkTree")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,16 +106,23 @@ impl WorkTree {
     /// # Errors
     /// [`StatusError`] for a folder that is no repository, is bare, has no commit or belongs to someone else.
     pub fn open(root: &Path) -> Result<Self, StatusError> {
-        let repo = Repository::open(root).map_err(|source| match (source.code(), source.class()) {
-            (ErrorCode::Owner, _) => StatusError::NotOwned(root.to_owned()),
-            (ErrorCode::NotFound, _) => StatusError::NotARepository(root.to_owned()),
-            _ => StatusError::Unreadable { what: "the repository", source },
-        })?;
+        let repo =
+            Repository::open(root).map_err(|source| match (source.code(), source.class()) {
+                (ErrorCode::Owner, _) => StatusError::NotOwned(root.to_owned()),
+                (ErrorCode::NotFound, _) => StatusError::NotARepository(root.to_owned()),
+                _ => StatusError::Unreadable {
+                    what: "the repository",
+                    source,
+                },
+            })?;
         let Some(workdir) = repo.workdir() else {
             return Err(StatusError::Bare(root.to_owned()));
         };
         let real = |path: &Path| {
-            path.canonicalize().map_err(|source| StatusError::Io { path: path.to_owned(), source })
+            path.canonicalize().map_err(|source| StatusError::Io {
+                path: path.to_owned(),
+                source,
+            })
         };
         let workdir = real(workdir)?;
         if workdir != real(root)? {
@@ -123,7 +132,10 @@ impl WorkTree {
         if unborn {
             return Err(StatusError::Empty(root.to_owned()));
         }
-        Ok(Self { repo, root: workdir })
+        Ok(Self {
+            repo,
+            root: workdir,
+        })
     }
 
     /// The top folder, without symlinks.
@@ -137,8 +149,14 @@ impl WorkTree {
     pub fn checkout(&self) -> Checkout {
         let head = self.repo.head().ok();
         let commit = head.as_ref().and_then(|h| h.peel_to_commit().ok());
-        let branch = head.as_ref().filter(|h| h.is_branch()).map(|h| lossy(h.shorthand_bytes()));
-        let partial = self.repo.config().is_ok_and(|c| c.get_entry("extensions.partialclone").is_ok());
+        let branch = head
+            .as_ref()
+            .filter(|h| h.is_branch())
+            .map(|h| lossy(h.shorthand_bytes()));
+        let partial = self
+            .repo
+            .config()
+            .is_ok_and(|c| c.get_entry("extensions.partialclone").is_ok());
         Checkout {
             head: commit.map(|c| oid(c.id())),
             branch,

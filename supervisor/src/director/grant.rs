@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use autopack_shared::domain::ids::{Fence, PhaseId, RowId, Scope};
+use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -140,7 +140,7 @@ impl Director {
         Ok(None)
     }
 
-    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: autopack_shared::domain::ids::Oid) -> Result<(), Error> {
+    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
         let system = Principal::system();
         moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
         moves::run(tx, run, RunEvent::Grant, None, &system).await?;
@@ -173,7 +173,7 @@ impl Director {
     }
 
     /// Takes back every lease of a session that is gone.
-    pub(super) async fn lost_session(&self, worker: &autopack_shared::domain::ids::WorkerId, session: &str) -> Result<(), Error> {
+    pub(crate) async fn lost_session(&self, worker: &WorkerId, session: &str) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(None).await?;
         drop(tx);

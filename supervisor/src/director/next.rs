@@ -2,7 +2,7 @@
 //! step in one fenced transaction and asks again, so a crash anywhere only means asking again.
 
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, Timestamp};
-use autopack_shared::domain::record::{CommandOp, LeasePurpose, Phase, RunKind};
+use autopack_shared::domain::record::{LeasePurpose, Phase, RunKind};
 use autopack_shared::domain::state::{ApplyState, LeaseState, PhaseEvent, PhaseState, RequestState, RunEvent, RunState};
 
 use super::view::RunView;

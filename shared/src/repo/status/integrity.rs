@@ -16,7 +16,10 @@ impl WorkTree {
     /// # Errors
     /// Where the object database itself cannot be opened.
     pub fn problems(&self) -> Result<Vec<String>, StatusError> {
-        let odb = self.repo.odb().map_err(StatusError::unreadable("the object database"))?;
+        let odb = self
+            .repo
+            .odb()
+            .map_err(StatusError::unreadable("the object database"))?;
         let partial = self.checkout().partial;
         let mut found = self.broken_refs(&odb)?;
         found.extend(self.broken_head());
@@ -26,7 +29,11 @@ impl WorkTree {
                     e.mode & 0o170_000 != 0o160_000 && !e.id.is_zero() && !odb.exists(e.id)
                 });
                 found.extend(missing.take(MOST).map(|e| {
-                    format!("the index names {} for {:?}, which is missing", e.id, super::lossy(&e.path))
+                    format!(
+                        "the index names {} for {:?}, which is missing",
+                        e.id,
+                        super::lossy(&e.path)
+                    )
                 }));
             }
             Ok(_) => {}
@@ -40,7 +47,10 @@ impl WorkTree {
     fn broken_refs(&self, odb: &Odb<'_>) -> Result<Vec<String>, StatusError> {
         let mut found = Vec::new();
         let what = "the references";
-        let mut all = self.repo.references().map_err(StatusError::unreadable(what))?;
+        let mut all = self
+            .repo
+            .references()
+            .map_err(StatusError::unreadable(what))?;
         let mut names = Vec::new();
         for name in all.names() {
             match name {
@@ -88,11 +98,16 @@ impl WorkTree {
     /// # Errors
     /// Where the object database cannot be listed at all.
     pub fn fsck(&self) -> Result<Vec<String>, StatusError> {
-        let odb = self.repo.odb().map_err(StatusError::unreadable("the object database"))?;
+        let odb = self
+            .repo
+            .odb()
+            .map_err(StatusError::unreadable("the object database"))?;
         let checkout = self.checkout();
         let mut found = Vec::new();
         let mut seen: HashSet<git2::Oid> = HashSet::new();
+        // Roots that are missing are told by `problems`.
         let mut open = self.roots();
+        open.retain(|(id, _)| odb.exists(*id));
         while let Some((id, from)) = open.pop() {
             if found.len() >= MOST {
                 return Ok(found);
@@ -101,7 +116,10 @@ impl WorkTree {
                 continue;
             }
             // Reading an object hashes it and compares the name.
-            match odb.read(id).and_then(|object| self.named_by(id, object.kind(), &checkout)) {
+            match odb
+                .read(id)
+                .and_then(|object| self.named_by(id, object.kind(), &checkout))
+            {
                 Ok(named) => open.extend(named.into_iter().map(|other| (other, id.to_string()))),
                 Err(e) if e.code() == ErrorCode::NotFound && checkout.partial => {}
                 Err(e) => found.push(format!("{id}, named by {from}: {}", e.message())),
@@ -116,8 +134,14 @@ impl WorkTree {
         })
         .map_err(StatusError::unreadable("the list of objects"))?;
         rest.sort_unstable();
-        let broken = rest.into_iter().filter_map(|id| odb.read(id).err().map(|e| (id, e)));
-        found.extend(broken.take(MOST).map(|(id, e)| format!("{id}: {}", e.message())));
+        let broken = rest
+            .into_iter()
+            .filter_map(|id| odb.read(id).err().map(|e| (id, e)));
+        found.extend(
+            broken
+                .take(MOST)
+                .map(|(id, e)| format!("{id}: {}", e.message())),
+        );
         found.sort();
         found.truncate(MOST);
         Ok(found)

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use git2::{Status, StatusOptions, StatusShow};
 
+use super::digest::as_path;
 use super::{StatusError, WorkTree, oid};
 use crate::domain::ids::Oid;
 
@@ -53,6 +54,8 @@ pub struct Change {
     pub path: Vec<u8>,
     /// How it differs.
     pub kind: ChangeKind,
+    /// Whether a regular file stands there now.
+    pub regular: bool,
 }
 
 impl WorkTree {
@@ -61,7 +64,10 @@ impl WorkTree {
     /// # Errors
     /// [`StatusError::Unreadable`] where the index is damaged or uses an extension that is not supported.
     pub fn tracked(&self) -> Result<Vec<Tracked>, StatusError> {
-        let index = self.repo.index().map_err(StatusError::unreadable("the index"))?;
+        let index = self
+            .repo
+            .index()
+            .map_err(StatusError::unreadable("the index"))?;
         Ok(index
             .iter()
             .map(|entry| Tracked {
@@ -97,7 +103,13 @@ impl WorkTree {
             .iter()
             .filter_map(|entry| {
                 let kind = kind_of(entry.status())?;
-                Some(Change { path: entry.path_bytes().to_owned(), kind })
+                let path = entry.path_bytes().to_owned();
+                let found = std::fs::symlink_metadata(self.root.join(as_path(&path)));
+                Some(Change {
+                    path,
+                    kind,
+                    regular: found.is_ok_and(|f| f.is_file()),
+                })
             })
             .collect();
         changes.sort();
@@ -134,9 +146,7 @@ fn kind_of(status: Status) -> Option<ChangeKind> {
     }
     Some(if status.is_conflicted() {
         ChangeKind::Conflicted
-    } else if status.intersects(Status::WT_DELETED | Status::INDEX_DELETED)
-        && !status.is_wt_new()
-    {
+    } else if status.intersects(Status::WT_DELETED | Status::INDEX_DELETED) && !status.is_wt_new() {
         ChangeKind::Deleted
     } else if status == Status::WT_NEW {
         ChangeKind::Untracked
