@@ -1,8 +1,6 @@
-//! Every way in which the hub refuses or fails, each with the reason that clients match on.
+//! Every way in which the hub refuses or fails.
 
 use std::path::PathBuf;
-
-use tonic::Code;
 
 use autopack_shared::domain::ids::{FencingToken, Oid};
 use autopack_shared::repo::open::OpenError;
@@ -95,46 +93,4 @@ pub enum HubError {
     /// libgit2 failed otherwise.
     #[error(transparent)]
     Git(#[from] git2::Error),
-}
-
-impl HubError {
-    /// The stable reason and the gRPC code that goes with it.
-    #[must_use]
-    pub const fn reason(&self) -> (&'static str, Code) {
-        match self {
-            Self::Fenced { .. } => ("fenced", Code::FailedPrecondition),
-            Self::Locked { .. } => ("locked", Code::Aborted),
-            Self::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
-            Self::NotForward { .. } => ("conflict", Code::Aborted),
-            Self::ReadOnly { .. } => ("read_only", Code::FailedPrecondition),
-            Self::ForeignRef { .. } | Self::TooLarge { .. } => ("invalid", Code::InvalidArgument),
-            Self::Io { .. } => ("unavailable", Code::Unavailable),
-            Self::Open(OpenError::NotARepository { .. }) => {
-                ("not_a_repository", Code::InvalidArgument)
-            }
-            Self::Open(OpenError::Unsupported { .. }) => {
-                ("unsupported_repository", Code::FailedPrecondition)
-            }
-            Self::Open(OpenError::NotOwned { .. }) => ("not_owned", Code::FailedPrecondition),
-            Self::Tree(error) | Self::Pack(PackError::Tree(error)) => tree_reason(error),
-            Self::Pack(PackError::TooLarge { .. }) => ("patch_too_large", Code::InvalidArgument),
-            Self::Pack(PackError::Malformed { .. }) => ("malformed_pack", Code::InvalidArgument),
-            Self::Pack(PackError::Scratch { .. }) => ("unavailable", Code::Unavailable),
-            Self::Symbolic { .. } | Self::BadFence => ("corrupt", Code::Internal),
-            Self::Open(OpenError::Git(_))
-            | Self::Pack(PackError::Open(_) | PackError::Git(_))
-            | Self::Git(_) => ("internal", Code::Internal),
-        }
-    }
-}
-
-const fn tree_reason(error: &TreeError) -> (&'static str, Code) {
-    match error {
-        TreeError::Missing { .. } => ("missing_object", Code::FailedPrecondition),
-        TreeError::WrongKind { .. } | TreeError::Malformed { .. } => {
-            ("malformed_object", Code::InvalidArgument)
-        }
-        TreeError::TooComplex { .. } => ("patch_too_complex", Code::InvalidArgument),
-        TreeError::Git(_) => ("internal", Code::Internal),
-    }
 }

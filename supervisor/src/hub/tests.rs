@@ -72,12 +72,10 @@ impl Fixture {
     }
 
     fn options(dir: &Path, name: &str) -> HubOptions {
-        let data = dir.join("data");
         HubOptions {
-            journal: data.join(format!("{name}.locks")),
-            scratch: data.join("tmp"),
+            journal: dir.join(format!("data/{name}.locks")),
             lock_wait: std::time::Duration::from_millis(60),
-            ownership: Ownership::Users,
+            ..HubOptions::embedded(&dir.join("data"))
         }
     }
 
