@@ -1,6 +1,8 @@
 //! The forecast: every rule is asked, and the most restrictive answer holds. What a path needs is asked of the same
 //! function that will judge the patch, so that the forecast cannot drift from the verdict.
 
+use std::cmp::Reverse;
+
 use crate::domain::anchor::{IntentionAnchorV2, Profile};
 use crate::domain::change::{ChangeFacts, Entry, EntryPath, FileMode};
 use crate::domain::evaluate::{Decision, PhaseScope, Verdict, Window, evaluate};
@@ -102,7 +104,7 @@ pub(super) fn classify(
     if !findings.iter().any(restricts) {
         findings.insert(0, automatic(candidate, anchor, thresholds));
     }
-    findings.sort_by(|a, b| b.status.cmp(&a.status));
+    findings.sort_by_key(|finding| Reverse(finding.status));
     findings
 }
 

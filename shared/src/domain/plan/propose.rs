@@ -90,109 +90,68 @@ fn report_id(report: &GapReportV1) -> String {
     format!("gap-report-{}", digest.unwrap_or_default())
 }
 
-/// The predecessor's table: kind of action, risk, tokens and seconds, and what the risk rests on.
-const fn template(kind: GapType) -> (ActionType, f64, Option<(u64, u64)>, &'static str) {
+/// The predecessor's table: kind of action, risk, tokens and seconds.
+const fn template(kind: GapType) -> (ActionType, f64, Option<(u64, u64)>) {
     match kind {
-        GapType::DocDrift => (
-            ActionType::DocUpdate,
-            0.3,
-            Some((500, 10)),
-            "documents are edited",
-        ),
-        GapType::RootClutter => (
-            ActionType::FileMove,
-            0.2,
-            Some((200, 5)),
-            "files get other paths",
-        ),
-        GapType::SotDuplicate => (
-            ActionType::FileDelete,
-            0.4,
-            Some((100, 2)),
-            "files are deleted",
-        ),
-        GapType::TestInfraDrift => (
-            ActionType::TestFix,
-            0.5,
-            Some((2000, 60)),
-            "tests or code are edited",
-        ),
-        GapType::MemoryBudgetCapIssue => (
-            ActionType::DocUpdate,
-            0.4,
-            Some((1000, 30)),
-            "documents are split",
-        ),
-        GapType::WindowsEncodingIssue => (
-            ActionType::Custom,
-            0.6,
-            Some((500, 15)),
-            "every byte of a file may change",
-        ),
-        GapType::BaselinePolicyDrift => (
-            ActionType::ConfigUpdate,
-            0.5,
-            Some((300, 10)),
-            "policy is written",
-        ),
-        GapType::ProtectedPathViolation => (
-            ActionType::DocUpdate,
-            0.8,
-            Some((200, 5)),
-            "protected paths are touched",
-        ),
-        GapType::DbLockContention => (
-            ActionType::FileDelete,
-            0.7,
-            Some((50, 1)),
-            "a lock may be in use",
-        ),
-        GapType::GitStateCorruption => (
-            ActionType::GitOperation,
-            0.9,
-            Some((100, 10)),
-            "history may be lost",
-        ),
-        GapType::Unknown => (ActionType::Custom, 1.0, None, "nobody knows what it takes"),
+        GapType::DocDrift => (ActionType::DocUpdate, 0.3, Some((500, 10))),
+        GapType::RootClutter => (ActionType::FileMove, 0.2, Some((200, 5))),
+        GapType::SotDuplicate => (ActionType::FileDelete, 0.4, Some((100, 2))),
+        GapType::TestInfraDrift => (ActionType::TestFix, 0.5, Some((2000, 60))),
+        GapType::MemoryBudgetCapIssue => (ActionType::DocUpdate, 0.4, Some((1000, 30))),
+        GapType::WindowsEncodingIssue => (ActionType::Custom, 0.6, Some((500, 15))),
+        GapType::BaselinePolicyDrift => (ActionType::ConfigUpdate, 0.5, Some((300, 10))),
+        GapType::ProtectedPathViolation => (ActionType::DocUpdate, 0.8, Some((200, 5))),
+        GapType::DbLockContention => (ActionType::FileDelete, 0.7, Some((50, 1))),
+        GapType::GitStateCorruption => (ActionType::GitOperation, 0.9, Some((100, 10))),
+        GapType::Unknown => (ActionType::Custom, 1.0, None),
+    }
+}
+
+/// What the risk rests on.
+const fn risk_factor(kind: GapType) -> &'static str {
+    match kind {
+        GapType::DocDrift => "documents are edited",
+        GapType::RootClutter => "files get other paths",
+        GapType::SotDuplicate => "files are deleted",
+        GapType::TestInfraDrift => "tests or code are edited",
+        GapType::MemoryBudgetCapIssue => "documents are split",
+        GapType::WindowsEncodingIssue => "every byte of a file may change",
+        GapType::BaselinePolicyDrift => "policy is written",
+        GapType::ProtectedPathViolation => "protected paths are touched",
+        GapType::DbLockContention => "a lock may be in use",
+        GapType::GitStateCorruption => "history may be lost",
+        GapType::Unknown => "nobody knows what it takes",
     }
 }
 
 fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
-    let (action_type, risk_score, cost, factor) = template(gap.gap_type);
-    let takes = |(_, b): &(&String, &BuilderConfig)| {
-        let can = match b.kind {
-            BuilderKind::Command | BuilderKind::Agent | BuilderKind::Llm => true,
-            BuilderKind::Patch | BuilderKind::Remediation => false,
-        };
-        can && b.gaps.iter().any(|kind| kind == gap.gap_type.as_str())
-    };
+    let (action_type, risk_score, cost) = template(gap.gap_type);
     let own = (!gap.has_remediation())
-        .then(|| options.builders.iter().find(takes))
+        .then(|| taker(gap.gap_type, options.builders))
         .flatten();
-    let builder = match (gap.has_remediation(), own) {
-        (true, _) => Some("remediation".to_owned()),
-        (false, own) => own.map(|(name, b)| format!("{}:{name}", prefix(b.kind))),
+    let builder = match own {
+        Some((name, config)) => Some(format!("{}:{name}", prefix(config.kind))),
+        None => gap.has_remediation().then(|| "remediation".to_owned()),
     };
-    let targets = gap
-        .safe_remediation
+    let remedy = &gap.safe_remediation;
+    let targets = remedy
         .target_paths
         .as_ref()
         .unwrap_or(&gap.evidence.file_paths);
     let id = Digest::of(format!("{}:{}", gap.gap_id, action_type.as_str()).as_bytes()).to_hex();
     let first: Vec<&str> = targets.iter().take(5).map(String::as_str).collect();
-    let cost = cost.map(|(tokens, seconds)| EstimatedCost {
-        tokens: Some(tokens),
-        time_seconds: Some(seconds),
-        api_calls: None,
-    });
+    let undo = format!(
+        "autopack rollback, or git restore --source=BASE -- {}",
+        first.join(" ")
+    );
     PlanAction {
         action_id: format!("action-{}", &id[..12]),
         action_type,
         title: gap.title.clone(),
-        description: gap.safe_remediation.approach.clone(),
+        description: remedy.approach.clone(),
         target_gap_ids: vec![gap.gap_id.clone()],
         risk_score,
-        risk_factors: vec![factor.to_owned()],
+        risk_factors: vec![risk_factor(gap.gap_type).to_owned()],
         approval_status: ApprovalStatus::RequiresApproval,
         approval_reason: None,
         rule: None,
@@ -200,19 +159,32 @@ fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
         command: own
             .filter(|(_, b)| !b.argv.is_empty())
             .map(|(_, b)| b.argv.join(" ")),
-        estimated_cost: cost,
-        dependencies: Vec::new(),
-        rollback_strategy: (!first.is_empty()).then(|| {
-            format!(
-                "autopack rollback, or git restore --source=BASE -- {}",
-                first.join(" ")
-            )
+        estimated_cost: cost.map(|(tokens, seconds)| EstimatedCost {
+            tokens: Some(tokens),
+            time_seconds: Some(seconds),
+            api_calls: None,
         }),
+        dependencies: Vec::new(),
+        rollback_strategy: (!first.is_empty()).then_some(undo),
         gap_type: Some(gap.gap_type),
         builder,
         subject_paths: gap.evidence.file_paths.clone(),
-        needs_commit: !gap.safe_remediation.uncommitted_paths.is_empty(),
+        needs_commit: !remedy.uncommitted_paths.is_empty(),
     }
+}
+
+/// The first builder of the project, by name, that takes gaps of this kind.
+fn taker(
+    kind: GapType,
+    builders: &BTreeMap<String, BuilderConfig>,
+) -> Option<(&String, &BuilderConfig)> {
+    builders.iter().find(|(_, builder)| {
+        let can = match builder.kind {
+            BuilderKind::Command | BuilderKind::Agent | BuilderKind::Llm => true,
+            BuilderKind::Patch | BuilderKind::Remediation => false,
+        };
+        can && builder.gaps.iter().any(|taken| taken == kind.as_str())
+    })
 }
 
 const fn prefix(kind: BuilderKind) -> &'static str {
