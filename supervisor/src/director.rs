@@ -141,11 +141,17 @@ impl Director {
         tx.commit().await?;
         let token = FencingToken { incarnation, epoch };
         let hub = parts.hub.clone();
-        run_blocking(move || {
+        // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
+        // a stale one would keep the fence from rising.
+        let cleared = run_blocking(move || {
+            let cleared = hub.recover()?;
             hub.bump_fence(token)?;
-            hub.recover()
+            Ok::<_, HubError>(cleared)
         })
         .await?;
+        for lock in cleared {
+            tracing::info!(lock = %lock.display(), "removed a ref lock that an earlier life left");
+        }
         let director = Self {
             project: parts.project,
             store: parts.store,

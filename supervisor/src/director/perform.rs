@@ -1,6 +1,6 @@
 //! Performs one step.
 
-use autopack_shared::domain::ids::{Fence, RequestId, Scope};
+use autopack_shared::domain::ids::{PhaseId, RequestId};
 use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent};
 
 use super::grant::{reread_phase, reread_run};
@@ -56,7 +56,7 @@ impl Director {
     async fn move_phase(
         &self,
         view: &RunView,
-        id: &autopack_shared::domain::ids::PhaseId,
+        id: &PhaseId,
         event: PhaseEvent,
         reason: Option<String>,
     ) -> Result<(), Error> {
@@ -115,7 +115,7 @@ impl Director {
     }
 
     /// Takes a request's outcome to its phase.
-    async fn settle(&self, view: &RunView, id: &autopack_shared::domain::ids::PhaseId) -> Result<(), Error> {
+    async fn settle(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         let Some(request) = (match &phase.request {
@@ -152,9 +152,5 @@ impl Director {
         }
         moves::phase(tx.as_mut(), &mut phase, event, reason, &system()).await?;
         Ok(tx.commit().await?)
-    }
-
-    pub(super) fn repo_fence(&self) -> Fence {
-        Fence { scope: Scope::Repo(self.project.clone()), epoch: self.epoch }
     }
 }
