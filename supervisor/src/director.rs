@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
-use autopack_shared::domain::record::{Phase, Principal, Run};
+use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::coordination::Coordinator;
 use crate::error::Error;
 use crate::export::Exporter;
-use crate::hub::{Hub, HubError};
+use crate::hub::{Hub, HubError, RefName};
 use crate::policy::{PolicyBook, PolicyInForce};
 use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
@@ -25,6 +25,7 @@ use crate::workers::Workers;
 mod apply;
 mod grant;
 mod judge;
+mod land;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
@@ -32,6 +33,7 @@ mod perform;
 mod revert;
 pub mod view;
 
+pub(crate) use revert::shown;
 use view::RunView;
 
 /// Steps of one run before others get their turn.
@@ -370,6 +372,14 @@ pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
     PhaseScopePaths {
         write: phase.spec.scope.paths.clone(),
         read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),
+    }
+}
+
+/// The ref that a run's changes move: its branch, or the merge that a landing prepares.
+pub(crate) fn ref_of(run: &Run) -> RefName {
+    match run.kind {
+        RunKind::Patch => RefName::run(&run.id),
+        RunKind::Landing => RefName::landing(&run.id),
     }
 }
 

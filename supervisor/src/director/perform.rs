@@ -6,9 +6,9 @@ use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, Phase
 use super::grant::{reread_phase, reread_run};
 use super::next::Step;
 use super::view::RunView;
-use super::{Director, moves, system};
+use super::{Director, moves, ref_of, system};
 use crate::error::Error;
-use crate::hub::{CasOutcome, RefName};
+use crate::hub::CasOutcome;
 
 impl Director {
     /// Performs a step; false when the run has to wait for something outside.
@@ -31,6 +31,7 @@ impl Director {
             Step::Prepare(phase) => self.prepare(view, &phase).await.map(|()| true),
             Step::PrepareRevert(phase) => self.prepare_revert(view, &phase).await,
             Step::Drive(apply) => self.drive(view, &apply).await.map(|()| true),
+            Step::Land => self.land_target(view).await,
             Step::Grant(phase, purpose) => self.grant(view, &phase, purpose).await,
         }
     }
@@ -38,7 +39,7 @@ impl Director {
     /// Creates the run's branch at its fork commit and queues it.
     async fn validate(&self, view: &RunView) -> Result<(), Error> {
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let made = self.blocking(move || hub.cas_ref(token, &branch, None, fork, "autopack: run created")).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
