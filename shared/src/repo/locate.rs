@@ -39,6 +39,12 @@ pub enum LocateError {
     Git(#[from] git2::Error),
 }
 
+/// The folder that all work trees of a repository share; none where `root` is no repository.
+#[must_use]
+pub fn common_dir(root: &Path) -> Option<PathBuf> {
+    open(root).ok()?.commondir().canonicalize().ok()
+}
+
 /// The top folder of the repository around `start`: the nearest folder upwards that holds `.git`, or that is a git
 /// folder itself.
 #[must_use]
