@@ -32,6 +32,8 @@ mod root_clutter;
 mod sot_duplicate;
 mod test_infra;
 
+pub use protected::protected_by;
+
 /// How much a scan looks at and tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScanLimits {

@@ -296,12 +296,17 @@ impl PlanProposalV1 {
     /// `plan-` and the full digest.
     #[must_use]
     pub fn id(&self) -> String {
-        self.digest().map_or_else(|_| "plan-".to_owned(), |digest| format!("plan-{}", digest.to_hex()))
+        self.digest().map_or_else(
+            |_| "plan-".to_owned(),
+            |digest| format!("plan-{}", digest.to_hex()),
+        )
     }
 
     /// The actions that may run: what is blocked does not stop the others.
     pub fn runnable(&self) -> impl Iterator<Item = &PlanAction> {
-        self.actions.iter().filter(|action| action.approval_status != ApprovalStatus::Blocked)
+        self.actions
+            .iter()
+            .filter(|action| action.approval_status != ApprovalStatus::Blocked)
     }
 }
 

@@ -73,7 +73,9 @@ impl SessionStatus {
             | Self::AwaitingApproval
             | Self::BlockedGap
             | Self::BlockedCircuitBreaker => true,
-            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => false,
+            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => {
+                false
+            }
         }
     }
 
@@ -81,12 +83,17 @@ impl SessionStatus {
     #[must_use]
     pub const fn allows(self, next: Self) -> bool {
         match self {
-            Self::Planned => !matches!(next, Self::Planned),
+            Self::Planned => !matches!(next, Self::Planned | Self::Completed),
             Self::Running => !matches!(next, Self::Planned | Self::DryRun | Self::Running),
             Self::AwaitingApproval | Self::BlockedGap | Self::BlockedCircuitBreaker => {
-                matches!(next, Self::Running | Self::Completed | Self::Failed | Self::Aborted)
+                matches!(
+                    next,
+                    Self::Running | Self::Completed | Self::Failed | Self::Aborted
+                )
             }
-            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => false,
+            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => {
+                false
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use std::thread;
 use autopack_shared::domain::gap::Gap;
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::repo::status::{
-    Change, Checkout, StatusError, SubmoduleHead, TrackedKind, WorkTree,
+    Change, Checkout, StatusError, SubmoduleHead, Tracked, TrackedKind, WorkTree,
 };
 
 use super::beneath::Beneath;
@@ -46,38 +46,31 @@ pub(super) struct Facts<'a> {
 pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<'a>, ScanError> {
     let work = WorkTree::open(root)?;
     let tree = Beneath::open(work.root()).map_err(ScanError::Root)?;
-    let checkout = work.checkout();
-    let since = options
-        .since
+    let since = (options.since)
         .map(|commit| work.changed_since(commit))
         .transpose()?;
     let tracked = work.tracked().map_err(|e| told(&e));
     let known = tracked.as_deref().unwrap_or_default();
-    let top = known
-        .iter()
-        .filter_map(|t| std::str::from_utf8(&t.path).ok());
-    let mentions = Mentions::new(
-        top.filter(|n| names::is_clutter(n))
-            .map(str::to_owned)
-            .collect(),
-    );
-    let candidates: Vec<Entry> = known
-        .iter()
-        .filter(|t| t.kind == TrackedKind::File && t.stage <= 2)
-        .map(|t| Entry::new(&t.path, true))
-        .filter(|e| names::is_text(&e.name))
-        .collect();
+    let mentions = Mentions::new(clutter(known));
     let (changes, problems, mut read) = thread::scope(|scope| {
         let at = work.root();
         let changes = scope.spawn(move || WorkTree::open(at)?.changes());
         let problems = scope.spawn(move || integrity(at, options.deep));
-        let read = read_all(&tree, &mentions, options.limits, &candidates);
+        let read = read_all(&tree, &mentions, options.limits, &text_files(known));
         (joined(changes.join()), joined(problems.join()), read)
     });
-    let listing = match (&tracked, &changes) {
-        (Ok(tracked), Ok(changes)) => Ok(Listing::new(tracked, changes)),
+    let submodules = work.submodules(known);
+    let both = match (&tracked, &changes) {
+        (Ok(tracked), Ok(changes)) => Ok((tracked, changes)),
         (Err(e), _) | (_, Err(e)) => Err(e.clone()),
     };
+    let listing = both
+        .clone()
+        .map(|(tracked, changes)| Listing::new(tracked, changes));
+    let digest = both.and_then(|(tracked, changes)| {
+        work.digest(tracked, changes, &submodules)
+            .map_err(|e| told(&e))
+    });
     if let Ok(listing) = &listing {
         let fresh =
             |e: &&Entry| e.regular && names::is_text(&e.name) && !read.contains_key(&e.name);
@@ -85,23 +78,14 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
         read.extend(read_all(&tree, &mentions, options.limits, &fresh));
         read.retain(|name, _| listing.contains(name));
     }
-    let submodules = work.submodules(known);
-    let digest = match (&tracked, &changes) {
-        (Ok(tracked), Ok(changes)) => work
-            .digest(tracked, changes, &submodules)
-            .map_err(|e| told(&e)),
-        (Err(e), _) | (_, Err(e)) => Err(e.clone()),
-    };
-    let changed = changes.as_deref().unwrap_or_default();
-    let uncommitted: BTreeSet<String> = changed.iter().map(|c| escape(&c.path)).collect();
+    let changed = changes.iter().flatten();
+    let uncommitted: BTreeSet<String> = changed.map(|c| escape(&c.path)).collect();
     let since = since.map(|paths| {
-        paths
-            .iter()
-            .map(|p| escape(p))
-            .chain(uncommitted.iter().cloned())
-            .collect()
+        let committed = paths.iter().map(|path| escape(path));
+        committed.chain(uncommitted.iter().cloned()).collect()
     });
     let (contents, unreadable) = parted(read);
+    let checkout = work.checkout();
     Ok(Facts {
         options,
         tree,
@@ -117,6 +101,29 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
         since,
         uncommitted,
     })
+}
+
+/// The tracked files that are expected to be text.
+fn text_files(tracked: &[Tracked]) -> Vec<Entry> {
+    let files = tracked.iter().filter(|t| t.kind == TrackedKind::File);
+    let mut files: Vec<Entry> = files
+        .map(|t| Entry::new(&t.path, true))
+        .filter(|e| names::is_text(&e.name))
+        .collect();
+    // The sides of a conflict are one file.
+    files.dedup();
+    files
+}
+
+/// The names of tracked clutter.
+fn clutter(tracked: &[Tracked]) -> Vec<String> {
+    let names = tracked
+        .iter()
+        .filter_map(|t| std::str::from_utf8(&t.path).ok());
+    names
+        .filter(|name| names::is_clutter(name))
+        .map(str::to_owned)
+        .collect()
 }
 
 type Read = BTreeMap<String, io::Result<Content>>;

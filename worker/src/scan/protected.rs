@@ -1,8 +1,13 @@
 //! `protected_path_violation`: uncommitted changes where changes need somebody's consent.
 
+use std::sync::Arc;
+
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::gap::{Gap, GapType, RiskClass};
+use autopack_shared::domain::path::{MatchKey, PathRoots};
+use autopack_shared::domain::policy::{PathClass, Policy};
 
+use super::IsProtected;
 use super::detector::{DetectorError, list};
 use super::facts::Facts;
 use super::listing::escape;
@@ -40,19 +45,50 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     Ok(vec![gap])
 }
 
+/// Protected as a policy and an anchor list it. What no list names is not: a new file is nobody's violation.
+#[must_use]
+pub fn protected_by(policy: Policy, anchor: Option<&IntentionAnchorV2>) -> IsProtected {
+    let guards = guards(anchor);
+    Arc::new(move |path| {
+        let key = MatchKey::of(path);
+        let listed = match policy.classify(&key.parts()).0 {
+            PathClass::Protected | PathClass::Never | PathClass::Forbidden => true,
+            PathClass::Allowed | PathClass::Unlisted => false,
+        };
+        listed || guards.find_guard(&key.parts()).is_some()
+    })
+}
+
 /// The anchor's protected paths.
-pub(super) fn by_anchor(anchor: &IntentionAnchorV2) -> impl Fn(&str) -> bool + '_ {
-    let roots = anchor.protected_paths().iter().map(|p| {
-        p.trim_end_matches("**")
-            .trim_end_matches('/')
-            .to_lowercase()
-    });
-    let roots: Vec<String> = roots.collect();
-    move |path| {
-        let path = path.to_lowercase();
-        roots.iter().any(|root| {
-            path.strip_prefix(root.as_str())
-                .is_some_and(|r| r.is_empty() || r.starts_with('/'))
-        })
+pub(super) fn by_anchor(anchor: &IntentionAnchorV2) -> impl Fn(&str) -> bool {
+    let guards = guards(Some(anchor));
+    move |path| guards.find_guard(&MatchKey::of(path).parts()).is_some()
+}
+
+fn guards(anchor: Option<&IntentionAnchorV2>) -> PathRoots {
+    let entries = anchor.map_or(&[][..], IntentionAnchorV2::protected_paths);
+    // An anchor's entries were checked when it was read.
+    PathRoots::new(entries.to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_protect_and_silence_does_not() {
+        let protected = protected_by(Policy::builtin(), None);
+        for path in [
+            "docs/a.md",
+            "Docs/a.md",
+            "tests/x.py",
+            ".env",
+            "sub/Cargo.toml",
+        ] {
+            assert!(protected(path), "{path}");
+        }
+        for path in ["src/lib.rs", "NOTES.md", "examples/a.md"] {
+            assert!(!protected(path), "{path}");
+        }
     }
 }

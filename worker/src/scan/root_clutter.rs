@@ -149,7 +149,7 @@ mod tests {
             "website/docs/notes"
         );
         assert_eq!(folder(r#"["notes"]"#), "notes");
-        assert_eq!(folder(r#"["src","../docs","*/docs"]"#), "docs/notes");
+        assert_eq!(folder(r#"["src","*/docs"]"#), "docs/notes");
         assert_eq!(notes_folder(None), "docs/notes");
     }
 }

@@ -1,6 +1,8 @@
 //! The forecast: every rule is asked, and the most restrictive answer holds. What a path needs is asked of the same
 //! function that will judge the patch, so that the forecast cannot drift from the verdict.
 
+use std::cmp::Reverse;
+
 use crate::domain::anchor::{IntentionAnchorV2, Profile};
 use crate::domain::change::{ChangeFacts, Entry, EntryPath, FileMode};
 use crate::domain::evaluate::{Decision, PhaseScope, Verdict, Window, evaluate};
@@ -23,8 +25,14 @@ impl Thresholds {
     #[must_use]
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Strict => Self { block: 0.5, auto: 0.2 },
-            Profile::Normal => Self { block: 0.8, auto: 0.3 },
+            Profile::Strict => Self {
+                block: 0.5,
+                auto: 0.2,
+            },
+            Profile::Normal => Self {
+                block: 0.8,
+                auto: 0.3,
+            },
         }
     }
 }
@@ -40,7 +48,11 @@ pub(super) struct Finding {
 
 impl Finding {
     fn new(status: ApprovalStatus, rule: &str, why: impl Into<String>) -> Self {
-        Self { status, rule: rule.to_owned(), why: why.into() }
+        Self {
+            status,
+            rule: rule.to_owned(),
+            why: why.into(),
+        }
     }
 
     pub(super) fn blocked(rule: &str, why: impl Into<String>) -> Self {
@@ -78,7 +90,10 @@ pub(super) fn classify(
         findings.push(Finding::blocked("unsupported", why));
     }
     if candidate.risk >= thresholds.block {
-        let why = format!("the risk {} is at or above {}", candidate.risk, thresholds.block);
+        let why = format!(
+            "the risk {} is at or above {}",
+            candidate.risk, thresholds.block
+        );
         findings.push(Finding::blocked("risk_block", why));
     }
     findings.extend(verdict.into_iter().flat_map(of_verdict));
@@ -89,7 +104,7 @@ pub(super) fn classify(
     if !findings.iter().any(restricts) {
         findings.insert(0, automatic(candidate, anchor, thresholds));
     }
-    findings.sort_by(|a, b| b.status.cmp(&a.status));
+    findings.sort_by_key(|finding| Reverse(finding.status));
     findings
 }
 
@@ -100,7 +115,11 @@ pub(super) fn judge(
     anchor: &IntentionAnchorV2,
 ) -> Option<Verdict> {
     let entry = |path: &String| {
-        Entry::new(EntryPath::of(path.as_bytes()), FileMode::FILE, FileMode::FILE)
+        Entry::new(
+            EntryPath::of(path.as_bytes()),
+            FileMode::FILE,
+            FileMode::FILE,
+        )
     };
     let facts = ChangeFacts::from_entries(targets.iter().map(entry).collect());
     let (scope, window) = (PhaseScope::default(), Window::default());
@@ -114,8 +133,18 @@ fn of_verdict(verdict: &Verdict) -> Vec<Finding> {
         Decision::AutoApproved | Decision::NotifyAndProceed | Decision::NoChange => return vec![],
     };
     let alone = |reason: &crate::domain::reason::Reason| {
-        let what = reason.paths.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-        let rule = reason.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
+        let what = reason
+            .paths
+            .iter()
+            .take(3)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let rule = reason
+            .rule
+            .as_ref()
+            .map(|rule| format!(" by {rule}"))
+            .unwrap_or_default();
         let code = reason.code.as_str();
         Finding::new(status, code, format!("{code}{rule}: {what}"))
     };
@@ -125,17 +154,29 @@ fn of_verdict(verdict: &Verdict) -> Vec<Finding> {
 fn of_gap(candidate: &Candidate<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if candidate.targets.is_empty() && candidate.supported {
-        findings.push(Finding::asks("no_target_paths", "nobody can tell which paths it will change"));
+        findings.push(Finding::asks(
+            "no_target_paths",
+            "nobody can tell which paths it will change",
+        ));
     }
     let omitted = candidate.gap.evidence.omitted_paths;
     if omitted > 0 {
-        findings.push(Finding::asks("more_targets", format!("{omitted} more files have the same fault")));
+        findings.push(Finding::asks(
+            "more_targets",
+            format!("{omitted} more files have the same fault"),
+        ));
     }
     if candidate.gap.blocks_autopilot {
-        findings.push(Finding::asks("gap_blocks_autopilot", "the gap blocks automatic work"));
+        findings.push(Finding::asks(
+            "gap_blocks_autopilot",
+            "the gap blocks automatic work",
+        ));
     }
     if candidate.first_build {
-        findings.push(Finding::asks("first_build", "nothing is automatic in a first build"));
+        findings.push(Finding::asks(
+            "first_build",
+            "nothing is automatic in a first build",
+        ));
     }
     findings
 }
@@ -147,7 +188,10 @@ fn of_anchor(candidate: &Candidate<'_>, anchor: &IntentionAnchorV2) -> Vec<Findi
     for (index, entry) in entries.iter().enumerate() {
         let rule = format!("anchor:safety_risk.requires_approval[{index}]");
         match holds(entry, candidate, Quantity::Any) {
-            Some(true) => findings.push(Finding::asks("anchor_requires_approval", format!("{rule}: {entry}"))),
+            Some(true) => findings.push(Finding::asks(
+                "anchor_requires_approval",
+                format!("{rule}: {entry}"),
+            )),
             Some(false) => {}
             // A control that nobody can check holds for everything.
             None => findings.push(Finding::asks(
@@ -168,14 +212,19 @@ fn automatic(
     let review = anchor.pivot_intentions.governance_review.as_ref();
     let rules = review.map_or(&[][..], |review| &review.auto_approve_rules);
     let all = |conditions: &[String]| {
-        !conditions.is_empty() && conditions.iter().all(|c| holds(c, candidate, Quantity::All) == Some(true))
+        !conditions.is_empty()
+            && conditions
+                .iter()
+                .all(|c| holds(c, candidate, Quantity::All) == Some(true))
     };
     if let Some(rule) = rules.iter().find(|rule| all(&rule.conditions)) {
         let why = format!("the anchor's rule {} allows it", rule.rule_id);
         return Finding::new(ApprovalStatus::AutoApproved, "auto_rule", why);
     }
-    let harmless =
-        matches!(candidate.action, ActionType::FileMove | ActionType::DocUpdate | ActionType::TidyApply);
+    let harmless = matches!(
+        candidate.action,
+        ActionType::FileMove | ActionType::DocUpdate | ActionType::TidyApply
+    );
     if candidate.risk < thresholds.auto && harmless {
         let why = format!("the risk {} is below {}", candidate.risk, thresholds.auto);
         return Finding::new(ApprovalStatus::AutoApproved, "auto_low_risk", why);
@@ -194,7 +243,11 @@ enum Quantity {
 fn holds(predicate: &str, candidate: &Candidate<'_>, quantity: Quantity) -> Option<bool> {
     let predicate = predicate.trim();
     if let Some(number) = predicate.strip_prefix("risk<") {
-        return number.trim().parse::<f64>().ok().map(|number| candidate.risk < number);
+        return number
+            .trim()
+            .parse::<f64>()
+            .ok()
+            .map(|number| candidate.risk < number);
     }
     let (kind, value) = predicate.split_once(':')?;
     let value = value.trim();

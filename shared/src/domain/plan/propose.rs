@@ -81,73 +81,110 @@ pub fn propose(
 }
 
 fn report_id(report: &GapReportV1) -> String {
-    let digest = report.workspace_state_digest.as_ref().map(|digest| digest.as_str().to_owned());
+    let digest = report
+        .workspace_state_digest
+        .as_ref()
+        .map(|digest| digest.as_str().to_owned());
     // Without a digest of the workspace the gaps themselves are the identity.
     let digest = digest.or_else(|| Digest::of_json(&report.gaps).ok().map(|d| d.to_hex()));
     format!("gap-report-{}", digest.unwrap_or_default())
 }
 
-/// The predecessor's table: kind of action, risk, tokens and seconds, and what the risk rests on.
-const fn template(kind: GapType) -> (ActionType, f64, Option<(u64, u64)>, &'static str) {
+/// The predecessor's table: kind of action, risk, tokens and seconds.
+const fn template(kind: GapType) -> (ActionType, f64, Option<(u64, u64)>) {
     match kind {
-        GapType::DocDrift => (ActionType::DocUpdate, 0.3, Some((500, 10)), "documents are edited"),
-        GapType::RootClutter => (ActionType::FileMove, 0.2, Some((200, 5)), "files get other paths"),
-        GapType::SotDuplicate => (ActionType::FileDelete, 0.4, Some((100, 2)), "files are deleted"),
-        GapType::TestInfraDrift => (ActionType::TestFix, 0.5, Some((2000, 60)), "tests or code are edited"),
-        GapType::MemoryBudgetCapIssue => (ActionType::DocUpdate, 0.4, Some((1000, 30)), "documents are split"),
-        GapType::WindowsEncodingIssue => (ActionType::Custom, 0.6, Some((500, 15)), "every byte of a file may change"),
-        GapType::BaselinePolicyDrift => (ActionType::ConfigUpdate, 0.5, Some((300, 10)), "policy is written"),
-        GapType::ProtectedPathViolation => (ActionType::DocUpdate, 0.8, Some((200, 5)), "protected paths are touched"),
-        GapType::DbLockContention => (ActionType::FileDelete, 0.7, Some((50, 1)), "a lock may be in use"),
-        GapType::GitStateCorruption => (ActionType::GitOperation, 0.9, Some((100, 10)), "history may be lost"),
-        GapType::Unknown => (ActionType::Custom, 1.0, None, "nobody knows what it takes"),
+        GapType::DocDrift => (ActionType::DocUpdate, 0.3, Some((500, 10))),
+        GapType::RootClutter => (ActionType::FileMove, 0.2, Some((200, 5))),
+        GapType::SotDuplicate => (ActionType::FileDelete, 0.4, Some((100, 2))),
+        GapType::TestInfraDrift => (ActionType::TestFix, 0.5, Some((2000, 60))),
+        GapType::MemoryBudgetCapIssue => (ActionType::DocUpdate, 0.4, Some((1000, 30))),
+        GapType::WindowsEncodingIssue => (ActionType::Custom, 0.6, Some((500, 15))),
+        GapType::BaselinePolicyDrift => (ActionType::ConfigUpdate, 0.5, Some((300, 10))),
+        GapType::ProtectedPathViolation => (ActionType::DocUpdate, 0.8, Some((200, 5))),
+        GapType::DbLockContention => (ActionType::FileDelete, 0.7, Some((50, 1))),
+        GapType::GitStateCorruption => (ActionType::GitOperation, 0.9, Some((100, 10))),
+        GapType::Unknown => (ActionType::Custom, 1.0, None),
+    }
+}
+
+/// What the risk rests on.
+const fn risk_factor(kind: GapType) -> &'static str {
+    match kind {
+        GapType::DocDrift => "documents are edited",
+        GapType::RootClutter => "files get other paths",
+        GapType::SotDuplicate => "files are deleted",
+        GapType::TestInfraDrift => "tests or code are edited",
+        GapType::MemoryBudgetCapIssue => "documents are split",
+        GapType::WindowsEncodingIssue => "every byte of a file may change",
+        GapType::BaselinePolicyDrift => "policy is written",
+        GapType::ProtectedPathViolation => "protected paths are touched",
+        GapType::DbLockContention => "a lock may be in use",
+        GapType::GitStateCorruption => "history may be lost",
+        GapType::Unknown => "nobody knows what it takes",
     }
 }
 
 fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
-    let (action_type, risk_score, cost, factor) = template(gap.gap_type);
-    let takes = |(_, b): &(&String, &BuilderConfig)| {
-        let can = match b.kind {
-            BuilderKind::Command | BuilderKind::Agent | BuilderKind::Llm => true,
-            BuilderKind::Patch | BuilderKind::Remediation => false,
-        };
-        can && b.gaps.iter().any(|kind| kind == gap.gap_type.as_str())
+    let (action_type, risk_score, cost) = template(gap.gap_type);
+    let own = (!gap.has_remediation())
+        .then(|| taker(gap.gap_type, options.builders))
+        .flatten();
+    let builder = match own {
+        Some((name, config)) => Some(format!("{}:{name}", prefix(config.kind))),
+        None => gap.has_remediation().then(|| "remediation".to_owned()),
     };
-    let own = (!gap.has_remediation()).then(|| options.builders.iter().find(takes)).flatten();
-    let builder = match (gap.has_remediation(), own) {
-        (true, _) => Some("remediation".to_owned()),
-        (false, own) => own.map(|(name, b)| format!("{}:{name}", prefix(b.kind))),
-    };
-    let targets = gap.safe_remediation.target_paths.as_ref().unwrap_or(&gap.evidence.file_paths);
+    let remedy = &gap.safe_remediation;
+    let targets = remedy
+        .target_paths
+        .as_ref()
+        .unwrap_or(&gap.evidence.file_paths);
     let id = Digest::of(format!("{}:{}", gap.gap_id, action_type.as_str()).as_bytes()).to_hex();
     let first: Vec<&str> = targets.iter().take(5).map(String::as_str).collect();
-    let cost = cost.map(|(tokens, seconds)| EstimatedCost {
-        tokens: Some(tokens),
-        time_seconds: Some(seconds),
-        api_calls: None,
-    });
+    let undo = format!(
+        "autopack rollback, or git restore --source=BASE -- {}",
+        first.join(" ")
+    );
     PlanAction {
         action_id: format!("action-{}", &id[..12]),
         action_type,
         title: gap.title.clone(),
-        description: gap.safe_remediation.approach.clone(),
+        description: remedy.approach.clone(),
         target_gap_ids: vec![gap.gap_id.clone()],
         risk_score,
-        risk_factors: vec![factor.to_owned()],
+        risk_factors: vec![risk_factor(gap.gap_type).to_owned()],
         approval_status: ApprovalStatus::RequiresApproval,
         approval_reason: None,
         rule: None,
         target_paths: targets.clone(),
-        command: own.filter(|(_, b)| !b.argv.is_empty()).map(|(_, b)| b.argv.join(" ")),
-        estimated_cost: cost,
+        command: own
+            .filter(|(_, b)| !b.argv.is_empty())
+            .map(|(_, b)| b.argv.join(" ")),
+        estimated_cost: cost.map(|(tokens, seconds)| EstimatedCost {
+            tokens: Some(tokens),
+            time_seconds: Some(seconds),
+            api_calls: None,
+        }),
         dependencies: Vec::new(),
-        rollback_strategy: (!first.is_empty())
-            .then(|| format!("autopack rollback, or git restore --source=BASE -- {}", first.join(" "))),
+        rollback_strategy: (!first.is_empty()).then_some(undo),
         gap_type: Some(gap.gap_type),
         builder,
         subject_paths: gap.evidence.file_paths.clone(),
-        needs_commit: !gap.safe_remediation.uncommitted_paths.is_empty(),
+        needs_commit: !remedy.uncommitted_paths.is_empty(),
     }
+}
+
+/// The first builder of the project, by name, that takes gaps of this kind.
+fn taker(
+    kind: GapType,
+    builders: &BTreeMap<String, BuilderConfig>,
+) -> Option<(&String, &BuilderConfig)> {
+    builders.iter().find(|(_, builder)| {
+        let can = match builder.kind {
+            BuilderKind::Command | BuilderKind::Agent | BuilderKind::Llm => true,
+            BuilderKind::Patch | BuilderKind::Remediation => false,
+        };
+        can && builder.gaps.iter().any(|taken| taken == kind.as_str())
+    })
 }
 
 const fn prefix(kind: BuilderKind) -> &'static str {
@@ -171,16 +208,24 @@ fn settle(action: &mut PlanAction, findings: &[Finding]) {
 
 fn record(checks: &mut GovernanceChecks, action: &PlanAction, verdict: Option<&Verdict>) {
     let Some(verdict) = verdict else { return };
-    let never = verdict.reasons.iter().filter(|r| r.code == ReasonCode::PathNever).flat_map(|r| &r.paths);
+    let never = verdict
+        .reasons
+        .iter()
+        .filter(|r| r.code == ReasonCode::PathNever)
+        .flat_map(|r| &r.paths);
     let never = never.map(|path| format!("{}: {path}", action.action_id));
     checks.never_auto_approve_violations.extend(never);
     let named: BTreeSet<&String> = verdict.reasons.iter().flat_map(|r| &r.paths).collect();
     let room = 20_usize.saturating_sub(checks.protected_path_checks.len());
-    let told = action.target_paths.iter().take(room).map(|path| ProtectedPathCheck {
-        path: path.clone(),
-        is_protected: named.contains(path),
-        action_id: action.action_id.clone(),
-    });
+    let told = action
+        .target_paths
+        .iter()
+        .take(room)
+        .map(|path| ProtectedPathCheck {
+            path: path.clone(),
+            is_protected: named.contains(path),
+            action_id: action.action_id.clone(),
+        });
     checks.protected_path_checks.extend(told);
 }
 
@@ -196,7 +241,12 @@ fn before(earlier: &[PlanAction], action: &PlanAction) -> Vec<String> {
 }
 
 fn summary(actions: &[PlanAction]) -> PlanSummary {
-    let count = |status| actions.iter().filter(|a| a.approval_status == status).count() as u64;
+    let count = |status| {
+        actions
+            .iter()
+            .filter(|a| a.approval_status == status)
+            .count() as u64
+    };
     let costs = || actions.iter().filter_map(|a| a.estimated_cost);
     PlanSummary {
         total_actions: actions.len() as u64,
@@ -219,35 +269,57 @@ struct Budget {
 impl Budget {
     fn new(caps: Option<&BudgetCost>) -> Self {
         let caps = caps.cloned().unwrap_or_default();
-        Self { caps, tokens: 0, seconds: 0, per_call_kept: true }
+        Self {
+            caps,
+            tokens: 0,
+            seconds: 0,
+            per_call_kept: true,
+        }
     }
 
     /// Counts an action, and says what its cost leads to if it breaks a cap.
     fn spend(&mut self, cost: Option<EstimatedCost>) -> Option<Finding> {
         let tokens = cost.and_then(|c| c.tokens).unwrap_or(0);
         self.tokens = self.tokens.saturating_add(tokens);
-        self.seconds = self.seconds.saturating_add(cost.and_then(|c| c.time_seconds).unwrap_or(0));
+        self.seconds = self
+            .seconds
+            .saturating_add(cost.and_then(|c| c.time_seconds).unwrap_or(0));
         let over = |spent: u64, cap: Option<u64>| cap.filter(|cap| spent > *cap);
         let mut broken = Vec::new();
         if let Some(cap) = over(tokens, self.caps.token_cap_per_call) {
             self.per_call_kept = false;
-            broken.push(format!("{tokens} tokens are above the cap per call of {cap}"));
+            broken.push(format!(
+                "{tokens} tokens are above the cap per call of {cap}"
+            ));
         }
         if let Some(cap) = over(self.tokens, self.caps.token_cap_global) {
-            broken.push(format!("the plan up to here takes {} tokens, above the cap of {cap}", self.tokens));
+            broken.push(format!(
+                "the plan up to here takes {} tokens, above the cap of {cap}",
+                self.tokens
+            ));
         }
         if let Some(cap) = over(self.seconds, self.caps.time_cap_seconds) {
-            broken.push(format!("the plan up to here takes {} s, above the cap of {cap} s", self.seconds));
+            broken.push(format!(
+                "the plan up to here takes {} s, above the cap of {cap} s",
+                self.seconds
+            ));
         }
         let why = (!broken.is_empty()).then(|| broken.join(", "))?;
         Some(match self.caps.cost_escalation_policy {
             CostEscalation::Block => Finding::blocked("budget_block", why),
             CostEscalation::RequestApproval => Finding::asks("budget_approval", why),
-            CostEscalation::Warn => Finding { status: ApprovalStatus::AutoApproved, rule: "budget_warn".to_owned(), why },
+            CostEscalation::Warn => Finding {
+                status: ApprovalStatus::AutoApproved,
+                rule: "budget_warn".to_owned(),
+                why,
+            },
         })
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a share of a budget in per cent")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share of a budget in per cent"
+    )]
     fn compliance(&self) -> BudgetCompliance {
         let share = |cap: u64| match cap {
             0 if self.tokens == 0 => 0.0,
@@ -255,8 +327,14 @@ impl Budget {
             cap => (self.tokens as f64 * 100.0 / cap as f64).min(100.0),
         };
         BudgetCompliance {
-            within_global_cap: self.caps.token_cap_global.is_none_or(|cap| self.tokens <= cap)
-                && self.caps.time_cap_seconds.is_none_or(|cap| self.seconds <= cap),
+            within_global_cap: self
+                .caps
+                .token_cap_global
+                .is_none_or(|cap| self.tokens <= cap)
+                && self
+                    .caps
+                    .time_cap_seconds
+                    .is_none_or(|cap| self.seconds <= cap),
             within_per_call_cap: self.per_call_kept,
             estimated_usage_pct: self.caps.token_cap_global.map(share),
         }

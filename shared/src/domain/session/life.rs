@@ -18,13 +18,19 @@ impl AutopilotSessionV1 {
             (false, true) => SessionStatus::Planned,
             (false, false) => SessionStatus::DryRun,
         };
-        let waiting = |a: &&crate::domain::plan::PlanAction| a.approval_status != ApprovalStatus::AutoApproved;
-        let approvals = plan.actions.iter().filter(waiting).map(|action| ActionApproval {
-            action_id: action.action_id.clone(),
-            approval_status: action.approval_status,
-            reason: action.approval_reason.clone().unwrap_or_default(),
-            action_digest: action.digest().ok(),
-        });
+        let waiting = |a: &&crate::domain::plan::PlanAction| {
+            a.approval_status != ApprovalStatus::AutoApproved
+        };
+        let approvals = plan
+            .actions
+            .iter()
+            .filter(waiting)
+            .map(|action| ActionApproval {
+                action_id: action.action_id.clone(),
+                approval_status: action.approval_status,
+                reason: action.approval_reason.clone().unwrap_or_default(),
+                action_digest: action.digest().ok(),
+            });
         Self {
             format: SessionFormat::V1,
             format_version: FormatVersion::V1,
@@ -67,7 +73,10 @@ impl AutopilotSessionV1 {
         now: Timestamp,
     ) -> Result<(), IllegalSessionMove> {
         if !self.status.allows(to) {
-            return Err(IllegalSessionMove { from: self.status, to });
+            return Err(IllegalSessionMove {
+                from: self.status,
+                to,
+            });
         }
         self.status = to;
         self.blocked_reason = reason;
