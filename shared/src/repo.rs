@@ -6,6 +6,7 @@ pub mod diff;
 pub mod facts;
 pub mod import;
 pub mod judge;
+pub mod locate;
 pub mod merge;
 pub mod mirror;
 pub mod open;

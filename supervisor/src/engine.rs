@@ -28,7 +28,7 @@ use crate::coordination::Coordinator;
 use crate::director::{Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
-use crate::hub::{Hub, HubOptions, LocalHub, Ownership};
+use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::policy::PolicyBook;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -76,7 +76,7 @@ impl Engine {
             Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
         let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
         let hub: Arc<dyn Hub> =
-            Arc::new(run_blocking(move || LocalHub::open(&repo, hub_options(&data_dir))).await?);
+            Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?);
         register(store.as_ref(), &config).await?;
         let book = Arc::new(PolicyBook::new(config.project.clone(), hub.clone(), store.clone()));
         let workers = Arc::new(Workers::default());
@@ -151,15 +151,6 @@ impl Engine {
         if let Err(error) = self.coordinator.resign().await {
             tracing::warn!(%error, "the data directory's lock could not be given back");
         }
-    }
-}
-
-fn hub_options(data_dir: &std::path::Path) -> HubOptions {
-    HubOptions {
-        journal: data_dir.join("locks").join("hub.journal"),
-        scratch: data_dir.join("tmp"),
-        lock_wait: Duration::from_secs(5),
-        ownership: Ownership::Users,
     }
 }
 

@@ -18,7 +18,7 @@ use autopack_shared::wire::pb::{self, SteerOp};
 
 use super::{Core, show};
 use crate::director::moves::{Note, note};
-use crate::director::run_blocking;
+use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
 use crate::hub::{HubError, RefName};
 use crate::store::{RunFilter, Tx};
@@ -118,7 +118,7 @@ impl Core {
     }
 
     async fn tip(&self, run: &Run) -> Result<Option<Oid>, Error> {
-        let (hub, branch) = (self.hub.clone(), RefName::run(&run.id));
+        let (hub, branch) = (self.hub.clone(), ref_of(run));
         run_blocking(move || hub.tip(&branch)).await
     }
 

@@ -25,6 +25,7 @@ pub fn builder_word(spec: &BuilderSpec) -> String {
         BuilderSpec::Agent { preset } => format!("agent:{preset}"),
         BuilderSpec::Llm { model } => format!("llm:{model}"),
         BuilderSpec::Patch { .. } => "patch".to_owned(),
+        BuilderSpec::Landing { run } => format!("landing:{run}"),
         BuilderSpec::Remediation { gap_type, .. } => format!("remediation:{gap_type}"),
     }
 }

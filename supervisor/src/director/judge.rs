@@ -19,7 +19,7 @@ use super::grant::reread_phase;
 use super::moves::{self, Note, note};
 use super::revert::shown;
 use super::view::RunView;
-use super::{Director, run_blocking, system};
+use super::{Director, ref_of, run_blocking, system};
 use crate::error::Error;
 use crate::hub::{HubError, HubRead as _, RefName};
 use crate::policy::PolicyInForce;
@@ -289,7 +289,7 @@ impl Director {
     pub(super) async fn rebase(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
         let Some(phase) = view.phase(id) else { return Ok(()) };
         let (Some(base), Some(tree)) = (phase.base, phase.tree) else { return Err(Error::Bug(format!("{id} has no tree"))) };
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let hub = self.hub.clone();
         let (tip, merged, same) = self
             .blocking(move || {

@@ -21,6 +21,9 @@ impl Core {
         let invalid = |field: &str, why: String| Error::Invalid { field: field.to_owned(), why };
         let mut file: RunFile = serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
         file.validate()?;
+        if file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Landing { .. })) {
+            return Err(invalid("run_file", "a landing is made by runs land only".to_owned()));
+        }
         if file.project.as_ref().is_some_and(|p| *p != self.project) {
             return Err(Error::NotFound { what: "project", id: file.project.map(String::from).unwrap_or_default() });
         }
@@ -71,7 +74,7 @@ impl Core {
             created_at: now,
             updated_at: now,
         };
-        match insert_run(tx.as_mut(), &run).await {
+        match insert_run(tx.as_mut(), &run, None).await {
             Ok(()) => tx.commit().await?,
             // Another call was first; what it made is the answer.
             Err(Error::Store(StoreError::Exists { .. })) => drop(tx),
@@ -108,8 +111,8 @@ impl Core {
     }
 }
 
-/// Adds a run with its phases, its audit record and its first event.
-pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run) -> Result<(), Error> {
+/// Adds a run with its phases, its audit record and its first event. A landing brings its change with it.
+pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, Oid)>) -> Result<(), Error> {
     tx.insert_run(run).await?;
     for (ordinal, spec) in run.file.phases.iter().enumerate() {
         let phase = Phase {
@@ -122,8 +125,8 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run) -> Result<(), Error> 
             attempt: 0,
             failed_attempts: 0,
             lost_attempts: 0,
-            base: None,
-            tree: None,
+            base: change.map(|(base, _)| base),
+            tree: change.map(|(_, tree)| tree),
             decision: None,
             request: None,
             apply: None,

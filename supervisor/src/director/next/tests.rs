@@ -181,7 +181,7 @@ impl World {
 
     fn perform(&mut self, step: Step) {
         match step {
-            Step::Obey(_) => unreachable!("no commands in this world"),
+            Step::Obey(_) | Step::Land => unreachable!("no commands and no landings in this world"),
             Step::Validate => self.view.run.state = self.view.run.state.next(RunEvent::Validate).unwrap(),
             Step::Revoke(_) => self.view.lease = None,
             Step::Move(id, event, _) => self.move_phase(&id, event),

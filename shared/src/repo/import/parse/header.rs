@@ -90,6 +90,15 @@ impl Raw {
         Ok(true)
     }
 
+    /// Whether the `index` line and another header both state a mode.
+    fn states_mode_twice(&self) -> bool {
+        let others = [self.old_mode, self.created, self.deleted];
+        self.index
+            .as_ref()
+            .is_some_and(|index| index.mode.is_some())
+            && others.iter().any(Option::is_some)
+    }
+
     /// What the headers say together; nothing where they contradict each other.
     fn action(&self, names: &[u8]) -> Option<Action> {
         let known = |from: &Option<Vec<u8>>, to: &Option<Vec<u8>>| match (from, to) {
@@ -104,24 +113,22 @@ impl Raw {
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        let index_mode = self.index.as_ref().and_then(|index| index.mode);
-        let stated_twice = index_mode.is_some()
-            && (self.old_mode.is_some() || self.created.is_some() || self.deleted.is_some());
+        let moved = rename.is_some() || copy.is_some();
         let kinds = [
             self.created.is_some(),
             self.deleted.is_some(),
             rename.is_some(),
             copy.is_some(),
         ];
-        let moved = rename.is_some() || copy.is_some();
         if !modes_agree
-            || stated_twice
+            || self.states_mode_twice()
             || kinds.iter().filter(|kind| **kind).count() > 1
             || moved != self.similarity.is_some()
             || (moved && self.dissimilarity.is_some())
         {
             return None;
         }
+        let index_mode = self.index.as_ref().and_then(|index| index.mode);
         let old_mode = self.old_mode.or(index_mode);
         let new_mode = self.new_mode.or(index_mode);
         if let Some((from, to)) = rename {
