@@ -3,6 +3,7 @@
 use git2::{Repository, Signature};
 
 use super::*;
+use crate::repo::open::from_git;
 
 struct Bench {
     repo: Repository,
@@ -27,7 +28,7 @@ impl Bench {
                 .unwrap();
             let tree = repo.find_tree(root.write().unwrap()).unwrap();
             let author = Signature::new("t", "t@example.invalid", &git2::Time::new(0, 0)).unwrap();
-            raw::domain_id(
+            from_git(
                 repo.commit(None, &author, &author, "base", &tree, &[])
                     .unwrap(),
             )
