@@ -6,11 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tokio::io::DuplexStream;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -34,9 +31,6 @@ use crate::exit::{CliError, During as _};
 
 /// How long a command waits for another one that is just starting or just ending.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Bytes that may lie in the in-memory link in each direction.
-const LINK_BUFFER: usize = 256 * 1024;
 
 /// The longest path of a unix socket on Linux, less the final NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -158,30 +152,12 @@ async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result
         director: DirectorConfig::default(),
     };
     let engine = Engine::open(config, coordinator, ctx.clock.clone(), ctx.ids.clone()).await?;
-    let (dialled, incoming) = mpsc::channel::<DuplexStream>(16);
-    engine.serve("in-memory", ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>));
-    let channel = in_memory(dialled).await?;
+    let channel = engine.connect_in_memory().await?;
     if drive {
         listen(&engine, place, socket)?;
         start_worker(ctx, place, root, &engine, channel.clone());
     }
     Ok(session(channel, Some(engine), socket.to_path_buf()))
-}
-
-/// A channel whose every connection is a pipe in memory.
-async fn in_memory(dialled: mpsc::Sender<DuplexStream>) -> Result<Channel, Error> {
-    let connector = service_fn(move |_: Uri| {
-        let dialled = dialled.clone();
-        async move {
-            let (near, far) = tokio::io::duplex(LINK_BUFFER);
-            dialled.send(far).await.map_err(|_| std::io::Error::other("the engine has stopped"))?;
-            Ok::<_, std::io::Error>(TokioIo::new(near))
-        }
-    });
-    Endpoint::from_static("http://autopack.memory")
-        .connect_with_connector(connector)
-        .await
-        .map_err(|e| Error::Bug(format!("the in-memory link: {e}")))
 }
 
 /// Serves the owner's socket, readable by its owner only.
