@@ -1,1 +1,3 @@
-//! placeholder
+//! The system tests.
+
+mod engine;

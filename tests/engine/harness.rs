@@ -23,7 +23,7 @@ use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 
 /// How long anything may take before a test gives up on it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A repository with its state folders.
 pub(super) struct Site {
@@ -193,7 +193,10 @@ impl Rig {
         };
         match tokio::time::timeout(DEADLINE, wait).await {
             Ok(seen) => seen,
-            Err(_) => panic!("{run} never came to {what}: {:#?}", self.run(run).await),
+            Err(_) => {
+                let why = self.runs.explain(pb::GetRunRequest { run_id: run.into() }).await.unwrap().into_inner().blockers;
+                panic!("{run} never came to {what}: {:#?}\n{why:#?}\n{:#?}", self.run(run).await, self.history(run).await)
+            }
         }
     }
 

@@ -66,8 +66,8 @@ impl Director {
             finished_at: None,
             reason: None,
         };
-        tx.add_window(&run, &apply.id, &decision.class_sizes).await?;
         insert(tx.as_mut(), &apply).await?;
+        tx.add_window(&run, &apply.id, &decision.class_sizes).await?;
         phase.apply = Some(apply.id);
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Prepare, None, &system()).await?;
         Ok(tx.commit().await?)
