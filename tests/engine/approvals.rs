@@ -26,12 +26,12 @@ async fn an_approved_change_is_applied_and_its_request_used_once() {
     assert_eq!(reason(&again), "NOT_PENDING");
     let call = pb::ListRequestsRequest { states: vec!["CONSUMED".into()], ..Default::default() };
     assert_eq!(rig.governance.list(call).await.unwrap().into_inner().requests.len(), 1);
+    rig.audit_is_whole().await;
+    rig.close().await;
     let folder = site.data().join("ask/governance");
     let decision = std::fs::read_to_string(folder.join(format!("decision_{}.json", request.id))).unwrap();
     let decision: serde_json::Value = serde_json::from_str(&decision).unwrap();
     assert_eq!(decision["decision"]["approved"], json!(true));
-    rig.audit_is_whole().await;
-    rig.close().await;
 }
 
 #[tokio::test]
