@@ -1,2 +1,69 @@
-//! placeholder
-fn main() {}
+//! The one binary: reads the command line, runs the command on its own runtime, and turns how it ended into an exit
+//! code.
+
+mod args;
+mod commands;
+mod connect;
+mod context;
+mod exit;
+mod output;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use autopack_shared::runtime::config::Environment;
+
+use crate::args::Cli;
+use crate::context::Context;
+use crate::exit::{CliError, Exit};
+
+/// The variable that would switch governance off, if anything could.
+const GOVERNANCE_OFF: &str = "AUTOPACK_GOVERNANCE_DISABLED";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(help_or_error) => {
+            // Nobody is left to tell when the streams are gone.
+            let _ = help_or_error.print();
+            return ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(Exit::Usage.code()));
+        }
+    };
+    let context = Context::new(cli.global, Environment::of_process());
+    let ended = refuse_switched_off(&context.env).and_then(|()| run(&context, cli.command));
+    let exit = ended.unwrap_or_else(|error| {
+        context.out.failure(&error);
+        error.exit()
+    });
+    ExitCode::from(exit.code())
+}
+
+fn run(context: &Context, command: args::Command) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("autopack")
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Io { what: "cannot start".to_owned(), source })?;
+    let ended = runtime.block_on(commands::run(context, command));
+    // A blocking read of stdin cannot be cancelled; it must not keep a command that has ended.
+    runtime.shutdown_background();
+    ended
+}
+
+fn refuse_switched_off(env: &Environment) -> Result<(), CliError> {
+    if env.get(GOVERNANCE_OFF).is_none() {
+        return Ok(());
+    }
+    Err(CliError::refused(
+        "unsafe_config",
+        format!("refusing to start with {GOVERNANCE_OFF} set"),
+        "governance has no off switch: an environment variable leaves no trace of who bypassed what",
+        format!(
+            "unset {GOVERNANCE_OFF}; for an emergency use \
+             `autopack governance break-glass open --run RUN --reason \"...\"`"
+        ),
+    ))
+}

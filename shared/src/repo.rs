@@ -2,11 +2,15 @@
 //! work tree that a builder could have prepared, except through `mirror`.
 
 pub mod collect;
+pub mod diff;
 pub mod facts;
 pub mod import;
+pub mod judge;
+pub mod locate;
 pub mod merge;
 pub mod mirror;
 pub mod open;
 pub mod pack;
+pub mod raw;
 pub mod status;
 pub mod tree;

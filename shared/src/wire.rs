@@ -6,8 +6,6 @@ pub mod pb {
     tonic::include_proto!("autopack.v1");
 }
 
-pub mod convert;
-
 /// The protocol version that `Hello` carries; a peer of another one is refused.
 pub const PROTOCOL: u32 = 1;
 

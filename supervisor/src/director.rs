@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
-use autopack_shared::domain::record::{Phase, Principal, Run};
+use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::coordination::Coordinator;
 use crate::error::Error;
 use crate::export::Exporter;
-use crate::hub::{Hub, HubError};
+use crate::hub::{Hub, HubError, RefName};
 use crate::policy::{PolicyBook, PolicyInForce};
 use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
@@ -25,6 +25,7 @@ use crate::workers::Workers;
 mod apply;
 mod grant;
 mod judge;
+mod land;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
@@ -32,6 +33,7 @@ mod perform;
 mod revert;
 pub mod view;
 
+pub(crate) use revert::shown;
 use view::RunView;
 
 /// Steps of one run before others get their turn.
@@ -141,11 +143,17 @@ impl Director {
         tx.commit().await?;
         let token = FencingToken { incarnation, epoch };
         let hub = parts.hub.clone();
-        run_blocking(move || {
+        // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
+        // a stale one would keep the fence from rising.
+        let cleared = run_blocking(move || {
+            let cleared = hub.recover()?;
             hub.bump_fence(token)?;
-            hub.recover()
+            Ok::<_, HubError>(cleared)
         })
         .await?;
+        for lock in cleared {
+            tracing::info!(lock = %lock.display(), "removed a ref lock that an earlier life left");
+        }
         let director = Self {
             project: parts.project,
             store: parts.store,
@@ -364,6 +372,14 @@ pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
     PhaseScopePaths {
         write: phase.spec.scope.paths.clone(),
         read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),
+    }
+}
+
+/// The ref that a run's changes move: its branch, or the merge that a landing prepares.
+pub(crate) fn ref_of(run: &Run) -> RefName {
+    match run.kind {
+        RunKind::Patch => RefName::run(&run.id),
+        RunKind::Landing => RefName::landing(&run.id),
     }
 }
 

@@ -6,105 +6,19 @@ use std::path::PathBuf;
 use git2::Repository;
 
 use autopack_shared::domain::ids::{FencingToken, Oid, PhaseId, RunId};
-use autopack_shared::repo::open::OpenError;
-use autopack_shared::repo::pack::{PackError, Quarantine};
-use autopack_shared::repo::tree::TreeError;
+use autopack_shared::repo::pack::Quarantine;
 
+pub mod error;
 mod journal;
 pub mod local;
 pub mod names;
 pub mod read;
 mod refs;
 
+pub use error::HubError;
 pub use local::{HubOptions, LocalHub, Ownership};
 pub use names::RefName;
 pub use read::HubRead;
-
-/// Why the hub did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum HubError {
-    /// The repository cannot be written by this user.
-    #[error("{} is read-only", path.display())]
-    ReadOnly {
-        /// The folder that cannot be written.
-        path: PathBuf,
-    },
-    /// Another director holds the hub, or nobody does yet.
-    #[error("the hub's fence is {}, not {token}", current.map_or_else(|| "not set".to_owned(), |token| token.to_string()))]
-    Fenced {
-        /// The token that was offered.
-        token: FencingToken,
-        /// The one in force.
-        current: Option<FencingToken>,
-    },
-    /// Somebody else's git holds a lock and did not let go in time.
-    #[error("{} is locked", file.display())]
-    Locked {
-        /// The lock file.
-        file: PathBuf,
-    },
-    /// A branch that is checked out is not moved: its work tree would no longer match.
-    #[error("{name} is checked out at {}", path.display())]
-    CheckedOut {
-        /// The branch.
-        name: RefName,
-        /// The work tree.
-        path: PathBuf,
-    },
-    /// A branch only moves forward.
-    #[error("{name} would not move forward from {old} to {new}")]
-    NotForward {
-        /// The branch.
-        name: RefName,
-        /// Its tip.
-        old: Oid,
-        /// The commit that does not descend from it.
-        new: Oid,
-    },
-    /// A ref that should name an object names another ref.
-    #[error("{name} is a symbolic ref")]
-    Symbolic {
-        /// The ref.
-        name: String,
-    },
-    /// The fence ref holds something that is no token.
-    #[error("the fence in refs/autopack/fence cannot be read")]
-    BadFence,
-    /// A ref name outside of what the hub may write.
-    #[error("{name:?} is not a ref that autopack writes")]
-    ForeignRef {
-        /// The name.
-        name: String,
-    },
-    /// A file at a commit is larger than its reader allows.
-    #[error("{path} has more than {limit} bytes")]
-    TooLarge {
-        /// The file.
-        path: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// The journal of locks, or the repository's folder, cannot be used.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The repository cannot be opened.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// An object is missing or unfit.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// A pack was refused.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-    /// libgit2 failed otherwise.
-    #[error(transparent)]
-    Git(#[from] git2::Error),
-}
 
 /// What a compare-and-set came to. Only `Moved` changes nothing of what the caller wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

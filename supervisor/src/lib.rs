@@ -1,5 +1,12 @@
 //! The supervisor: decides who may work, what may land and who must be asked.
 
+pub mod api;
 pub mod coordination;
+pub mod director;
+pub mod engine;
+pub mod error;
+pub mod export;
 pub mod hub;
+pub mod policy;
 pub mod store;
+pub mod workers;

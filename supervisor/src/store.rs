@@ -14,6 +14,7 @@ use autopack_shared::domain::record::{
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 pub mod sqlite;
+pub mod verify;
 
 /// Why the store refused.
 #[derive(Debug, thiserror::Error)]

@@ -1,1 +1,12 @@
-//! placeholder
+//! The worker: scans a repository, and does the work of a phase in a leased worktree.
+
+pub mod builder;
+pub mod daemon;
+pub mod gate;
+pub mod link;
+pub mod phase;
+pub mod process;
+pub mod remediation;
+pub mod scan;
+pub mod upload;
+pub mod workspace;

@@ -11,6 +11,7 @@ use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb::{self, worker_message};
 
 use crate::builder::{self, BuildError, Task, Work};
@@ -139,6 +140,8 @@ pub struct Runner {
     pub worker: String,
     /// The session.
     pub session: String,
+    /// Marks the processes of this worker: its root.
+    pub mark: String,
     /// What a process of a job finds in its environment.
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
@@ -196,7 +199,7 @@ impl Runner {
             }
             Work::Build(builder) => builder,
         };
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base).await?;
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build).await?;
         sink.send("workspace.ready", "a worktree is ready").await;
         let built = self.build_in(job, builder.as_ref(), &space, sink, cancel).await;
         self.workspaces.remove(space).await;
@@ -216,7 +219,7 @@ impl Runner {
             phase: job.spec.clone(),
             attempt: job.attempt,
             feedback: job.feedback.clone(),
-            lease: job.lease.clone(),
+            lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
             env: self.job_env(space),
             scratch: space.scratch().to_path_buf(),
@@ -230,7 +233,7 @@ impl Runner {
         if !missing.is_empty() {
             return Err(BuildError::new("deliverables_missing", format!("not there afterwards: {}", missing.join(", "))));
         }
-        let collected = self.workspaces.collect(space, job.base).await?;
+        let collected = self.workspaces.collect(space).await?;
         let mut notes = report.notes;
         notes.extend(collected.notices);
         self.upload(job, collected.tree, cancel).await?;
@@ -258,12 +261,12 @@ impl Runner {
     }
 
     async fn verify(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base).await?;
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?;
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
             env: self.job_env(&space),
-            lease: job.lease.clone(),
+            lease: self.mark(job),
             log_budget: self.log_budget,
         };
         let mut failed = None;
@@ -284,6 +287,10 @@ impl Runner {
             None => Ok(Built { tree: Oid::ZERO, notes: Vec::new() }),
             Some(message) => Err(BuildError::new("gate_failed", message)),
         }
+    }
+
+    fn mark(&self, job: &Job) -> String {
+        format!("{}|{}", self.mark, job.lease)
     }
 
     fn job_env(&self, space: &Workspace) -> Vec<(String, String)> {

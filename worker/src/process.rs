@@ -199,17 +199,17 @@ async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64) -> Drained 
     drained
 }
 
-/// Kills every process of this user that carries the mark of a lease not in `keep`; returns how many it found.
-/// Used at the start of a worker for what an earlier one left behind.
+/// Kills every process of this user whose mark begins with `mark`, the root of a worker; returns how many it found.
+/// Used at the start of a worker, which holds its root alone, for what an earlier one left behind.
 #[must_use]
-pub fn kill_leftovers(keep: &[String]) -> usize {
+pub fn kill_leftovers(mark: &str) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let me = std::process::id();
     let mut killed = 0;
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let Some(lease) = lease_of(&entry.path()) else { continue };
-        if pid != me && !keep.contains(&lease) && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok()) {
+        if pid != me && lease.split('|').next() == Some(mark) && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok()) {
             killed += 1;
         }
     }

@@ -93,17 +93,61 @@ pub fn evaluate(
 ) -> Verdict {
     let digests = (policy.digest(), anchor.map(IntentionAnchorV2::digest));
     if facts.is_empty() {
-        return Verdict::without_tier(Decision::NoChange, Vec::new(), digests);
+        return Verdict::no_change(digests);
     }
-    let rules = PathRules::new(policy, anchor, &scope.paths);
     let mut findings = Findings::default();
-    let mut class_sizes = BTreeMap::new();
-    let mut worst = PathClass::Allowed;
+    let rules = PathRules::new(policy, anchor, &scope.paths);
+    let class_sizes = judge_entries(facts, &rules, &mut findings);
+    judge_sums(facts, &mut findings);
+
+    let category = CategoryRisk::of(&scope.category, &scope.description);
+    let score = score(&ScoreInput {
+        size: facts.size,
+        removed: facts.removed,
+        files: facts.files,
+        dirs: facts.dirs,
+        class: class_sizes
+            .keys()
+            .next_back()
+            .copied()
+            .unwrap_or(PathClass::Allowed),
+        odd_entry: facts.entries.iter().any(is_odd),
+        category,
+    });
+    judge_score(score, category, &mut findings);
+    if !scope.sandboxed {
+        findings.add_flag(ReasonCode::Unsandboxed, None);
+    }
+    judge_window(&class_sizes, window, &mut findings);
+    if Profile::of(anchor) == Profile::Strict && findings.has(Level::Notify) {
+        findings.add_flag(ReasonCode::StrictProfile, None);
+    }
+    let severity = severity(&findings, facts, score);
+    if let Some(claimed) = scope.claimed_risk.filter(|claimed| *claimed > severity) {
+        let rule = format!("claimed {claimed}, computed {severity}");
+        findings.add_flag(ReasonCode::ClaimedRisk, Some(rule));
+    }
+    Verdict::of(
+        findings,
+        facts.clone(),
+        score,
+        severity,
+        class_sizes,
+        digests,
+    )
+}
+
+/// Judges every entry, and what they collide in or exceed; returns the changed lines by class.
+fn judge_entries(
+    facts: &ChangeFacts,
+    rules: &PathRules<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<PathClass, u64> {
+    let mut sizes = BTreeMap::new();
     for entry in &facts.entries {
-        let class = rules.judge(entry, facts, &mut findings);
-        judge_content(entry, &mut findings);
-        worst = worst.max(class);
-        *class_sizes.entry(class).or_insert(0) += entry.added + entry.removed;
+        let class = rules.judge(entry, facts, findings);
+        judge_content(entry, findings);
+        *sizes.entry(class).or_insert(0) += entry.added + entry.removed;
     }
     for group in &facts.collisions {
         findings.add_paths(
@@ -121,48 +165,7 @@ pub fn evaluate(
             excess.limit,
         );
     }
-    judge_sums(facts, &mut findings);
-
-    let category = CategoryRisk::of(&scope.category, &scope.description);
-    let score = score(&ScoreInput {
-        size: facts.size,
-        removed: facts.removed,
-        files: facts.files,
-        dirs: facts.dirs,
-        class: worst,
-        odd_entry: facts.entries.iter().any(is_odd),
-        category,
-    });
-    judge_score(score, category, &mut findings);
-    if !scope.sandboxed {
-        findings.add(
-            Level::Approval,
-            Reason::of_paths(ReasonCode::Unsandboxed, Vec::new(), None),
-        );
-    }
-    judge_window(&class_sizes, window, &mut findings);
-    if Profile::of(anchor) == Profile::Strict && findings.has(Level::Notify) {
-        findings.add(
-            Level::Approval,
-            Reason::of_paths(ReasonCode::StrictProfile, Vec::new(), None),
-        );
-    }
-    let severity = severity(&findings, facts, score);
-    if let Some(claimed) = scope.claimed_risk.filter(|claimed| *claimed > severity) {
-        let rule = Some(format!("claimed {claimed}, computed {severity}"));
-        findings.add(
-            Level::Approval,
-            Reason::of_paths(ReasonCode::ClaimedRisk, Vec::new(), rule),
-        );
-    }
-    Verdict::of(
-        findings,
-        facts.clone(),
-        score,
-        severity,
-        class_sizes,
-        digests,
-    )
+    sizes
 }
 
 /// What the content and the mode of one entry say.
@@ -212,7 +215,8 @@ fn judge_sums(facts: &ChangeFacts, findings: &mut Findings) {
     use ReasonCode::{
         DirsOver3, FilesOver5, FilesOver20, RemovedOver50, RemovedOver200, SizeOver100, SizeOver200,
     };
-    let ladders: [(u64, &[(u64, Level, ReasonCode)]); 4] = [
+    type Rung = (u64, Level, ReasonCode);
+    let ladders: [(u64, &[Rung]); 4] = [
         (
             facts.size,
             &[
@@ -252,12 +256,7 @@ fn judge_score(score: u8, category: CategoryRisk, findings: &mut Findings) {
         50.. => findings.add_number(Level::Approval, ReasonCode::ScoreHigh, u64::from(score), 49),
     }
     match category {
-        CategoryRisk::High => {
-            findings.add(
-                Level::Approval,
-                Reason::of_paths(ReasonCode::CategoryHigh, Vec::new(), None),
-            );
-        }
+        CategoryRisk::High => findings.add_flag(ReasonCode::CategoryHigh, None),
         CategoryRisk::Medium | CategoryRisk::None => {}
     }
 }

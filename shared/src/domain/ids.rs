@@ -19,7 +19,7 @@ pub struct InvalidName {
 }
 
 /// Names that the data directory itself uses; a run may not take them (`interfaces.md` 2).
-const RESERVED: &[&str] = &["locks", "autopack.db", "autopack.sock", "autopack.addr", "autopack.lock", "autopack.log", "registered", "tmp"];
+const RESERVED: &[&str] = &["locks", "autopack.db", "autopack.sock", "autopack.addr", "autopack.lock", "autopack.log", "registered", "tmp", "mirror.git", "mirror.lock"];
 
 fn check(what: &'static str, value: &str) -> Result<(), InvalidName> {
     let refuse = |why| Err(InvalidName { what, value: value.chars().take(80).collect(), why });

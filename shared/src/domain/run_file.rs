@@ -179,6 +179,12 @@ pub enum BuilderSpec {
         /// The diff itself.
         diff: String,
     },
+    /// None: the phase lands another run's branch. Made by `runs land` only.
+    Landing {
+        /// The run that lands.
+        #[schemars(with = "String")]
+        run: RunId,
+    },
     /// One of the built-in remediations.
     Remediation {
         /// The gap's type.

@@ -182,10 +182,12 @@ impl Merger<'_, '_> {
                 oid,
             }));
         }
-        if let [base, Some(ours), Some(theirs)] = &sides {
-            if ours.is_file() && theirs.is_file() && base.as_ref().is_none_or(Entry::is_file) {
-                return self.files(base.as_ref(), ours, theirs);
-            }
+        if let [base, Some(ours), Some(theirs)] = &sides
+            && ours.is_file()
+            && theirs.is_file()
+            && base.as_ref().is_none_or(Entry::is_file)
+        {
+            return self.files(base.as_ref(), ours, theirs);
         }
         self.conflict();
         Ok(None)
@@ -228,7 +230,7 @@ impl Merger<'_, '_> {
         let blob = |entry: &Entry| {
             self.odb
                 .read(to_git(entry.oid))
-                .map_err(|error| tree::missing(error, entry.oid))
+                .map_err(|error| TreeError::reading(error, entry.oid))
         };
         let Some(base) = base else { return Ok(None) };
         let (base, ours, theirs) = (blob(base)?, blob(ours)?, blob(theirs)?);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use git2::Repository;
 
 use super::collect::{self, CollectError, CollectLimits, Collected};
-use super::open::{self, OpenError, from_git, to_git};
+use super::open::{self, OpenError, to_git};
 use super::pack::{self, PackError};
 use super::tree::{self, TreeError};
 use crate::domain::ids::{Oid, RunId};

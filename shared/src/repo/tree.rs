@@ -49,6 +49,18 @@ pub enum TreeError {
     Git(#[from] git2::Error),
 }
 
+impl TreeError {
+    /// What a failed read of `oid` means: libgit2's "not found" is [`TreeError::Missing`].
+    #[must_use]
+    pub fn reading(error: git2::Error, oid: Oid) -> Self {
+        if error.code() == ErrorCode::NotFound {
+            Self::Missing { oid }
+        } else {
+            Self::Git(error)
+        }
+    }
+}
+
 /// One entry of one tree object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -128,7 +140,9 @@ pub struct EntryChange {
 /// # Errors
 /// [`TreeError::Missing`], [`TreeError::WrongKind`] or [`TreeError::Malformed`].
 pub fn read(odb: &Odb<'_>, oid: Oid) -> Result<Vec<Entry>, TreeError> {
-    let object = odb.read(to_git(oid)).map_err(|error| missing(error, oid))?;
+    let object = odb
+        .read(to_git(oid))
+        .map_err(|error| TreeError::reading(error, oid))?;
     if object.kind() != ObjectType::Tree {
         return Err(TreeError::WrongKind {
             oid,
@@ -161,7 +175,7 @@ pub fn write(odb: &Odb<'_>, mut entries: Vec<Entry>) -> Result<Oid, TreeError> {
 pub fn tree_of(repo: &Repository, oid: Oid) -> Result<Oid, TreeError> {
     let object = repo
         .find_object(to_git(oid), None)
-        .map_err(|error| missing(error, oid))?;
+        .map_err(|error| TreeError::reading(error, oid))?;
     let tree = object
         .peel(ObjectType::Tree)
         .map_err(|_| TreeError::WrongKind {
@@ -220,14 +234,6 @@ pub fn closure(odb: &Odb<'_>, root: Oid, known: &HashSet<Oid>) -> Result<Vec<Oid
         }
     }
     Ok(found)
-}
-
-pub(super) fn missing(error: git2::Error, oid: Oid) -> TreeError {
-    if error.code() == ErrorCode::NotFound {
-        TreeError::Missing { oid }
-    } else {
-        TreeError::Git(error)
-    }
 }
 
 pub(super) fn deep(depth: usize) -> Result<(), TreeError> {

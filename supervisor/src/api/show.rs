@@ -3,6 +3,7 @@
 use autopack_shared::domain::ids::Oid;
 use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::repo::diff::unified_diff;
 use autopack_shared::wire::pb;
 
 use crate::error::Error;
@@ -24,6 +25,7 @@ pub fn builder_word(spec: &BuilderSpec) -> String {
         BuilderSpec::Agent { preset } => format!("agent:{preset}"),
         BuilderSpec::Llm { model } => format!("llm:{model}"),
         BuilderSpec::Patch { .. } => "patch".to_owned(),
+        BuilderSpec::Landing { run } => format!("landing:{run}"),
         BuilderSpec::Remediation { gap_type, .. } => format!("remediation:{gap_type}"),
     }
 }
@@ -143,5 +145,5 @@ pub fn lease(lease: &Lease) -> pb::Lease {
 /// When an object cannot be read.
 pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Error> {
     let repo = hub.repository()?;
-    Ok(autopack_shared::repo::facts::unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?)
+    Ok(unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?)
 }

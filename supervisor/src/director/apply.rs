@@ -13,9 +13,9 @@ use autopack_shared::domain::state::{
 use super::grant::{reread_phase, reread_run};
 use super::moves::{self, Note, note};
 use super::view::RunView;
-use super::{Denial, Director, system};
+use super::{Denial, Director, ref_of, system};
 use crate::error::Error;
-use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubError, HubRead as _, RefName};
+use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubError, HubRead as _};
 use crate::store::Tx;
 
 impl Director {
@@ -25,7 +25,7 @@ impl Director {
         let (Some(base), Some(tree), Some(decision)) = (phase.base, phase.tree, view.decision_of(phase)) else {
             return Err(Error::Bug(format!("{} is approved without base, tree or decision", phase.id)));
         };
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let (hub, name) = (self.hub.clone(), branch.clone());
         let tip = self.blocking(move || hub.tip(&name)).await?;
         let in_force = self.judgement_digest(&view.run).await?;
@@ -36,7 +36,9 @@ impl Director {
         let request = view.request_of(phase);
         let decided_at = request.and_then(|r| r.decided_at).unwrap_or(decision.decided_at);
         let message = message(&view.run, phase, decision, request);
-        let spec = CommitSpec { tree, parents: vec![base], message, seconds: decided_at.as_seconds() };
+        let mut parents = vec![base];
+        parents.extend(self.landed_tip(&view.run).await?);
+        let spec = CommitSpec { tree, parents, message, seconds: decided_at.as_seconds() };
         let hub = self.hub.clone();
         let new = self.blocking(move || hub.commit(&spec)).await?;
         let mut tx = self.fenced(&[]).await?;
@@ -97,7 +99,7 @@ impl Director {
     /// Moves the branch for a prepared apply and records what came of it.
     pub(super) async fn drive(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
         let Some(apply) = view.applies.get(id).cloned() else { return Ok(()) };
-        let name = RefName::target(&apply.target_ref)?;
+        let name = ref_of(&view.run);
         let (hub, token, job) = (self.hub.clone(), self.token, apply.clone());
         let key = AttemptKey { run: apply.run.clone(), epoch: 0, phase: apply.phase.clone(), attempt: apply.attempt };
         let outcome = self

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use autopack_shared::domain::ids::{Fence, PhaseId, RowId, Scope};
+use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -11,10 +11,9 @@ use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, Lea
 
 use super::moves::{self, Note, note};
 use super::view::RunView;
-use super::{Denial, Director};
+use super::{Denial, Director, ref_of};
 use crate::coordination::{LockName, LockOwner};
 use crate::error::Error;
-use crate::hub::RefName;
 use crate::store::Tx;
 use crate::workers::{GrantOrder, WorkerOrder};
 
@@ -22,7 +21,7 @@ impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
         let policy = self.policy_of(&view.run).await?;
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let hub = self.hub.clone();
         let tip = self.blocking(move || hub.tip(&branch)).await?;
         let Some(base) = tip else { return Err(Error::Bug(format!("{} has no branch", view.run.id))) };
@@ -79,7 +78,7 @@ impl Director {
         let entry = match &phase.spec.builder {
             BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
             BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
-            | BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. } => None,
+            | BuilderSpec::Patch { .. } | BuilderSpec::Landing { .. } | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
         let insecure_no_sandbox = run.tainted;
@@ -140,7 +139,7 @@ impl Director {
         Ok(None)
     }
 
-    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: autopack_shared::domain::ids::Oid) -> Result<(), Error> {
+    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
         let system = Principal::system();
         moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
         moves::run(tx, run, RunEvent::Grant, None, &system).await?;
@@ -173,7 +172,7 @@ impl Director {
     }
 
     /// Takes back every lease of a session that is gone.
-    pub(super) async fn lost_session(&self, worker: &autopack_shared::domain::ids::WorkerId, session: &str) -> Result<(), Error> {
+    pub(crate) async fn lost_session(&self, worker: &WorkerId, session: &str) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(None).await?;
         drop(tx);

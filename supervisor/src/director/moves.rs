@@ -15,34 +15,34 @@ use crate::store::Tx;
 
 /// One thing that happened, for the audit log and for the run's history.
 #[derive(Debug, Clone)]
-pub struct Note<'a> {
+pub(crate) struct Note<'a> {
     /// Who did it.
-    pub actor: &'a Principal,
+    pub(crate) actor: &'a Principal,
     /// The run it belongs to.
-    pub run: &'a RunId,
+    pub(crate) run: &'a RunId,
     /// The phase it belongs to.
-    pub phase: Option<&'a PhaseId>,
+    pub(crate) phase: Option<&'a PhaseId>,
     /// What was done.
-    pub op: String,
+    pub(crate) op: String,
     /// The kind of thing.
-    pub object: &'static str,
+    pub(crate) object: &'static str,
     /// The thing.
-    pub id: String,
+    pub(crate) id: String,
     /// State before and after.
-    pub moved: Option<(String, String)>,
+    pub(crate) moved: Option<(String, String)>,
     /// Digests that pin it.
-    pub digests: BTreeMap<String, String>,
+    pub(crate) digests: BTreeMap<String, String>,
     /// Why.
-    pub reason: String,
+    pub(crate) reason: String,
     /// The line for people; none leaves the history alone.
-    pub text: Option<String>,
+    pub(crate) text: Option<String>,
 }
 
 /// Writes a note.
 ///
 /// # Errors
 /// Those of the store.
-pub async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
+pub(crate) async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
     let (before, after) = note.moved.clone().map_or((None, None), |(b, a)| (Some(b), Some(a)));
     tx.append_audit(AuditDraft {
         chain: format!("run/{}", note.run),
@@ -78,7 +78,7 @@ pub async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
     let before = run.state;
     run.state = before.next(event)?;
     run.updated_at = tx.now();
@@ -108,7 +108,7 @@ pub async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason: Option
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
     let before = phase.state;
     phase.state = before.next(event)?;
     phase.updated_at = tx.now();
@@ -143,7 +143,7 @@ pub async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent, reason
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
     attempt.state = attempt.state.next(event)?;
     if attempt.state.is_terminal() {
         attempt.ended_at = Some(tx.now());
@@ -158,7 +158,7 @@ pub async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: AttemptEvent
 ///
 /// # Errors
 /// Those of the store.
-pub async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
     match tx.attempt(&phase.run, &phase.id, phase.attempt).await? {
         Some(mut open) if open.state.next(event).is_ok() => attempt(tx, &mut open, event, reason).await,
         Some(_) | None => Ok(()),
@@ -169,7 +169,7 @@ pub async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEvent, re
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn lease(tx: &mut dyn Tx, lease: &mut Lease, event: LeaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn lease(tx: &mut dyn Tx, lease: &mut Lease, event: LeaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
     let before = lease.state;
     lease.state = before.next(event)?;
     if lease.state.is_terminal() {
@@ -199,7 +199,7 @@ pub async fn lease(tx: &mut dyn Tx, lease: &mut Lease, event: LeaseEvent, reason
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn request(
+pub(crate) async fn request(
     tx: &mut dyn Tx,
     request: &mut Request,
     event: RequestEvent,
@@ -234,7 +234,7 @@ pub async fn request(
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub async fn apply(tx: &mut dyn Tx, apply: &mut Apply, event: ApplyEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn apply(tx: &mut dyn Tx, apply: &mut Apply, event: ApplyEvent, reason: Option<String>) -> Result<(), Error> {
     let before = apply.state;
     apply.state = before.next(event)?;
     apply.finished_at = Some(tx.now());

@@ -2,7 +2,7 @@
 //! step in one fenced transaction and asks again, so a crash anywhere only means asking again.
 
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, Timestamp};
-use autopack_shared::domain::record::{CommandOp, LeasePurpose, Phase, RunKind};
+use autopack_shared::domain::record::{LeasePurpose, Phase, RunKind};
 use autopack_shared::domain::state::{ApplyState, LeaseState, PhaseEvent, PhaseState, RequestState, RunEvent, RunState};
 
 use super::view::RunView;
@@ -37,6 +37,8 @@ pub enum Step {
     PrepareRevert(PhaseId),
     /// Move the branch for a prepared apply, or find that it has moved.
     Drive(RowId),
+    /// Move the target of a landing whose merge is judged and verified.
+    Land,
     /// Find a worker for a phase.
     Grant(PhaseId, LeasePurpose),
 }
@@ -190,6 +192,9 @@ fn outcome(view: &RunView) -> Option<Step> {
         (state, event) if state.next(event).is_ok() => Some(Step::MoveRun(event, Some(reason))),
         (state, _) => state.next(RunEvent::Wake).is_ok().then_some(Step::MoveRun(RunEvent::Wake, None)),
     };
+    if applied == view.phases.len() && view.run.kind == RunKind::Landing {
+        return Some(if view.run.state == RunState::Blocked { Step::MoveRun(RunEvent::Wake, None) } else { Step::Land });
+    }
     if applied == view.phases.len() {
         return step(RunEvent::Succeed, format!("{applied} phases applied"));
     }

@@ -1,14 +1,14 @@
 //! Performs one step.
 
-use autopack_shared::domain::ids::{Fence, RequestId, Scope};
+use autopack_shared::domain::ids::{PhaseId, RequestId};
 use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent};
 
 use super::grant::{reread_phase, reread_run};
 use super::next::Step;
 use super::view::RunView;
-use super::{Director, moves, system};
+use super::{Director, moves, ref_of, system};
 use crate::error::Error;
-use crate::hub::{CasOutcome, RefName};
+use crate::hub::CasOutcome;
 
 impl Director {
     /// Performs a step; false when the run has to wait for something outside.
@@ -31,6 +31,7 @@ impl Director {
             Step::Prepare(phase) => self.prepare(view, &phase).await.map(|()| true),
             Step::PrepareRevert(phase) => self.prepare_revert(view, &phase).await,
             Step::Drive(apply) => self.drive(view, &apply).await.map(|()| true),
+            Step::Land => self.land_target(view).await,
             Step::Grant(phase, purpose) => self.grant(view, &phase, purpose).await,
         }
     }
@@ -38,7 +39,7 @@ impl Director {
     /// Creates the run's branch at its fork commit and queues it.
     async fn validate(&self, view: &RunView) -> Result<(), Error> {
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let made = self.blocking(move || hub.cas_ref(token, &branch, None, fork, "autopack: run created")).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
@@ -56,7 +57,7 @@ impl Director {
     async fn move_phase(
         &self,
         view: &RunView,
-        id: &autopack_shared::domain::ids::PhaseId,
+        id: &PhaseId,
         event: PhaseEvent,
         reason: Option<String>,
     ) -> Result<(), Error> {
@@ -115,7 +116,7 @@ impl Director {
     }
 
     /// Takes a request's outcome to its phase.
-    async fn settle(&self, view: &RunView, id: &autopack_shared::domain::ids::PhaseId) -> Result<(), Error> {
+    async fn settle(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         let Some(request) = (match &phase.request {
@@ -152,9 +153,5 @@ impl Director {
         }
         moves::phase(tx.as_mut(), &mut phase, event, reason, &system()).await?;
         Ok(tx.commit().await?)
-    }
-
-    pub(super) fn repo_fence(&self) -> Fence {
-        Fence { scope: Scope::Repo(self.project.clone()), epoch: self.epoch }
     }
 }

@@ -8,12 +8,12 @@ use autopack_shared::repo::merge::Merged;
 use super::apply::{apply_id, insert, revert_message};
 use super::grant::reread_phase;
 use super::view::RunView;
-use super::{Denial, Director};
+use super::{Denial, Director, ref_of};
 use crate::error::Error;
-use crate::hub::{CommitSpec, HubRead as _, RefName};
+use crate::hub::{CommitSpec, HubRead as _};
 
 /// Paths for people.
-pub(super) fn shown(paths: &[Vec<u8>]) -> String {
+pub(crate) fn shown(paths: &[Vec<u8>]) -> String {
     paths.iter().take(10).map(|p| String::from_utf8_lossy(p).into_owned()).collect::<Vec<_>>().join(", ")
 }
 
@@ -26,7 +26,7 @@ impl Director {
         drop(tx);
         let undone = applies.into_iter().rev().find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
         let Some(undone) = undone else { return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied"))) };
-        let branch = RefName::run(&view.run.id);
+        let branch = ref_of(&view.run);
         let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
         let merged = self
             .blocking(move || {

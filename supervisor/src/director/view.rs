@@ -72,7 +72,7 @@ impl RunView {
 
     /// A dependency that ended other than applied.
     #[must_use]
-    pub fn broken_dep(&self, phase: &Phase) -> Option<&PhaseId> {
+    pub fn broken_dep<'a>(&self, phase: &'a Phase) -> Option<&'a PhaseId> {
         phase.spec.depends_on.iter().find(|d| {
             self.phase(d).is_some_and(|p| {
                 matches!(p.state, PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled)

@@ -1,9 +1,10 @@
 //! Which lock files this process is about to take. After a crash the names tell its own stale locks from those that
 //! the user's git is holding right now.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A small file beside the data; one ref name a line.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ impl Journal {
     /// Opens the journal, keeping what an earlier life wrote.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)?;
+            fs::create_dir_all(dir)?;
         }
         let file = OpenOptions::new()
             .read(true)
@@ -68,6 +69,30 @@ impl Journal {
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.sync_data()
+    }
+}
+
+/// Whether a lock is still there after `wait`.
+pub(super) fn stays(file: &Path, wait: Duration) -> bool {
+    const PAUSE: Duration = Duration::from_millis(20);
+    for _ in 0..wait.as_millis() / PAUSE.as_millis() {
+        if !file.exists() {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    file.exists()
+}
+
+/// Every lock file below a folder.
+pub(super) fn locks_below(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            locks_below(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "lock") {
+            found.push(path);
+        }
     }
 }
 

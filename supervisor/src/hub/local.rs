@@ -15,7 +15,7 @@ use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
 use autopack_shared::repo::open::{self, from_git, to_git};
 use autopack_shared::repo::pack::Quarantine;
 
-use super::journal::Journal;
+use super::journal::{Journal, locks_below, stays};
 use super::refs::{self, Change};
 use super::{AttemptKey, CasOutcome, CommitSpec, HeadFacts, Hub, HubError, RefName, SavePoint};
 
@@ -39,6 +39,20 @@ pub struct HubOptions {
     pub lock_wait: Duration,
     /// Whose repository it is.
     pub ownership: Ownership,
+}
+
+impl HubOptions {
+    /// For the user's own repository, with everything of ours in places of the data directory that no run can be
+    /// named like.
+    #[must_use]
+    pub fn embedded(data_dir: &Path) -> Self {
+        Self {
+            journal: data_dir.join("locks/hub.journal"),
+            scratch: data_dir.join("tmp"),
+            lock_wait: Duration::from_secs(5),
+            ownership: Ownership::Users,
+        }
+    }
 }
 
 /// [`Hub`] over a repository on this machine.
@@ -365,26 +379,4 @@ impl Hub for LocalHub {
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HubError + use<> {
     let path = path.to_path_buf();
     move |source| HubError::Io { path, source }
-}
-
-fn stays(file: &Path, wait: Duration) -> bool {
-    const PAUSE: Duration = Duration::from_millis(20);
-    for _ in 0..wait.as_millis() / PAUSE.as_millis() {
-        if !file.exists() {
-            return false;
-        }
-        std::thread::sleep(PAUSE);
-    }
-    file.exists()
-}
-
-fn locks_below(dir: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            locks_below(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "lock") {
-            found.push(path);
-        }
-    }
 }

@@ -42,11 +42,9 @@ pub trait HubRead: Hub {
             if parts.peek().is_some() && entry.is_tree() {
                 folder = entry.oid;
             } else if parts.peek().is_none() && entry.is_file() {
-                let missing = |error: git2::Error| match error.code() {
-                    ErrorCode::NotFound => HubError::Tree(TreeError::Missing { oid: entry.oid }),
-                    _ => HubError::Git(error),
-                };
-                let (size, _) = odb.read_header(to_git(entry.oid)).map_err(missing)?;
+                let (size, _) = odb
+                    .read_header(to_git(entry.oid))
+                    .map_err(|error| TreeError::reading(error, entry.oid))?;
                 if size > limit {
                     return Err(HubError::TooLarge {
                         path: path.to_owned(),
@@ -150,10 +148,10 @@ impl LocalHub {
 
 /// The work tree that has `branch` checked out, or that is rebasing or bisecting it.
 pub(super) fn checked_out(common: &Path, branch: &RefName) -> Result<Option<PathBuf>, HubError> {
-    if let Some(main) = main_work_tree(common) {
-        if busy_with(common, branch) {
-            return Ok(Some(main));
-        }
+    if let Some(main) = main_work_tree(common)
+        && busy_with(common, branch)
+    {
+        return Ok(Some(main));
     }
     for entry in fs::read_dir(common.join("worktrees"))
         .into_iter()

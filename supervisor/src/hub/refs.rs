@@ -181,10 +181,7 @@ pub(super) fn direct(repo: &Repository, name: &str) -> Result<Option<Oid>, HubEr
 pub(super) fn check_object(repo: &Repository, name: &RefName, oid: Oid) -> Result<(), HubError> {
     let object = repo
         .find_object(to_git(oid), None)
-        .map_err(|error| match error.code() {
-            ErrorCode::NotFound => HubError::Tree(TreeError::Missing { oid }),
-            _ => HubError::Git(error),
-        })?;
+        .map_err(|error| TreeError::reading(error, oid))?;
     if name.is_branch() && object.as_commit().is_none() {
         return Err(TreeError::WrongKind {
             oid,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use autopack_shared::domain::ids::{PhaseId, RunId};
 use autopack_shared::repo::open::{from_git, to_git};
-use autopack_shared::repo::tree::{self, Entry};
+use autopack_shared::repo::tree::{self, Entry, TreeError};
 
 use super::*;
 
@@ -72,12 +72,10 @@ impl Fixture {
     }
 
     fn options(dir: &Path, name: &str) -> HubOptions {
-        let data = dir.join("data");
         HubOptions {
-            journal: data.join(format!("{name}.locks")),
-            scratch: data.join("tmp"),
+            journal: dir.join(format!("data/{name}.locks")),
             lock_wait: std::time::Duration::from_millis(60),
-            ownership: Ownership::Users,
+            ..HubOptions::embedded(&dir.join("data"))
         }
     }
 

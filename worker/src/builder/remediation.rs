@@ -6,6 +6,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use autopack_shared::domain::gap::GapType;
 use autopack_shared::domain::run_file::BuilderSpec;
 
 use super::{BuildError, BuildReport, Builder, Task};
@@ -18,14 +19,15 @@ pub struct RemediationBuilder;
 #[async_trait]
 impl Builder for RemediationBuilder {
     async fn build(&self, task: &Task, tree: &Path, _cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        let BuilderSpec::Remediation { gap_type, gap_id, paths, facts } = &task.phase.builder else {
+        let BuilderSpec::Remediation { gap_type, gap_id, paths, .. } = &task.phase.builder else {
             return Err(BuildError::new("unsupported", "this phase names no remediation"));
         };
+        let gap_type: GapType = serde_json::from_value(serde_json::Value::String(gap_type.clone()))
+            .map_err(|_| BuildError::new("unsupported", format!("{gap_type:?} is no kind of gap that this version knows")))?;
         let work = RemediationTask {
-            gap_type: gap_type.clone(),
+            gap_type,
             gap_id: gap_id.clone(),
-            paths: paths.clone(),
-            facts: facts.clone(),
+            subjects: paths.clone(),
             scope: task.phase.scope.paths.clone(),
         };
         let tree = tree.to_path_buf();

@@ -97,7 +97,7 @@ impl TryFrom<String> for FileMode {
 }
 
 /// The path of an entry: canonical, or a printable form of one that is refused.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
 #[schemars(with = "String")]
 pub enum EntryPath {
@@ -139,6 +139,19 @@ impl EntryPath {
         self.shown()
             .rsplit_once('/')
             .map_or("", |(parent, _)| parent)
+    }
+}
+
+/// In the order in which they are shown.
+impl Ord for EntryPath {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.shown().cmp(other.shown())
+    }
+}
+
+impl PartialOrd for EntryPath {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -34,6 +34,11 @@ impl Findings {
         self.add(level, Reason::of_number(code, value, limit));
     }
 
+    /// Adds what needs approval and rests on no path and no number.
+    pub(super) fn add_flag(&mut self, code: ReasonCode, rule: Option<String>) {
+        self.add(Level::Approval, Reason::of_paths(code, Vec::new(), rule));
+    }
+
     pub(super) fn add_paths(
         &mut self,
         level: Level,

@@ -2,7 +2,7 @@
 //! of the change.
 
 use crate::domain::change::{Entry, EntryPath, LinkEnd};
-use crate::domain::path::MatchKey;
+use crate::domain::path::{MatchKey, RepoPath};
 use crate::domain::policy::PathClass;
 use crate::domain::reason::ReasonCode;
 
@@ -52,29 +52,46 @@ impl PathRules<'_> {
                 contents,
                 more,
             } => {
-                let mut worst = PathClass::Allowed;
-                for hop in hops {
-                    worst = worst.max(self.judge_target(&shown(), hop, findings));
-                }
-                for inside in contents {
-                    let key = inside.key();
-                    let classified = self.classify(&key.parts());
-                    let listed = |(code, _): &(ReasonCode, Option<String>)| {
-                        *code != ReasonCode::PathDefaultDeny
-                    };
-                    for (code, rule) in classified.reasons.into_iter().filter(listed) {
-                        findings.add_path(Level::Blocked, code, shown(), rule);
-                        worst = worst.max(classified.class);
-                    }
-                }
-                if *more {
-                    let rule = Some("a folder of too many files to look at".to_owned());
-                    findings.add_path(Level::Blocked, ReasonCode::PathProtected, shown(), rule);
-                    worst = worst.max(PathClass::Protected);
-                }
-                worst
+                let shown = shown();
+                let targets = hops
+                    .iter()
+                    .map(|hop| self.judge_target(&shown, hop, findings));
+                let worst = targets.max().unwrap_or(PathClass::Allowed);
+                worst.max(self.judge_folder(&shown, contents, *more, findings))
             }
         }
+    }
+
+    /// Judges what lies in the folder that a link leads to.
+    fn judge_folder(
+        &self,
+        shown: &str,
+        contents: &[RepoPath],
+        more: bool,
+        findings: &mut Findings,
+    ) -> PathClass {
+        let mut worst = PathClass::Allowed;
+        for inside in contents {
+            let key = inside.key();
+            let classified = self.classify(&key.parts());
+            for (code, rule) in classified.reasons {
+                if code != ReasonCode::PathDefaultDeny {
+                    findings.add_path(Level::Blocked, code, shown.to_owned(), rule);
+                    worst = worst.max(classified.class);
+                }
+            }
+        }
+        if more {
+            let rule = Some("a folder of too many files to look at".to_owned());
+            findings.add_path(
+                Level::Blocked,
+                ReasonCode::PathProtected,
+                shown.to_owned(),
+                rule,
+            );
+            worst = worst.max(PathClass::Protected);
+        }
+        worst
     }
 
     fn judge_target(&self, shown: &str, hop: &EntryPath, findings: &mut Findings) -> PathClass {

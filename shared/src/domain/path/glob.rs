@@ -105,17 +105,10 @@ impl Glob {
     /// The components before the first wildcard of a glob with a directory; empty for a bare one.
     #[must_use]
     pub fn literal_prefix(&self) -> Vec<&str> {
-        let literal = |segment| match segment {
-            &Segment::Exact(ref name) => Some(name.as_str()),
-            &(Segment::AnyDepth
-            | Segment::Prefix(_)
-            | Segment::Suffix(_)
-            | Segment::Pattern(_)) => None,
-        };
         if self.bare {
             Vec::new()
         } else {
-            self.segments.iter().map_while(literal).collect()
+            self.segments.iter().map_while(Segment::literal).collect()
         }
     }
 }
@@ -162,6 +155,13 @@ impl PathSet {
 }
 
 impl Segment {
+    const fn literal(&self) -> Option<&str> {
+        match self {
+            Self::Exact(name) => Some(name.as_str()),
+            Self::AnyDepth | Self::Prefix(_) | Self::Suffix(_) | Self::Pattern(_) => None,
+        }
+    }
+
     fn matches(&self, part: &str) -> bool {
         match self {
             Self::AnyDepth => true,

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::domain::ids::Digest;
 use crate::domain::path::PathSet;
 use crate::domain::project::{ConfigError, Source};
 
@@ -62,10 +63,7 @@ impl PolicySection {
             });
         }
         if !(60..=86_400).contains(&self.approval.timeout_seconds) {
-            return Err(source.invalid(
-                "timeout_seconds",
-                "it must be between 60 and 86400",
-            ));
+            return Err(source.invalid("timeout_seconds", "it must be between 60 and 86400"));
         }
         if self.approval.tier4_approvers == Some(0) {
             return Err(source.invalid("tier4_approvers", "it must be at least 1"));
@@ -81,6 +79,7 @@ impl PolicySection {
         let relaxed = lists.merge(&self, source)?;
         lists.add_floor();
         Ok(Policy {
+            digest: digest(&lists, &self.approval),
             never: compile(lists.never, source)?,
             protected: compile(lists.protected, source)?,
             allowed: compile(lists.allowed, source)?,
@@ -188,4 +187,21 @@ fn compile(rules: Vec<Rule>, source: &Source<'_>) -> Result<RuleList, ConfigErro
             }
         })?;
     Ok(RuleList { rules, set })
+}
+
+/// What the policy says, in an order of its own and without the places.
+fn digest(lists: &Lists, approval: &ApprovalRules) -> Digest {
+    let patterns = |rules: &[Rule]| {
+        let mut patterns: Vec<String> = rules.iter().map(|rule| rule.pattern.clone()).collect();
+        patterns.sort();
+        patterns
+    };
+    let content = (
+        "policy/1",
+        patterns(&lists.never),
+        patterns(&lists.protected),
+        patterns(&lists.allowed),
+        approval,
+    );
+    Digest::of_json(&content).expect("lists of texts and numbers are JSON")
 }

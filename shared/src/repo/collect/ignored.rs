@@ -9,7 +9,7 @@ use git2::Odb;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::super::open::to_git;
-use super::super::tree::{self, Entry, TreeError};
+use super::super::tree::{Entry, TreeError};
 
 /// The patterns in force in the current folder, the outermost first.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ impl Ignores {
         };
         let blob = odb
             .read(to_git(entry.oid))
-            .map_err(|error| tree::missing(error, entry.oid))?;
+            .map_err(|error| TreeError::reading(error, entry.oid))?;
         let text = String::from_utf8_lossy(blob.data());
         let mut builder = GitignoreBuilder::new(rooted(folder));
         for line in text.trim_start_matches('\u{feff}').lines() {

@@ -163,10 +163,10 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         depth: usize,
     ) -> Result<Option<(u32, Oid)>, CollectError> {
         let child = self.open(dir, name, OFlags::DIRECTORY)?;
-        if let Some(submodule) = before.as_ref().filter(|entry| entry.is_gitlink()) {
-            if self.names(child.as_fd())?.is_empty() {
-                return Ok(Some((submodule.mode, submodule.oid)));
-            }
+        if let Some(submodule) = before.as_ref().filter(|entry| entry.is_gitlink())
+            && self.names(child.as_fd())?.is_empty()
+        {
+            return Ok(Some((submodule.mode, submodule.oid)));
         }
         let before = before.filter(Entry::is_tree);
         let tree = self.folder(

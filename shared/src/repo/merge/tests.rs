@@ -71,11 +71,9 @@ fn conflict(paths: &[&str]) -> Merged {
 fn clean_and_conflicting_merges() {
     let f = Fixture::new();
     let base = [("a", "1\n2\n3\n4\n5\n"), ("d/x", "x\n"), ("d/y", "y\n")];
-    let cases: &[(
-        &[(&str, &str)],
-        &[(&str, &str)],
-        Result<&[(&str, &str)], &[&str]>,
-    )] = &[
+    type Files = &'static [(&'static str, &'static str)];
+    type Want = Result<Files, &'static [&'static str]>;
+    let cases: &[(Files, Files, Want)] = &[
         // Two ends of one file, and two files of one folder.
         (
             &[("a", "one\n2\n3\n4\n5\n"), ("d/x", "X\n"), ("d/y", "y\n")],

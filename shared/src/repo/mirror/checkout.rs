@@ -79,7 +79,7 @@ pub(super) fn write_tree(
         if entry.is_file() || entry.is_link() {
             let blob = odb
                 .read(to_git(entry.oid))
-                .map_err(|error| tree::missing(error, entry.oid))?;
+                .map_err(|error| TreeError::reading(error, entry.oid))?;
             if blob.kind() != git2::ObjectType::Blob {
                 return Err(TreeError::WrongKind {
                     oid: entry.oid,

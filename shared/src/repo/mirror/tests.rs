@@ -2,8 +2,10 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use git2::{ObjectType, Signature, Time};
 use tempfile::TempDir;
 
+use super::super::open::from_git;
 use super::super::tree::Entry;
 use super::*;
 

@@ -1,5 +1,8 @@
 //! Locks: held by the user's git, or left behind by a life of ours that was killed.
 
+use std::io::{Read as _, Write as _};
+use std::process::{Command, Stdio};
+
 use super::*;
 
 fn lock(f: &Fixture, name: &str) -> std::path::PathBuf {
@@ -130,4 +133,81 @@ fn packed_refs_are_seen_and_deleted() {
             .contains("fix-docs")
     );
     assert_eq!(f.hub.fence().unwrap(), Some(token(2)));
+}
+
+const CHILD: &str = "AUTOPACK_TEST_HUB_CHILD";
+
+/// Moves the run's branch forward until it is killed, saying so after each move. Does nothing unless it is asked to.
+#[test]
+#[ignore = "run by the test that kills it"]
+fn child_that_applies_for_ever() {
+    let Some(dir) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let hub = Fixture::open_hub(Path::new(&dir), "child");
+    let branch = RefName::run(&run());
+    let token = hub.fence().unwrap().unwrap();
+    for round in 0.. {
+        let tip = hub.tip(&branch).unwrap().unwrap();
+        let spec = CommitSpec {
+            tree: hub.tree_of(tip).unwrap(),
+            parents: vec![tip],
+            message: format!("{round}"),
+            seconds: round,
+        };
+        hub.cas_ref(
+            token,
+            &branch,
+            Some(tip),
+            hub.commit(&spec).unwrap(),
+            "round",
+        )
+        .unwrap();
+        std::io::stdout().write_all(b"#").unwrap();
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_branch_is_whole_and_the_next_life_goes_on() {
+    let f = Fixture::new();
+    let branch = RefName::run(&run());
+    f.hub
+        .cas_ref(token(1), &branch, None, f.base, "fork")
+        .unwrap();
+    let fence_lock = f.dir.path().join("repo/.git/refs/autopack/fence.lock");
+    let (mut last, mut life, mut left_locks) = (f.base, 1, 0);
+    while left_locks < 3 {
+        life += 1;
+        assert!(
+            life < 100,
+            "no kill hit the moment in which the locks are held"
+        );
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "hub::tests::crash::child_that_applies_for_ever",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(CHILD, f.dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = std::io::BufReader::new(child.stdout.take().unwrap()).bytes();
+        while said.next().unwrap().unwrap() != b'#' {}
+        // The child never stops taking the lock, so this ends.
+        while !fence_lock.exists() && child.try_wait().unwrap().is_none() {}
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let hub = Fixture::open_hub(f.dir.path(), "child");
+        left_locks += usize::from(!hub.recover().unwrap().is_empty());
+        hub.bump_fence(token(life)).unwrap();
+        let tip = hub.tip(&branch).unwrap().unwrap();
+        assert!(tip != last && hub.is_ancestor(last, tip).unwrap());
+        hub.verify(tip).unwrap();
+        last = tip;
+    }
 }

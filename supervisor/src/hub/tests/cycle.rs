@@ -188,18 +188,8 @@ fn snapshot(dir: &Path, root: &Path, into: &mut BTreeMap<String, Digest>) {
     }
 }
 
-#[test]
-fn a_full_cycle_leaves_the_users_repository_as_it_was() {
-    let f = Fixture::new();
-    let root = f.dir.path().join("repo");
-    let look = || {
-        let mut files = BTreeMap::new();
-        snapshot(&root, &root, &mut files);
-        files
-    };
-    let before = look();
-
-    // A worker's repository borrows the hub's objects, makes a result and sends it as a pack.
+/// A worker's repository borrows the hub's objects, makes a result and sends it as a pack.
+fn made_by_a_worker(f: &Fixture) -> (Oid, Vec<u8>) {
     let worker_dir = f.dir.path().join("worker.git");
     let worker = autopack_shared::repo::open::init_bare(&worker_dir).unwrap();
     autopack_shared::repo::open::borrow_objects(&worker_dir, &f.hub.objects_dir()).unwrap();
@@ -216,8 +206,21 @@ fn a_full_cycle_leaves_the_users_repository_as_it_was() {
         }],
     )
     .unwrap();
-    let pack = pack_new_objects(&worker, f.base, result).unwrap();
+    (result, pack_new_objects(&worker, f.base, result).unwrap())
+}
 
+#[test]
+fn a_full_cycle_leaves_the_users_repository_as_it_was() {
+    let f = Fixture::new();
+    let root = f.dir.path().join("repo");
+    let look = || {
+        let mut files = BTreeMap::new();
+        snapshot(&root, &root, &mut files);
+        files
+    };
+    let before = look();
+
+    let (result, pack) = made_by_a_worker(&f);
     let branch = RefName::run(&run());
     f.hub
         .cas_ref(token(1), &branch, None, f.base, "fork")

@@ -1,0 +1,182 @@
+//! Arguments of `runs`, `rollback` and `savepoints`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use autopack_shared::domain::ids::{PhaseId, RunId};
+
+/// `runs`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Runs {
+    /// Record a run from a run file and queue it; a file that was submitted before attaches to its run
+    #[command(after_help = "Examples:\n  autopack runs submit work.yaml\n  autopack runs submit - --run-id docs-1 < work.json")]
+    Submit(Submit),
+    /// List runs, newest first
+    #[command(after_help = "Examples:\n  autopack runs list\n  autopack runs list --state waiting --state blocked -o json")]
+    List(List),
+    /// Show a run and its phases
+    #[command(after_help = "Examples:\n  autopack runs show tidy-1")]
+    Show(Named),
+    /// Follow a run until it ends, or only decisions are left
+    #[command(after_help = "Examples:\n  autopack runs watch tidy-1\n  autopack runs watch tidy-1 --after 42 -o jsonl")]
+    Watch(Watch),
+    /// Print a run's history so far
+    #[command(after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01")]
+    Logs(Logs),
+    /// Print what a run, or one phase, changed
+    #[command(after_help = "Examples:\n  autopack runs diff tidy-1\n  autopack runs diff tidy-1 --phase p01 | less")]
+    Diff(PhaseOf),
+    /// End a run; what is applied stays
+    #[command(after_help = "Examples:\n  autopack runs cancel tidy-1")]
+    Cancel(Named),
+    /// Hold a run; work under way is finished first
+    #[command(after_help = "Examples:\n  autopack runs pause tidy-1")]
+    Pause(Named),
+    /// Go on with a paused run, and drive any run that is not at its end
+    #[command(after_help = "Examples:\n  autopack runs resume tidy-1\n  autopack runs resume tidy-1 --no-wait")]
+    Resume(Resume),
+    /// Give a blocked or failed phase one more attempt, with words for the builder
+    #[command(after_help = "\
+Examples:
+  autopack runs retry tidy-1 --feedback 'leave docs/ alone'
+  autopack runs retry tidy-1 --phase p02 --scope src/ --scope examples/")]
+    Retry(Retry),
+    /// Say why a run does not move, and what would move it
+    #[command(after_help = "Examples:\n  autopack runs explain tidy-1")]
+    Explain(Named),
+    /// Merge a run's branch into its target, governed like any change
+    #[command(after_help = "Examples:\n  autopack runs land tidy-1")]
+    Land(Named),
+}
+
+/// A run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Named {
+    /// The run's name
+    #[arg(value_name = "RUN")]
+    pub(crate) run: RunId,
+}
+
+/// `runs submit`.
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// The run file, YAML or JSON; `-` reads stdin
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The run's name, where the file has none
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run_id: Option<RunId>,
+    /// Let command builders run without a sandbox; the run is marked and every change is asked about
+    #[arg(long)]
+    pub(crate) insecure_no_sandbox: bool,
+    /// Drive and follow the run, as `runs resume` does
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// `runs list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only runs in this state; can be given more than once
+    #[arg(long, value_name = "STATE")]
+    pub(crate) state: Vec<String>,
+    /// The most to list
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+/// `runs watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Start after this event
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub(crate) after: u64,
+}
+
+/// `runs logs`.
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Only this phase
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
+    /// Start after this event
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    pub(crate) after: u64,
+}
+
+/// A run, or one phase of it.
+#[derive(Debug, Args)]
+pub(crate) struct PhaseOf {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Only this phase
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
+}
+
+/// `runs resume`.
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Decide on this terminal, request by request
+    #[arg(long)]
+    pub(crate) interactive: bool,
+    /// Do not wait for decisions: exit 4
+    #[arg(long, conflicts_with = "interactive")]
+    pub(crate) no_wait: bool,
+}
+
+/// `runs retry`.
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Only this phase [default: every blocked one]
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
+    /// What the builder should know
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) feedback: String,
+    /// A new scope; can be given more than once
+    #[arg(long, value_name = "PATH")]
+    pub(crate) scope: Vec<String>,
+}
+
+/// `rollback`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  autopack rollback tidy-1 --reason 'the links were fine'\n  autopack rollback tidy-1 --phase p02")]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Only this phase [default: every applied one, newest first]
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// `savepoints`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Savepoints {
+    /// List save points of a run, or of all
+    #[command(after_help = "Examples:\n  autopack savepoints list\n  autopack savepoints list tidy-1 -o json")]
+    List(SavepointsList),
+    /// Print the command that shows what changed since a save point
+    #[command(after_help = "Examples:\n  autopack savepoints diff tidy-1 --phase p01")]
+    Diff(PhaseOf),
+}
+
+/// `savepoints list`.
+#[derive(Debug, Args)]
+pub(crate) struct SavepointsList {
+    /// Only this run
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<RunId>,
+}

@@ -1,0 +1,166 @@
+//! What a command knows about where it runs: streams, clock, and, found when first asked for, the repository, its
+//! data directory and the settings.
+
+use std::cell::OnceCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use autopack_shared::repo::locate::{self, LocateError, Reader};
+use autopack_shared::repo::open::OpenError;
+use autopack_shared::runtime::clock::{Clock, IdSource, SystemClock, SystemIds};
+use autopack_shared::runtime::config::{Environment, Settings};
+
+use crate::args::Global;
+use crate::exit::{CliError, During as _};
+use crate::output::Output;
+
+/// Everything a command is given.
+pub(crate) struct Context {
+    /// The streams.
+    pub(crate) out: Output,
+    /// The environment.
+    pub(crate) env: Environment,
+    /// Time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Fresh names.
+    pub(crate) ids: Arc<dyn IdSource>,
+    /// More detail on stderr.
+    pub(crate) verbose: bool,
+    global: Global,
+    place: OnceCell<Place>,
+}
+
+/// The repository a command acts on, and what belongs to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The top folder, without symlinks.
+    pub(crate) root: PathBuf,
+    /// Where runs keep what they leave.
+    pub(crate) data_dir: PathBuf,
+    /// The settings in force.
+    pub(crate) settings: Settings,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("global", &self.global).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// A context of this process.
+    pub(crate) fn new(global: Global, env: Environment) -> Self {
+        let out = Output::of_process(global.output, global.quiet, global.no_color, &env);
+        Self {
+            out,
+            env,
+            clock: Arc::new(SystemClock::default()),
+            ids: Arc::new(SystemIds),
+            verbose: global.verbose,
+            global,
+            place: OnceCell::new(),
+        }
+    }
+
+    /// The repository the person means: `--repo`, or the one around the current folder.
+    pub(crate) fn root(&self) -> Result<PathBuf, CliError> {
+        let Some(named) = &self.global.repo else {
+            let here = std::env::current_dir().during("find the current folder")?;
+            return locate::around(&here).ok_or_else(|| {
+                CliError::refused(
+                    "not_a_repository",
+                    "no git repository here",
+                    format!("neither {} nor a folder above it holds .git", here.display()),
+                    "go into a repository, or name one with --repo DIR",
+                )
+            });
+        };
+        let root = named.canonicalize().during(format!("open the repository {}", named.display()))?;
+        if locate::around(&root).as_deref() == Some(&root) {
+            return Ok(root);
+        }
+        let fix = match locate::around(&root) {
+            Some(above) => format!("did you mean --repo {}?", above.display()),
+            None => format!("git init {}", root.display()),
+        };
+        let what = format!("{} is not a git repository", root.display());
+        Err(CliError::refused("not_a_repository", what, "it holds no .git", fix))
+    }
+
+    /// The repository with its settings and data directory.
+    pub(crate) fn place(&self) -> Result<&Place, CliError> {
+        if let Some(place) = self.place.get() {
+            return Ok(place);
+        }
+        let root = self.root()?;
+        let root = root.canonicalize().unwrap_or(root);
+        let settings = self.settings(Some(&root))?;
+        let data_dir = settings.data_dir.clone().unwrap_or_else(|| root.join(".autonomous_runs"));
+        let data_dir = std::path::absolute(&data_dir).during("find the data directory")?;
+        Ok(self.place.get_or_init(|| Place { root, data_dir, settings }))
+    }
+
+    /// The settings: the file of `--config`, else `autopack.toml` of the repository where there is one.
+    pub(crate) fn settings(&self, root: Option<&Path>) -> Result<Settings, CliError> {
+        let named = self.global.config.clone();
+        let file = named.clone().or_else(|| Some(root?.join("autopack.toml")));
+        let text = match file.as_ref().map(std::fs::read_to_string) {
+            None => None,
+            Some(Ok(text)) => Some(text),
+            Some(Err(error)) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
+            Some(Err(error)) => {
+                let name = file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+                return Err(error).during(format!("read {name}"));
+            }
+        };
+        let name = named.as_ref().map_or_else(|| "autopack.toml".to_owned(), |path| path.display().to_string());
+        let file = text.as_deref().map(|text| (text, name.as_str()));
+        Settings::resolve(file, &self.env, &self.flags()).map_err(|error| {
+            let fix = "autopack config show lists every setting";
+            CliError::invalid("the settings cannot be used", error.to_string(), fix)
+        })
+    }
+
+    /// Settings that flags gave. (`--server` reads its environment variable itself.)
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let pairs = [
+            ("server", self.global.server.clone()),
+            ("token_file", path(&self.global.token_file)),
+            ("data_dir", path(&self.global.data_dir)),
+        ];
+        pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+    }
+
+    /// The repository, opened for reading.
+    pub(crate) fn reader(&self) -> Result<Reader, CliError> {
+        Reader::open(&self.root()?).map_err(located)
+    }
+}
+
+/// A failure to find something in a repository, in words.
+pub(crate) fn located(error: LocateError) -> CliError {
+    let why = error.to_string();
+    match error {
+        LocateError::Open(OpenError::NotARepository { .. }) => {
+            CliError::refused("not_a_repository", "cannot open the repository", why, "name one with --repo DIR")
+        }
+        LocateError::Open(OpenError::Unsupported { .. }) => {
+            let fix = "use a repository with SHA-1 ids and the files ref format";
+            CliError::refused("unsupported_repository", "cannot open the repository", why, fix)
+        }
+        LocateError::Open(OpenError::NotOwned { .. }) => {
+            let fix = "run as its owner, or make it yours with chown";
+            CliError::refused("repository_not_owned", "cannot open the repository", why, fix)
+        }
+        LocateError::Revision(_) => {
+            CliError::refused("not_found", "no such revision", why, "git log --oneline shows what there is")
+        }
+        LocateError::Range(_) => CliError::invalid("not a range", why, "write it as BASE..HEAD"),
+        LocateError::TooLarge { .. } => CliError::invalid("cannot read the policy", why, "make the file smaller"),
+        LocateError::Scratch(_) | LocateError::Open(OpenError::Git(_)) | LocateError::Git(_) => {
+            let fix = "git fsck shows whether the repository is whole";
+            CliError::refused("unreadable", "cannot read the repository", why, fix)
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! A change as text for people. Only shown, never applied: what is judged and applied are objects.
+
+use git2::{DiffFormat, DiffOptions, Repository};
+
+use super::open::to_git;
+use super::tree::{TreeError, tree_of};
+use crate::domain::ids::Oid;
+
+/// The diff from a commit to a tree in git format, without rename detection, cut after `limit` bytes; whether it was
+/// cut. Binary files are named, not shown.
+///
+/// # Errors
+/// [`TreeError`] when an object cannot be read.
+pub fn unified_diff(repo: &Repository, base_commit: Oid, result_tree: Oid, limit: usize) -> Result<(Vec<u8>, bool), TreeError> {
+    let old = repo.find_tree(to_git(tree_of(repo, base_commit)?))?;
+    let new = repo.find_tree(to_git(result_tree))?;
+    let mut options = DiffOptions::new();
+    options.id_abbrev(40).context_lines(3).ignore_submodules(false).include_typechange(true);
+    let diff = repo.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;
+    let mut text = Vec::new();
+    let mut cut = false;
+    let printed = diff.print(DiffFormat::Patch, |_, _, line| {
+        if matches!(line.origin(), '+' | '-' | ' ') {
+            text.push(u8::try_from(line.origin()).unwrap_or(b' '));
+        }
+        text.extend_from_slice(line.content());
+        cut = text.len() > limit;
+        !cut
+    });
+    match printed {
+        Ok(()) => {}
+        // Our own stop comes back as an error of the callback.
+        Err(_) if cut => text.truncate(limit),
+        Err(error) => return Err(error.into()),
+    }
+    Ok((text, cut))
+}

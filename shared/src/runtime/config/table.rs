@@ -1,0 +1,128 @@
+//! The one list of settings: name, kind, default, and what each is for.
+
+/// What a setting's value must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text that is not empty.
+    Text,
+    /// A file or folder.
+    Path,
+    /// A whole number within bounds.
+    Count {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A number that is not negative.
+    Amount,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name; a dotted one stands in that section of the file, others only in environment and flags.
+    pub key: &'static str,
+    /// What it must be.
+    pub kind: Kind,
+    /// What holds when nobody says anything.
+    pub default: Option<&'static str>,
+    /// What it is for, in one line.
+    pub about: &'static str,
+}
+
+/// Every setting of this build.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "server",
+        kind: Kind::Text,
+        default: None,
+        about: "a supervisor elsewhere; not set: embedded, in this process",
+    },
+    Setting {
+        key: "token_file",
+        kind: Kind::Path,
+        default: None,
+        about: "a file with the token for the server",
+    },
+    Setting {
+        key: "data_dir",
+        kind: Kind::Path,
+        default: None,
+        about: "where runs keep what they leave; not set: <repo>/.autonomous_runs",
+    },
+    Setting {
+        key: "worker.root",
+        kind: Kind::Path,
+        default: None,
+        about: "where the mirror and the worktrees live; not set: the user's state folder",
+    },
+    Setting {
+        key: "worker.slots",
+        kind: Kind::Count { min: 1, max: 64 },
+        default: Some("2"),
+        about: "phases that the embedded worker does at once",
+    },
+    Setting {
+        key: "supervisor.grace_seconds",
+        kind: Kind::Count { min: 0, max: 3600 },
+        default: Some("10"),
+        about: "how long a stopping process waits for its work",
+    },
+    Setting {
+        key: "limits.tokens",
+        kind: Kind::Count { min: 1, max: u64::MAX },
+        default: None,
+        about: "model tokens of a run that names no bound itself",
+    },
+    Setting {
+        key: "limits.seconds",
+        kind: Kind::Count { min: 1, max: u64::MAX },
+        default: None,
+        about: "builder seconds of a run that names no bound itself",
+    },
+    Setting {
+        key: "limits.files",
+        kind: Kind::Count { min: 1, max: u64::MAX },
+        default: None,
+        about: "changed files of a run that names no bound itself",
+    },
+    Setting {
+        key: "limits.cost",
+        kind: Kind::Amount,
+        default: None,
+        about: "cost of a run that names no bound itself",
+    },
+];
+
+impl Setting {
+    /// The environment variable that sets it: `AUTOPACK_WORKER_SLOTS`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("AUTOPACK_{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// Whether it may stand in the file.
+    #[must_use]
+    pub fn in_file(&self) -> bool {
+        self.key.contains('.')
+    }
+
+    /// Checks a value.
+    pub(super) fn check(&self, value: &str) -> Result<(), &'static str> {
+        match self.kind {
+            Kind::Text | Kind::Path if value.trim().is_empty() => Err("it must not be empty"),
+            Kind::Text | Kind::Path => Ok(()),
+            Kind::Count { min, max } => match value.parse::<u64>() {
+                Ok(n) if (min..=max).contains(&n) => Ok(()),
+                Ok(n) if n < min => Err("the number is too small"),
+                Ok(_) => Err("the number is too large"),
+                Err(_) => Err("it must be a whole number"),
+            },
+            Kind::Amount => match value.parse::<f64>() {
+                Ok(n) if n.is_finite() && n >= 0.0 => Ok(()),
+                Ok(_) | Err(_) => Err("it must be a number that is not negative"),
+            },
+        }
+    }
+}

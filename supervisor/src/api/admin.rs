@@ -1,0 +1,156 @@
+//! `AdminService`: what operators ask of the engine itself.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request as Call, Response, Status};
+
+use autopack_shared::domain::anchor::IntentionAnchorV2;
+use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::project::{FILE_NAME, ProjectConfig};
+use autopack_shared::domain::record::Project;
+use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::wire::PROTOCOL;
+use autopack_shared::wire::pb;
+use autopack_shared::wire::pb::admin_service_server::AdminService;
+
+use super::{Core, show};
+use crate::error::Error;
+use crate::store::{RunFilter, verify};
+
+/// Audit records read at a time.
+const PAGE: u32 = 1000;
+
+/// The service.
+pub struct AdminApi {
+    /// What every service needs.
+    pub core: Arc<Core>,
+    /// Owned tasks.
+    pub tasks: Tasks,
+}
+
+type Entries = Pin<Box<dyn Stream<Item = Result<pb::AuditEntry, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AdminService for AdminApi {
+    type ExportAuditStream = Entries;
+
+    async fn status(&self, _call: Call<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        Ok(Response::new(self.core.status().await?))
+    }
+
+    async fn leases(&self, call: Call<pb::LeasesRequest>) -> Result<Response<pb::LeasesResponse>, Status> {
+        Ok(Response::new(self.core.leases(&call.into_inner()).await?))
+    }
+
+    async fn register(&self, call: Call<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
+        Ok(Response::new(self.core.register(call.into_inner()).await?))
+    }
+
+    async fn verify_audit(&self, _call: Call<pb::VerifyAuditRequest>) -> Result<Response<pb::VerifyAuditResponse>, Status> {
+        let report = verify::verify(self.core.store.as_ref()).await.map_err(Error::from)?;
+        Ok(Response::new(pb::VerifyAuditResponse {
+            code: report.exit_code(),
+            records: report.records,
+            chains: report.chains,
+            problems: report.problems(),
+        }))
+    }
+
+    async fn export_audit(&self, call: Call<pb::ExportAuditRequest>) -> Result<Response<Entries>, Status> {
+        let wanted = call.into_inner().chain;
+        let (out, stream) = mpsc::channel(256);
+        let core = self.core.clone();
+        self.tasks.spawn("export-audit", OnError::Log, async move {
+            let mut tx = core.store.read().await?;
+            for (chain, _, _) in tx.audit_heads().await? {
+                if !wanted.is_empty() && wanted != chain {
+                    continue;
+                }
+                let mut from = 1;
+                loop {
+                    let page = tx.audit(&chain, from, PAGE).await?;
+                    let Some(last) = page.last() else { break };
+                    from = last.seq + 1;
+                    for r in page {
+                        let entry = pb::AuditEntry {
+                            chain: r.chain,
+                            seq: r.seq,
+                            leaf_index: r.leaf_index,
+                            body: r.body,
+                            prev_hash: r.prev_hash.to_hex(),
+                            hash: r.hash.to_hex(),
+                            at_ms: r.at.as_millis(),
+                        };
+                        if out.send(Ok(entry)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            Ok::<(), Error>(())
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+impl Core {
+    async fn status(&self) -> Result<pb::StatusResponse, Error> {
+        let mut tx = self.store.read().await?;
+        Ok(pb::StatusResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: PROTOCOL,
+            cluster_id: tx.cluster_id().await?,
+            incarnation: tx.incarnation().await?,
+            director_epoch: tx.epoch(&Scope::Director).await?.unwrap_or(0),
+            mode: self.mode.to_owned(),
+            project: self.project.to_string(),
+            pid: std::process::id(),
+        })
+    }
+
+    async fn leases(&self, call: &pb::LeasesRequest) -> Result<pb::LeasesResponse, Error> {
+        let mut tx = self.store.read().await?;
+        let peak = tx.peak_leases(&self.project).await?;
+        let mut leases = Vec::new();
+        if call.run_id.is_empty() && !call.all {
+            leases = tx.active_leases(Some(&self.project)).await?;
+        } else if call.run_id.is_empty() {
+            for run in tx.runs(&RunFilter { project: Some(self.project.clone()), ..RunFilter::default() }).await? {
+                leases.extend(tx.leases(&run.id).await?);
+            }
+        } else {
+            let run = self.run(tx.as_mut(), &call.run_id).await?;
+            leases = tx.leases(&run.id).await?;
+            leases.retain(|l| call.all || !l.state.is_terminal());
+        }
+        leases.sort_by_key(|l| l.granted_at);
+        Ok(pb::LeasesResponse { leases: leases.iter().map(show::lease).collect(), peak })
+    }
+
+    /// Takes copies of policy files for commits that lack them. What cannot be used is not registered.
+    async fn register(&self, call: pb::RegisterRequest) -> Result<pb::RegisterResponse, Error> {
+        for (path, text) in &call.files {
+            let refused = |why: String| Error::Invalid { field: path.clone(), why };
+            if path == FILE_NAME {
+                ProjectConfig::parse(text, FILE_NAME).map_err(|e| refused(e.to_string()))?;
+            } else if path.ends_with(".json") {
+                IntentionAnchorV2::parse(text).map_err(|e| refused(e.to_string()))?;
+            } else {
+                return Err(refused("only autopack.toml and an anchor can be registered".to_owned()));
+            }
+        }
+        let mut tx = self.store.tx(&[]).await?;
+        let mut project = match tx.project(&self.project).await? {
+            Some(project) => project,
+            None => Project { id: self.project.clone(), repo: String::new(), registered: std::collections::BTreeMap::new(), created_at: tx.now() },
+        };
+        project.registered.extend(call.files);
+        tx.put_project(&project).await?;
+        tx.commit().await?;
+        Ok(pb::RegisterResponse { project: self.project.to_string() })
+    }
+}

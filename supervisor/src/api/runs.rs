@@ -1,0 +1,275 @@
+//! `RunService`: submit, look at and steer runs. Submitting and steering only record; the director performs.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request as Call, Response, Status};
+
+use autopack_shared::domain::ids::{Oid, PhaseId, RowId, RunId};
+use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Run};
+use autopack_shared::domain::state::ApplyState;
+use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::wire::pb::run_service_server::RunService;
+use autopack_shared::wire::pb::{self, SteerOp};
+
+use super::{Core, show};
+use crate::director::moves::{Note, note};
+use crate::director::{ref_of, run_blocking};
+use crate::error::Error;
+use crate::hub::{HubError, RefName};
+use crate::store::{RunFilter, Tx};
+
+mod explain;
+mod land;
+mod submit;
+
+/// Events read at a time.
+const PAGE: u32 = 200;
+
+/// The service.
+pub struct RunApi {
+    /// What every service needs.
+    pub core: Arc<Core>,
+    /// Owned tasks.
+    pub tasks: Tasks,
+}
+
+type Events = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl RunService for RunApi {
+    type WatchStream = Events;
+
+    async fn submit(&self, call: Call<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
+        let principal = self.core.principal();
+        Ok(Response::new(self.core.submit(call.into_inner(), &principal).await?))
+    }
+
+    async fn get(&self, call: Call<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
+        Ok(Response::new(self.core.show_run(&call.into_inner().run_id).await?))
+    }
+
+    async fn list(&self, call: Call<pb::ListRunsRequest>) -> Result<Response<pb::ListRunsResponse>, Status> {
+        Ok(Response::new(pb::ListRunsResponse { runs: self.core.list_runs(&call.into_inner()).await? }))
+    }
+
+    async fn watch(&self, call: Call<pb::WatchRequest>) -> Result<Response<Events>, Status> {
+        let call = call.into_inner();
+        let mut tx = self.core.store.read().await.map_err(Error::from)?;
+        let run = self.core.run(tx.as_mut(), &call.run_id).await?;
+        drop(tx);
+        let (out, stream) = mpsc::channel(256);
+        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
+        self.tasks.spawn("watch", OnError::Log, async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                done = core.stream_events(run.id, call.after_seq, call.once, out) => done,
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn diff(&self, call: Call<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
+        Ok(Response::new(self.core.diff(&call.into_inner()).await?))
+    }
+
+    async fn steer(&self, call: Call<pb::SteerRequest>) -> Result<Response<pb::SteerResponse>, Status> {
+        Ok(Response::new(self.core.steer(call.into_inner()).await?))
+    }
+
+    async fn land(&self, call: Call<pb::LandRequest>) -> Result<Response<pb::LandResponse>, Status> {
+        let principal = self.core.principal();
+        Ok(Response::new(self.core.land(&call.into_inner(), &principal).await?))
+    }
+
+    async fn explain(&self, call: Call<pb::GetRunRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        Ok(Response::new(self.core.explain(&call.into_inner().run_id).await?))
+    }
+
+    async fn save_points(&self, call: Call<pb::SavePointsRequest>) -> Result<Response<pb::SavePointsResponse>, Status> {
+        Ok(Response::new(self.core.save_points(&call.into_inner().run_id).await?))
+    }
+}
+
+impl Core {
+    pub(super) async fn show_run(&self, id: &str) -> Result<pb::Run, Error> {
+        let mut tx = self.store.read().await?;
+        let run = self.run(tx.as_mut(), id).await?;
+        let tip = self.tip(&run).await?;
+        let mut shown = show::run(&run, tip);
+        let applies = tx.applies(&run.id).await?;
+        for phase in tx.phases(&run.id).await? {
+            let decision = match &phase.decision {
+                Some(id) => tx.decision(id).await?,
+                None => None,
+            };
+            let commit = applies
+                .iter()
+                .rev()
+                .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
+                .map(|a| a.new);
+            shown.phases.push(show::phase(&phase, decision.as_ref(), commit));
+        }
+        Ok(shown)
+    }
+
+    async fn tip(&self, run: &Run) -> Result<Option<Oid>, Error> {
+        let (hub, branch) = (self.hub.clone(), ref_of(run));
+        run_blocking(move || hub.tip(&branch)).await
+    }
+
+    async fn list_runs(&self, call: &pb::ListRunsRequest) -> Result<Vec<pb::Run>, Error> {
+        let mut states = Vec::new();
+        for word in &call.states {
+            states.push(word.to_lowercase().parse().map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?);
+        }
+        let limit = if call.limit == 0 { 100 } else { call.limit.min(10_000) };
+        let mut tx = self.store.read().await?;
+        let runs = tx.runs(&RunFilter { project: Some(self.project.clone()), states, limit }).await?;
+        Ok(runs.iter().map(|run| show::run(run, None)).collect())
+    }
+
+    async fn stream_events(
+        &self,
+        run: RunId,
+        mut after: u64,
+        once: bool,
+        out: mpsc::Sender<Result<pb::Event, Status>>,
+    ) -> Result<(), Error> {
+        let mut changes = self.store.changes();
+        loop {
+            changes.mark_unchanged();
+            let mut tx = self.store.read().await?;
+            // Read before the events: what comes between is found at the next look.
+            let ended = tx.run(&run).await?.is_none_or(|r| r.state.is_terminal());
+            let quiet = tx.open_commands(Some(&run)).await?.is_empty() && !tx.prepared_applies().await?.iter().any(|a| a.run == run);
+            loop {
+                let events = tx.events(&run, after, PAGE).await?;
+                let Some(last) = events.last() else { break };
+                after = last.seq;
+                for event in &events {
+                    if out.send(Ok(show::event(event))).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            drop(tx);
+            if once || (ended && quiet) {
+                return Ok(());
+            }
+            tokio::select! {
+                () = out.closed() => return Ok(()),
+                changed = changes.changed() => if changed.is_err() { return Ok(()) },
+            }
+        }
+    }
+
+    async fn diff(&self, call: &pb::DiffRequest) -> Result<pb::DiffResponse, Error> {
+        let mut tx = self.store.read().await?;
+        let run = self.run(tx.as_mut(), &call.run_id).await?;
+        let (base, tree) = if call.phase_id.is_empty() {
+            let tip = self.tip(&run).await?.unwrap_or(run.fork_commit);
+            let hub = self.hub.clone();
+            (run.fork_commit, run_blocking(move || crate::hub::HubRead::tree_of(hub.as_ref(), tip)).await?)
+        } else {
+            let id = PhaseId::new(call.phase_id.clone())?;
+            let missing = || Error::NotFound { what: "phase", id: format!("{}/{id}", run.id) };
+            let phase = tx.phase(&run.id, &id).await?.ok_or_else(missing)?;
+            match (phase.base, phase.tree) {
+                (Some(base), Some(tree)) => (base, tree),
+                (Some(_) | None, _) => return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) }),
+            }
+        };
+        drop(tx);
+        let hub = self.hub.clone();
+        let (diff, truncated) = run_blocking(move || show::diff(hub.as_ref(), base, tree)).await?;
+        Ok(pb::DiffResponse { base: base.to_string(), tree: tree.to_string(), diff, truncated })
+    }
+
+    async fn steer(&self, call: pb::SteerRequest) -> Result<pb::SteerResponse, Error> {
+        let principal = self.principal();
+        let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
+        let text: String = call.text.chars().take(2000).collect();
+        let op = match call.op() {
+            SteerOp::Cancel => CommandOp::Cancel,
+            SteerOp::Pause => CommandOp::Pause,
+            SteerOp::Resume => CommandOp::Resume,
+            SteerOp::Retry => CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) },
+            SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
+            SteerOp::Unspecified => return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() }),
+        };
+        let mut tx = self.store.tx(&[]).await?;
+        let run = self.run(tx.as_mut(), &call.run_id).await?;
+        let at = tx.now();
+        // The key names the command, so that a repeated call finds the row it made before.
+        let id = match call.idempotency_key.as_str() {
+            "" => self.ids.fresh("cmd"),
+            key => format!("cmd-{}", &autopack_shared::domain::ids::Digest::of(key.as_bytes()).to_hex()[..24]),
+        };
+        let command = Command { id: RowId::new(id)?, run: run.id.clone(), op, principal, created_at: at, done_at: None, result: None };
+        match tx.insert_command(&command).await {
+            Ok(()) => {
+                record_command(tx.as_mut(), &command).await?;
+                tx.commit().await?;
+            }
+            Err(crate::store::StoreError::Exists { .. }) => drop(tx),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(pb::SteerResponse { command_id: command.id.to_string(), run: Some(self.show_run(run.id.as_str()).await?) })
+    }
+
+    async fn save_points(&self, run: &str) -> Result<pb::SavePointsResponse, Error> {
+        let mut tx = self.store.read().await?;
+        let runs = if run.is_empty() {
+            tx.runs(&RunFilter { project: Some(self.project.clone()), ..RunFilter::default() }).await?
+        } else {
+            vec![self.run(tx.as_mut(), run).await?]
+        };
+        let mut save_points = Vec::new();
+        for run in runs {
+            for apply in tx.applies(&run.id).await?.into_iter().filter(|a| a.kind == ApplyKind::Patch) {
+                let name = RefName::save(&run.id, &apply.phase, apply.attempt);
+                let (hub, at) = (self.hub.clone(), name.clone());
+                let Some(commit) = run_blocking(move || Ok::<_, HubError>(hub.tip(&at)?)).await? else { continue };
+                save_points.push(pb::SavePoint {
+                    run_id: run.id.to_string(),
+                    phase_id: apply.phase.to_string(),
+                    attempt: apply.attempt,
+                    r#ref: name.to_string(),
+                    commit: commit.to_string(),
+                });
+            }
+        }
+        Ok(pb::SavePointsResponse { save_points })
+    }
+}
+
+async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {
+    let word = match &command.op {
+        CommandOp::Cancel => "cancel",
+        CommandOp::Pause => "pause",
+        CommandOp::Resume => "resume",
+        CommandOp::Retry { .. } => "retry",
+        CommandOp::Rollback { .. } => "rollback",
+    };
+    note(
+        tx,
+        Note {
+            actor: &command.principal,
+            run: &command.run,
+            phase: None,
+            op: "command.recorded".to_owned(),
+            object: "command",
+            id: command.id.to_string(),
+            moved: None,
+            digests: BTreeMap::new(),
+            reason: word.to_owned(),
+            text: Some(format!("{word} asked for by {}", command.principal.id)),
+        },
+    )
+    .await
+}

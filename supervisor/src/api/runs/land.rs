@@ -1,0 +1,146 @@
+//! Landing a run's branch on its target. Fast-forward: every commit carries its decision, so only the fenced move.
+//! Otherwise a merge, governed like any change.
+
+use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
+use autopack_shared::domain::record::{Principal, Run, RunKind};
+use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, ScopeSpec};
+use autopack_shared::domain::state::RunState;
+use autopack_shared::repo::merge::Merged;
+use autopack_shared::wire::pb;
+
+use super::submit;
+use crate::api::Core;
+use crate::director::{run_blocking, shown};
+use crate::error::Error;
+use crate::hub::{CasOutcome, HubError, HubRead as _, RefName};
+
+enum Landed {
+    Already,
+    Now,
+    CheckedOut(String),
+    Diverged,
+}
+
+impl Core {
+    /// Lands a run, or says what to do instead.
+    pub(super) async fn land(&self, call: &pb::LandRequest, principal: &Principal) -> Result<pb::LandResponse, Error> {
+        let mut tx = self.store.read().await?;
+        let run = self.run(tx.as_mut(), &call.run_id).await?;
+        drop(tx);
+        if run.state != RunState::Succeeded {
+            return Err(Error::State {
+                what: "run",
+                id: run.id.to_string(),
+                state: run.state.as_str().to_uppercase(),
+                why: "only a run that succeeded lands".to_owned(),
+                reason: "illegal_move",
+            });
+        }
+        let Some(director) = self.director.clone() else {
+            return Err(Error::State {
+                what: "engine",
+                id: self.project.to_string(),
+                state: "PASSIVE".to_owned(),
+                why: "this process does not drive runs".to_owned(),
+                reason: "illegal_move",
+            });
+        };
+        let target = run.target_ref.clone().ok_or_else(|| Error::Invalid {
+            field: "target_ref".to_owned(),
+            why: "the run has no target branch: HEAD was detached when it was started".to_owned(),
+        })?;
+        let (hub, token, name, branch) = (self.hub.clone(), director.token, RefName::target(&target)?, RefName::run(&run.id));
+        let landed = run_blocking(move || {
+            let (Some(tip), Some(at)) = (hub.tip(&branch)?, hub.tip(&name)?) else { return Ok(Landed::Diverged) };
+            if hub.is_ancestor(tip, at)? {
+                return Ok(Landed::Already);
+            }
+            if !hub.is_ancestor(at, tip)? {
+                return Ok(Landed::Diverged);
+            }
+            match hub.cas_ref(token, &name, Some(at), tip, "autopack: land") {
+                Ok(CasOutcome::Applied | CasOutcome::Already) => Ok(Landed::Now),
+                Ok(CasOutcome::Moved { .. }) => Ok(Landed::Diverged),
+                Err(HubError::CheckedOut { path, .. }) => Ok(Landed::CheckedOut(path.display().to_string())),
+                Err(error) => Err(error),
+            }
+        })
+        .await?;
+        let shown = Some(self.show_run(run.id.as_str()).await?);
+        Ok(match landed {
+            Landed::Already => pb::LandResponse { run: shown, instead: String::new(), landed: true },
+            Landed::Now => {
+                tracing::info!(run = %run.id, by = principal.id, target, "landed");
+                pb::LandResponse { run: shown, instead: String::new(), landed: true }
+            }
+            Landed::CheckedOut(path) => {
+                let short = run.branch.trim_start_matches("refs/heads/");
+                pb::LandResponse { run: shown, instead: format!("git -C {path} merge --ff-only {short}"), landed: false }
+            }
+            Landed::Diverged => return self.land_merge(&run, &target, principal).await,
+        })
+    }
+
+    /// The target moved on: a run of kind `landing` carries the merge through verdict, approval and gate.
+    async fn land_merge(&self, run: &Run, target: &str, principal: &Principal) -> Result<pb::LandResponse, Error> {
+        let (hub, name, branch) = (self.hub.clone(), RefName::target(target)?, RefName::run(&run.id));
+        let merged = run_blocking(move || {
+            let (Some(theirs), Some(ours)) = (hub.tip(&branch)?, hub.tip(&name)?) else { return Ok(None) };
+            Ok::<_, HubError>(Some((ours, hub.merge_commits_tree(ours, theirs)?)))
+        })
+        .await?;
+        let (tip, tree) = match merged {
+            None => return Err(Error::NotFound { what: "branch", id: target.to_owned() }),
+            Some((_, Merged::Conflict(paths))) => {
+                let what = format!("{} into {target}", run.branch);
+                return Err(Error::MergeConflict { what, paths: shown(&paths) });
+            }
+            Some((tip, Merged::Clean(tree))) => (tip, tree),
+        };
+        let landing = self.landing_run(run, target, tip, principal).await?;
+        let mut tx = self.store.tx(&[]).await?;
+        submit::insert_run(tx.as_mut(), &landing, Some((tip, tree))).await?;
+        tx.commit().await?;
+        Ok(pb::LandResponse { run: Some(self.show_run(landing.id.as_str()).await?), instead: String::new(), landed: false })
+    }
+
+    async fn landing_run(&self, run: &Run, target: &str, tip: Oid, principal: &Principal) -> Result<Run, Error> {
+        let policy = self.book.at(tip, run.file.anchor.as_deref()).await?;
+        let id = RunId::new(format!("land-{}", self.ids.short()))?;
+        let phase = PhaseSpec {
+            id: PhaseId::new("land")?,
+            goal: format!("land {} on {target}", run.id),
+            scope: ScopeSpec::default(),
+            deliverables: Vec::new(),
+            category: None,
+            claimed_risk: None,
+            depends_on: Vec::new(),
+            builder: BuilderSpec::Landing { run: run.id.clone() },
+            gate: Vec::new(),
+            max_attempts: 1,
+            timeout: 60,
+        };
+        let now = self.clock.wall();
+        Ok(Run {
+            id: id.clone(),
+            kind: RunKind::Landing,
+            state: RunState::Created,
+            version: 0,
+            fork_commit: tip,
+            target_ref: Some(target.to_owned()),
+            branch: RefName::landing(&id).to_string(),
+            policy_digest: policy.policy_digest,
+            anchor_digest: policy.anchor_digest,
+            anchor: policy.anchor.clone(),
+            plan_digest: None,
+            lands: Some(run.id.clone()),
+            file: RunFile { run_id: Some(id), phases: vec![phase], ..run.file.clone() },
+            author: principal.clone(),
+            pause_requested: false,
+            reason: None,
+            created_at: now,
+            updated_at: now,
+            ..run.clone()
+        })
+    }
+}

@@ -1,0 +1,415 @@
+//! The verdict over a collected tree, and what follows from it; and putting a change on a branch that moved on.
+
+use std::collections::BTreeMap;
+
+use autopack_shared::domain::anchor::IntentionAnchorV2;
+use autopack_shared::domain::change::ChangeFacts;
+use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
+use autopack_shared::domain::ids::{Oid, PhaseId, RequestId, RowId};
+use autopack_shared::domain::path::PathRoots;
+use autopack_shared::domain::policy::PathClass;
+use autopack_shared::domain::record::{Decision, Notice, Phase, Principal, Request, Run, RunKind, WindowSums};
+use autopack_shared::domain::run_file::ClaimedRisk;
+use autopack_shared::domain::score::Severity;
+use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState};
+use autopack_shared::repo::facts::{Limits, change_facts};
+use autopack_shared::repo::merge::Merged;
+
+use super::grant::reread_phase;
+use super::moves::{self, Note, note};
+use super::revert::shown;
+use super::view::RunView;
+use super::{Director, ref_of, run_blocking, system};
+use crate::error::Error;
+use crate::hub::{HubError, HubRead as _, RefName};
+use crate::policy::PolicyInForce;
+use crate::store::Tx;
+use crate::workers::WorkerOrder;
+
+impl Director {
+    /// Judges the newest tree of a phase.
+    pub(super) async fn judge(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
+        let Some(seen) = view.phase(id) else { return Ok(()) };
+        let (Some(base), Some(tree)) = (seen.base, seen.tree) else {
+            return Err(Error::Bug(format!("{id} is collected without base or tree")));
+        };
+        let facts = self.facts(base, tree).await?;
+        let fork = self.policy_of(&view.run).await?;
+        let target = self.policy_of_target(&view.run).await?;
+        let judgement = self.judgement_digest(&view.run).await?;
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        if phase.state != PhaseState::Governance {
+            moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Judge, None, &system()).await?;
+        }
+        let window = window(&tx.window(&view.run, tx.now().plus_seconds(-86_400)).await?);
+        let scope = scope(&view.run, &phase)?;
+        let mut verdict = judged(&facts, &fork, &scope, &window);
+        if let Some(target) = &target {
+            // Where the target's policy differs, both are asked and the stricter holds.
+            let other = judged(&facts, target, &scope, &window);
+            if other.verdict.strictness() > verdict.verdict.strictness() {
+                verdict = other;
+            }
+        }
+        let subject = Subject {
+            repository: view.run.project.to_string(),
+            target_ref: view.run.branch.clone(),
+            base,
+            result_tree: tree,
+            policy: judgement,
+            anchor: fork.anchor_digest,
+            run: Some(view.run.id.clone()),
+            phase: Some(phase.id.clone()),
+            attempt: Some(phase.attempt),
+        };
+        let verdict = verdict.bind(&subject);
+        let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
+        phase.decision = Some(decision.id.clone());
+        self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        tx.commit().await?;
+        self.tell(view, &phase, &decision);
+        Ok(())
+    }
+
+    async fn facts(&self, base: Oid, tree: Oid) -> Result<ChangeFacts, Error> {
+        let hub = self.hub.clone();
+        run_blocking(move || {
+            let repo = hub.repository()?;
+            change_facts(&repo, base, tree, &Limits::default()).map_err(|e| Error::Bug(format!("facts of {tree}: {e}")))
+        })
+        .await
+    }
+
+    async fn record(&self, tx: &mut dyn Tx, phase: &Phase, subject: &Subject, verdict: &Verdict) -> Result<Decision, Error> {
+        let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
+        let decision = Decision {
+            id: RowId::new(self.ids.fresh("dec"))?,
+            run: phase.run.clone(),
+            phase: phase.id.clone(),
+            attempt: phase.attempt,
+            base: subject.base,
+            tree: subject.result_tree,
+            subject_digest: subject.digest(),
+            policy_digest: subject.policy,
+            anchor_digest: subject.anchor,
+            verdict: verdict.verdict.to_string(),
+            tier: verdict.tier,
+            document,
+            class_sizes: verdict.class_sizes.iter().map(|(class, size)| (class_word(*class).to_owned(), *size)).collect(),
+            decided_at: tx.now(),
+        };
+        tx.insert_decision(&decision).await?;
+        let codes: Vec<&str> = verdict.reasons.iter().map(|r| r.code.as_str()).collect();
+        let facts = &verdict.facts;
+        let text = format!(
+            "{} {}: +{} -{} in {} files, score {} {}{}",
+            phase.id,
+            decision.verdict,
+            facts.added,
+            facts.removed,
+            facts.files,
+            verdict.score,
+            verdict.severity,
+            if codes.is_empty() { String::new() } else { format!(" [{}]", codes.join(" ")) },
+        );
+        note(
+            tx,
+            Note {
+                actor: &system(),
+                run: &phase.run,
+                phase: Some(&phase.id),
+                op: "decision.recorded".to_owned(),
+                object: "decision",
+                id: decision.id.to_string(),
+                moved: None,
+                digests: BTreeMap::from([
+                    ("subject".to_owned(), decision.subject_digest.to_string()),
+                    ("policy".to_owned(), decision.policy_digest.to_string()),
+                    ("base".to_owned(), decision.base.to_string()),
+                    ("tree".to_owned(), decision.tree.to_string()),
+                ]),
+                reason: format!("{} {}", decision.verdict, codes.join(" ")),
+                text: Some(text),
+            },
+        )
+        .await?;
+        Ok(decision)
+    }
+
+    /// What a verdict does to its phase, in the same transaction.
+    async fn follow(&self, tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, decision: &Decision, verdict: &Verdict) -> Result<(), Error> {
+        use evaluate::Decision as Word;
+        let system = system();
+        match verdict.verdict {
+            Word::AutoApproved => moves::phase(tx, phase, PhaseEvent::AutoApprove, None, &system).await,
+            Word::NotifyAndProceed => {
+                let text = format!("{}/{} goes on and you are told: {} lines in {} files", phase.run, phase.id, verdict.facts.size, verdict.facts.files);
+                self.notice(tx, &view.run, "notify_and_proceed", text).await?;
+                moves::phase(tx, phase, PhaseEvent::Notify, None, &system).await
+            }
+            Word::ApprovalRequired | Word::Blocked => {
+                let tier = decision.tier.unwrap_or(4);
+                if let Some(carried) = self.carried(tx, phase, decision, tier).await? {
+                    phase.request = Some(carried.id.clone());
+                    phase.carry = None;
+                    let reason = format!("{} carries the approval on: the change is the same", carried.id);
+                    return moves::phase(tx, phase, PhaseEvent::Approve, Some(reason), &system).await;
+                }
+                let request = self.open_request(tx, view, phase, decision, verdict, tier).await?;
+                phase.request = Some(request.id.clone());
+                phase.carry = None;
+                let event = if tier == 4 { PhaseEvent::Block } else { PhaseEvent::AskApproval };
+                moves::phase(tx, phase, event, Some(format!("tier {tier}: {} waits for a decision", request.id)), &system).await
+            }
+            Word::NoChange => {
+                moves::end_attempt(tx, phase, AttemptEvent::Succeed, Some("nothing to change".to_owned())).await?;
+                moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
+            }
+            Word::Rejected | Word::Conflict => {
+                let why = verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect::<Vec<_>>().join("; ");
+                let reason = format!("{}: {why}", decision.verdict);
+                moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
+                phase.failed_attempts += 1;
+                phase.feedback.push(reason.clone());
+                let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
+                moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system).await
+            }
+        }
+    }
+
+    /// An approval of the same change on another base, taken over: the paths, old and new contents are the same, the
+    /// policy too, and the tier is no higher.
+    async fn carried(&self, tx: &mut dyn Tx, phase: &Phase, decision: &Decision, tier: u8) -> Result<Option<Request>, Error> {
+        let Some(id) = &phase.carry else { return Ok(None) };
+        let Some(old) = tx.request(id).await? else { return Ok(None) };
+        let Some(before) = tx.decision(&old.decision).await? else { return Ok(None) };
+        let fits = old.decided_by.is_some()
+            && old.tier >= tier
+            && before.policy_digest == decision.policy_digest
+            && before.anchor_digest == decision.anchor_digest
+            && tx.now() < old.expires_at;
+        if !fits {
+            return Ok(None);
+        }
+        let mut request = Request {
+            id: RequestId::new(self.ids.fresh("req"))?,
+            attempt: phase.attempt,
+            decision: decision.id.clone(),
+            state: RequestState::Pending,
+            version: 0,
+            subject_digest: decision.subject_digest,
+            base: decision.base,
+            tree: decision.tree,
+            carried_from: Some(old.id.clone()),
+            created_at: tx.now(),
+            ..old
+        };
+        tx.insert_request(&request).await?;
+        created(tx, &request).await?;
+        let actor = request.decided_by.clone().unwrap_or_else(Principal::system);
+        let reason = request.carried_from.as_ref().map(|id| format!("carried from {id}"));
+        moves::request(tx, &mut request, RequestEvent::Approve, reason, &actor).await?;
+        Ok(Some(request))
+    }
+
+    async fn open_request(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &Phase,
+        decision: &Decision,
+        verdict: &Verdict,
+        tier: u8,
+    ) -> Result<Request, Error> {
+        let policy = self.policy_of(&view.run).await?;
+        let rules = policy.config.policy.approval();
+        let mut paths: Vec<String> = verdict.reasons.iter().flat_map(|r| r.paths.iter().cloned()).collect();
+        paths.sort();
+        paths.dedup();
+        let elevated = rules.tier4_approvers.map_or(self.config.elevated_approvers, u32::from);
+        let seconds = if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
+        let request = Request {
+            id: RequestId::new(self.ids.fresh("req"))?,
+            run: phase.run.clone(),
+            phase: phase.id.clone(),
+            attempt: phase.attempt,
+            decision: decision.id.clone(),
+            tier,
+            state: RequestState::Pending,
+            version: 0,
+            subject_digest: decision.subject_digest,
+            base: decision.base,
+            tree: decision.tree,
+            target_ref: view.run.branch.clone(),
+            violated_paths: paths,
+            justification: phase.spec.goal.chars().take(500).collect(),
+            risk_level: verdict.severity.to_string(),
+            risk_score: verdict.score,
+            risk_factors: verdict.reasons.iter().map(|r| r.code.as_str().to_owned()).collect(),
+            author: view.run.author.clone(),
+            approvers_needed: if tier == 4 { elevated.max(1) } else { 1 },
+            created_at: tx.now(),
+            expires_at: tx.now().plus_seconds(seconds.clamp(60, 86_400)),
+            decided_by: None,
+            decided_at: None,
+            notes: None,
+            reason_code: None,
+            carried_from: None,
+        };
+        tx.insert_request(&request).await?;
+        created(tx, &request).await?;
+        let text = format!("{} asks for approval of {}/{} (tier {tier}, {})", request.id, request.run, request.phase, request.risk_level);
+        self.notice(tx, &view.run, "approval_needed", text).await?;
+        Ok(request)
+    }
+
+    async fn notice(&self, tx: &mut dyn Tx, run: &Run, kind: &str, text: String) -> Result<(), Error> {
+        let id = RowId::new(self.ids.fresh("note"))?;
+        let notice = Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
+        Ok(tx.insert_notice(&notice).await?)
+    }
+
+    fn tell(&self, view: &RunView, phase: &Phase, decision: &Decision) {
+        if let Some(lease) = &view.lease {
+            let order = WorkerOrder::Verdict {
+                run: phase.run.to_string(),
+                phase: phase.id.to_string(),
+                attempt: phase.attempt,
+                verdict: decision.verdict.clone(),
+                request: phase.request.as_ref().map(ToString::to_string),
+            };
+            // A worker that is gone or busy reads it from the run's history instead.
+            let _told = self.workers.send(&lease.worker, order);
+        }
+    }
+
+    /// Puts a change on the branch's new tip. The same change keeps its approval; another one is judged and asked
+    /// about anew; a conflict goes back to the builder and does not count as an attempt.
+    pub(super) async fn rebase(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
+        let Some(phase) = view.phase(id) else { return Ok(()) };
+        let (Some(base), Some(tree)) = (phase.base, phase.tree) else { return Err(Error::Bug(format!("{id} has no tree"))) };
+        let branch = ref_of(&view.run);
+        let hub = self.hub.clone();
+        let (tip, merged, same) = self
+            .blocking(move || {
+                let tip = hub.tip(&branch)?.unwrap_or(base);
+                if tip == base {
+                    return Ok((tip, Merged::Clean(tree), true));
+                }
+                let merged = hub.rebase_tree(base, tree, tip)?;
+                let same = match &merged {
+                    Merged::Clean(new) => hub.same_change((base, tree), (tip, *new))?,
+                    Merged::Conflict(_) => false,
+                };
+                Ok::<_, HubError>((tip, merged, same))
+            })
+            .await?;
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        let approved = self.supersede(tx.as_mut(), &phase).await?;
+        match merged {
+            Merged::Clean(new) => {
+                phase.base = Some(tip);
+                phase.tree = Some(new);
+                phase.carry = approved.filter(|_| same);
+                let reason = Some(format!("rebased onto {}", tip.short()));
+                moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Rebased, reason, &system()).await?;
+            }
+            Merged::Conflict(paths) => {
+                let reason = format!("CONFLICT: the branch moved to {} and differs in {}", tip.short(), shown(&paths));
+                moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(reason.clone())).await?;
+                phase.feedback.push(reason.clone());
+                let event = if view.run.kind == RunKind::Patch { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
+                moves::phase(tx.as_mut(), &mut phase, event, Some(reason), &system()).await?;
+            }
+        }
+        Ok(tx.commit().await?)
+    }
+
+    /// Ends the request of a change that is rebased; its id, if it was approved.
+    async fn supersede(&self, tx: &mut dyn Tx, phase: &Phase) -> Result<Option<RequestId>, Error> {
+        let Some(id) = &phase.request else { return Ok(None) };
+        let Some(mut request) = tx.request(id).await? else { return Ok(None) };
+        let approved = matches!(request.state, RequestState::Approved | RequestState::Consumed);
+        if request.state.next(RequestEvent::Supersede).is_ok() {
+            if request.decided_at.is_none() {
+                request.decided_at = Some(tx.now());
+            }
+            moves::request(tx, &mut request, RequestEvent::Supersede, Some("its base or policy moved".to_owned()), &system()).await?;
+        }
+        Ok(approved.then(|| request.id.clone()))
+    }
+
+    /// The policy of the target's tip, where the run has a target and its policy can be read.
+    pub(super) async fn policy_of_target(&self, run: &Run) -> Result<Option<std::sync::Arc<PolicyInForce>>, Error> {
+        let Some(target) = &run.target_ref else { return Ok(None) };
+        let name = RefName::target(target)?;
+        let hub = self.hub.clone();
+        match self.blocking(move || hub.tip(&name)).await? {
+            Some(tip) => Ok(Some(self.book.at(tip, run.file.anchor.as_deref()).await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+async fn created(tx: &mut dyn Tx, request: &Request) -> Result<(), Error> {
+    note(
+        tx,
+        Note {
+            actor: &system(),
+            run: &request.run,
+            phase: Some(&request.phase),
+            op: "request.created".to_owned(),
+            object: "request",
+            id: request.id.to_string(),
+            moved: None,
+            digests: BTreeMap::from([("subject".to_owned(), request.subject_digest.to_string())]),
+            reason: request.risk_factors.join(" "),
+            text: Some(format!("{} asks about {} (tier {})", request.id, request.phase, request.tier)),
+        },
+    )
+    .await
+}
+
+fn judged(facts: &ChangeFacts, policy: &PolicyInForce, scope: &PhaseScope, window: &Window) -> Verdict {
+    let anchor: Option<&IntentionAnchorV2> = policy.anchor.as_ref();
+    evaluate(facts, &policy.config.policy, anchor, scope, window)
+}
+
+fn scope(run: &Run, phase: &Phase) -> Result<PhaseScope, Error> {
+    let paths = PathRoots::new(phase.spec.scope.paths.clone())
+        .map_err(|e| Error::Invalid { field: format!("phases.{}.scope", phase.id), why: e.to_string() })?;
+    Ok(PhaseScope {
+        paths,
+        category: phase.spec.category.clone().unwrap_or_else(|| "feature".to_owned()),
+        description: phase.spec.goal.clone(),
+        claimed_risk: phase.spec.claimed_risk.map(|risk| match risk {
+            ClaimedRisk::Low => Severity::Low,
+            ClaimedRisk::Medium => Severity::Medium,
+            ClaimedRisk::High => Severity::High,
+            ClaimedRisk::Critical => Severity::Critical,
+        }),
+        sandboxed: !run.tainted,
+    })
+}
+
+const CLASSES: [(PathClass, &str); 5] = [
+    (PathClass::Allowed, "allowed"),
+    (PathClass::Unlisted, "unlisted"),
+    (PathClass::Protected, "protected"),
+    (PathClass::Never, "never"),
+    (PathClass::Forbidden, "forbidden"),
+];
+
+fn class_word(class: PathClass) -> &'static str {
+    CLASSES.iter().find(|(c, _)| *c == class).map_or("forbidden", |(_, word)| word)
+}
+
+fn window(sums: &WindowSums) -> Window {
+    let spent = |word: &str| Spent {
+        run_size: sums.run.get(word).copied().unwrap_or(0),
+        project_24h_size: sums.project_24h.get(word).copied().unwrap_or(0),
+    };
+    Window(CLASSES.iter().map(|(class, word)| (*class, spent(word))).collect())
+}

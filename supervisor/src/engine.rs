@@ -1,0 +1,204 @@
+//! Wires the ports into one supervisor: store, hub, coordination, director, services.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::server::{Connected, Router};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tower::service_fn;
+
+use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::domain::record::Project;
+use autopack_shared::runtime::clock::{Clock, IdSource};
+use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::pb::admin_service_server::AdminServiceServer;
+use autopack_shared::wire::pb::governance_service_server::GovernanceServiceServer;
+use autopack_shared::wire::pb::run_service_server::RunServiceServer;
+use autopack_shared::wire::pb::worker_service_server::WorkerServiceServer;
+
+use crate::api::Core;
+use crate::api::admin::AdminApi;
+use crate::api::governance::GovernanceApi;
+use crate::api::runs::RunApi;
+use crate::api::workers::WorkerApi;
+use crate::coordination::Coordinator;
+use crate::director::{Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::error::Error;
+use crate::export::Exporter;
+use crate::hub::{Hub, HubOptions, LocalHub};
+use crate::policy::PolicyBook;
+use crate::store::Store;
+use crate::store::sqlite::SqliteStore;
+use crate::workers::Workers;
+
+/// Bytes that may lie in the in-memory link in each direction.
+const LINK_BUFFER: usize = 256 * 1024;
+
+/// How long shutdown waits for what is under way.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What an embedded engine is made of.
+pub struct EngineConfig {
+    /// The project.
+    pub project: ProjectId,
+    /// The user's repository.
+    pub repo: PathBuf,
+    /// Where the store, the locks and the exports are.
+    pub data_dir: PathBuf,
+    /// Whether it directs: grants, applies, lets requests run out. Without it, it only records.
+    pub drive: bool,
+    /// Limits of the director.
+    pub director: DirectorConfig,
+}
+
+/// A running supervisor.
+pub struct Engine {
+    /// What the services share.
+    pub core: Arc<Core>,
+    workers: Arc<Workers>,
+    coordinator: Arc<dyn Coordinator>,
+    tasks: Tasks,
+}
+
+impl Engine {
+    /// Opens the stores, takes over, and starts directing if it is to drive.
+    ///
+    /// # Errors
+    /// When another engine owns the data directory, or a store, the hub or a policy file cannot be used.
+    pub async fn open(
+        config: EngineConfig,
+        coordinator: Arc<dyn Coordinator>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Result<Self, Error> {
+        coordinator.campaign("embedded").await?;
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
+        let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
+        let hub: Arc<dyn Hub> =
+            Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?);
+        register(store.as_ref(), &config).await?;
+        let book = Arc::new(PolicyBook::new(config.project.clone(), hub.clone(), store.clone()));
+        let workers = Arc::new(Workers::default());
+        let tasks = Tasks::new();
+        let director = if config.drive {
+            let parts = DirectorParts {
+                project: config.project.clone(),
+                store: store.clone(),
+                hub: hub.clone(),
+                coordinator: coordinator.clone(),
+                workers: workers.clone(),
+                clock: clock.clone(),
+                ids: ids.clone(),
+                book: book.clone(),
+                exporter: Arc::new(Exporter::new(config.data_dir.clone())),
+                config: config.director,
+            };
+            let director = Arc::new(Director::take_over(parts, "embedded").await?);
+            let (serving, stop) = (director.clone(), tasks.stop().clone());
+            tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
+            Some(director)
+        } else {
+            None
+        };
+        let core = Arc::new(Core { project: config.project, store, hub, book, clock, ids, director, mode: "embedded" });
+        Ok(Self { core, workers, coordinator, tasks })
+    }
+
+    /// The tasks of this engine; cancelled when it stops by itself.
+    #[must_use]
+    pub const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Serves every connection of a stream, until the engine stops.
+    pub fn serve<S, IO, E>(&self, name: &'static str, incoming: S)
+    where
+        S: Stream<Item = Result<IO, E>> + Send + 'static,
+        IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+        IO::ConnectInfo: Clone + Send + Sync + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let router = self.router();
+        let stop = self.tasks.stop().clone();
+        self.tasks.spawn(name, OnError::Log, async move {
+            router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        });
+    }
+
+    /// A channel to this engine whose every connection is a pipe in memory: the same router and client as over a
+    /// network.
+    ///
+    /// # Errors
+    /// When the engine is stopping.
+    pub async fn connect_in_memory(&self) -> Result<Channel, Error> {
+        let (dialled, incoming) = mpsc::channel::<DuplexStream>(16);
+        self.serve("in-memory", ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>));
+        let connector = service_fn(move |_: Uri| {
+            let dialled = dialled.clone();
+            async move {
+                let (near, far) = tokio::io::duplex(LINK_BUFFER);
+                dialled.send(far).await.map_err(|_| std::io::Error::other("the engine has stopped"))?;
+                Ok::<_, std::io::Error>(TokioIo::new(near))
+            }
+        });
+        Endpoint::from_static("http://autopack.memory")
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| Error::Bug(format!("the in-memory link: {e}")))
+    }
+
+    fn router(&self) -> Router {
+        let core = self.core.clone();
+        let runs = RunServiceServer::new(RunApi { core: core.clone(), tasks: self.tasks.clone() });
+        let governance = GovernanceServiceServer::new(GovernanceApi { core: core.clone(), tasks: self.tasks.clone() });
+        let admin = AdminServiceServer::new(AdminApi { core: core.clone(), tasks: self.tasks.clone() });
+        let workers = WorkerServiceServer::new(WorkerApi {
+            core,
+            workers: self.workers.clone(),
+            coordinator: self.coordinator.clone(),
+            tasks: self.tasks.clone(),
+        });
+        Server::builder()
+            .add_service(runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+            .add_service(governance.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+            .add_service(admin.max_decoding_message_size(MAX_MESSAGE))
+            .add_service(workers.max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// Stops: no new work, what is under way ends or is cancelled, the store is closed.
+    pub async fn shutdown(&self) {
+        self.tasks.shutdown(GRACE).await;
+        self.core.store.close().await;
+        if let Err(error) = self.coordinator.resign().await {
+            tracing::warn!(%error, "the data directory's lock could not be given back");
+        }
+    }
+}
+
+/// Makes the project known to the store.
+async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error> {
+    let mut tx = store.read().await?;
+    let known = tx.project(&config.project).await?;
+    drop(tx);
+    let repo = config.repo.display().to_string();
+    if known.as_ref().is_some_and(|p| p.repo == repo) {
+        return Ok(());
+    }
+    let mut tx = store.tx(&[]).await?;
+    let project = Project {
+        id: config.project.clone(),
+        repo,
+        registered: known.map(|p| p.registered).unwrap_or_default(),
+        created_at: tx.now(),
+    };
+    tx.put_project(&project).await?;
+    Ok(tx.commit().await?)
+}

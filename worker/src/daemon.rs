@@ -1,0 +1,82 @@
+//! One worker: opens its mirror, clears what an earlier life left, and serves sessions until stopped.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use autopack_shared::repo::mirror::MirrorError;
+use autopack_shared::runtime::process::Tasks;
+
+use crate::link::{self, Identity, LinkError};
+use crate::phase::Runner;
+use crate::process;
+use crate::workspace::Workspaces;
+
+/// What a worker is made of.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Who it is.
+    pub identity: Identity,
+    /// Where its mirror and worktrees are.
+    pub root: PathBuf,
+    /// The objects its mirror borrows.
+    pub objects: PathBuf,
+    /// What processes of a job find in their environment.
+    pub env: Vec<(String, String)>,
+    /// Bytes of output that are kept of one process.
+    pub log_budget: u64,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Its mirror.
+    #[error("the worker's mirror: {0}")]
+    Mirror(#[from] MirrorError),
+    /// A task that panicked.
+    #[error("the worker could not start: {0}")]
+    Start(String),
+    /// Its link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds.
+///
+/// # Errors
+/// When the mirror cannot be opened.
+pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result<(), DaemonError> {
+    let (root, objects) = (config.root.clone(), config.objects.clone());
+    let workspaces = tokio::task::spawn_blocking(move || {
+        let killed = process::kill_leftovers(&root.display().to_string());
+        if killed > 0 {
+            tracing::info!(killed, "ended processes that an earlier worker left");
+        }
+        Workspaces::open(&root, &objects)
+    })
+    .await
+    .map_err(|e| DaemonError::Start(e.to_string()))??;
+    let runner = Arc::new(Runner {
+        workspaces: Arc::new(workspaces),
+        channel: channel.clone(),
+        worker: config.identity.worker.clone(),
+        session: config.identity.session.clone(),
+        mark: config.root.display().to_string(),
+        env: config.env,
+        log_budget: config.log_budget,
+    });
+    let mut pause = Duration::from_millis(100);
+    while !tasks.stop().is_cancelled() {
+        match link::serve(channel.clone(), &config.identity, runner.clone(), &tasks).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!(%error, "session ended"),
+        }
+        tokio::select! {
+            () = tasks.stop().cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Worktrees of this worker: made from its mirror, handed to a builder or a gate, collected, thrown away. Everything
+//! that touches git or many files runs off the async threads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use autopack_shared::domain::ids::{Oid, RunId};
+use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
+use autopack_shared::repo::import::{ImportError, import_patch};
+use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, WorkspaceKey};
+
+use crate::builder::BuildError;
+
+/// Where worktrees are made.
+#[derive(Debug)]
+pub struct Workspaces {
+    mirror: Arc<Mirror>,
+    root: PathBuf,
+}
+
+/// One worktree and the scratch folder beside it.
+#[derive(Debug)]
+pub struct Workspace {
+    inner: Arc<mirror::Workspace>,
+    scratch: PathBuf,
+}
+
+/// What a builder left.
+#[derive(Debug)]
+pub struct Collected {
+    /// The tree.
+    pub tree: Oid,
+    /// What was left out or found, for people.
+    pub notices: Vec<String>,
+}
+
+impl Workspace {
+    /// The tree, without any git metadata.
+    #[must_use]
+    pub fn tree(&self) -> &Path {
+        self.inner.path()
+    }
+
+    /// A folder for temporary files, outside of the tree.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// The folder above which no git of a builder may look for a repository.
+    #[must_use]
+    pub fn ceiling(&self) -> String {
+        self.inner.path().parent().map_or_else(String::new, |p| p.display().to_string())
+    }
+}
+
+impl Workspaces {
+    /// Opens the mirror below `root`, which borrows the objects in `objects`, and removes what earlier workers left.
+    ///
+    /// # Errors
+    /// When the mirror cannot be opened or made.
+    pub fn open(root: &Path, objects: &Path) -> Result<Self, MirrorError> {
+        let mirror = Mirror::open_or_create(root, Some(objects))?;
+        for key in mirror.cleanup(&[])? {
+            tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
+        }
+        Ok(Self { mirror: Arc::new(mirror), root: root.to_path_buf() })
+    }
+
+    /// A worktree at a commit.
+    ///
+    /// # Errors
+    /// `workspace` when it cannot be made.
+    pub async fn create(&self, run: &RunId, epoch: u64, attempt: u32, base: Oid, purpose: Purpose) -> Result<Workspace, BuildError> {
+        let mirror = self.mirror.clone();
+        let key = WorkspaceKey { run: run.clone(), epoch, attempt, purpose };
+        let scratch = self.root.join(".scratch").join(format!("{run}-{epoch}-{attempt}"));
+        let made = scratch.clone();
+        let inner = blocking("workspace", move || {
+            std::fs::create_dir_all(&made).map_err(|e| failed("workspace", &e))?;
+            mirror.create(&key, base).map_err(|e| failed("workspace", &e))
+        })
+        .await?;
+        Ok(Workspace { inner: Arc::new(inner), scratch })
+    }
+
+    /// The tree that a builder left, as objects in the mirror.
+    ///
+    /// # Errors
+    /// The collection's reason when the workspace cannot be taken whole.
+    pub async fn collect(&self, space: &Workspace) -> Result<Collected, BuildError> {
+        let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
+        let found = blocking("workspace", move || {
+            mirror.collect(&inner, &CollectLimits::default()).map_err(|e| BuildError::new(collect_reason(&e), chain(&e)))
+        })
+        .await?;
+        let mut notices: Vec<String> = found.skipped.iter().take(20).map(skipped).collect();
+        if found.root_git {
+            notices.push("a .git in the root was discarded".to_owned());
+        }
+        Ok(Collected { tree: found.result_tree, notices })
+    }
+
+    /// Imports a unified diff onto a commit; no file is touched.
+    ///
+    /// # Errors
+    /// `malformed_patch`, `patch_refused` or `conflict`.
+    pub async fn import(&self, base: Oid, diff: String) -> Result<Oid, BuildError> {
+        let mirror = self.mirror.clone();
+        blocking("workspace", move || {
+            let repo = mirror.repository().map_err(|e| failed("workspace", &e))?;
+            import_patch(&repo, base, diff.as_bytes()).map_err(|e| BuildError::new(import_reason(&e), chain(&e)))
+        })
+        .await
+    }
+
+    /// What the supervisor lacks of a tree, as a pack.
+    ///
+    /// # Errors
+    /// `workspace` when an object cannot be read.
+    pub async fn pack(&self, base: Oid, tree: Oid) -> Result<Vec<u8>, BuildError> {
+        let mirror = self.mirror.clone();
+        blocking("workspace", move || mirror.pack(base, tree).map_err(|e| failed("workspace", &e))).await
+    }
+
+    /// Throws a worktree away. What cannot be removed now is removed at the next start.
+    pub async fn remove(&self, space: Workspace) {
+        let mirror = self.mirror.clone();
+        let removed = blocking("workspace", move || {
+            let gone = mirror.remove(space.inner.key());
+            // The scratch folder is swept at the next start where this fails.
+            let _swept = std::fs::remove_dir_all(&space.scratch);
+            gone.map_err(|e| failed("workspace", &e))
+        })
+        .await;
+        if let Err(error) = removed {
+            tracing::warn!(%error, "a worktree could not be removed");
+        }
+    }
+}
+
+async fn blocking<T, F>(reason: &'static str, work: F) -> Result<T, BuildError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, BuildError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::new(reason, format!("it panicked: {e}")))?
+}
+
+fn failed(reason: &'static str, error: &dyn std::error::Error) -> BuildError {
+    BuildError::new(reason, chain(error))
+}
+
+/// An error with its sources, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+fn skipped(entry: &Skipped) -> String {
+    format!("{:?} {} was left out", entry.kind, String::from_utf8_lossy(&entry.path)).to_lowercase()
+}
+
+fn collect_reason(error: &CollectError) -> &'static str {
+    match error {
+        CollectError::Swapped { .. } => "workspace_swapped",
+        CollectError::Unstable { .. } => "workspace_unstable",
+        CollectError::TooLarge { .. } => "too_large",
+        CollectError::TooComplex { .. } => "too_complex",
+        CollectError::Unreadable { .. } | CollectError::Mount { .. } | CollectError::Io { .. } | CollectError::Tree(_)
+        | CollectError::Open(_) | CollectError::Git(_) => "workspace_unreadable",
+    }
+}
+
+fn import_reason(error: &ImportError) -> &'static str {
+    match error {
+        ImportError::Malformed { .. } => "malformed_patch",
+        ImportError::Refused { .. } => "patch_refused",
+        ImportError::Conflict { .. } => "conflict",
+        ImportError::Object(_) | ImportError::Write(_) => "workspace",
+    }
+}
