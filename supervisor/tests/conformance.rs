@@ -3,6 +3,8 @@
 
 #[path = "conformance/applies.rs"]
 mod applies;
+#[path = "conformance/coordinator.rs"]
+mod coordinator;
 #[path = "conformance/crash.rs"]
 mod crash;
 #[path = "conformance/crowd.rs"]
@@ -23,6 +25,8 @@ mod requests;
 mod rows;
 #[path = "conformance/time.rs"]
 mod time;
+
+use autopack_supervisor::store::{Store, Tx};
 
 /// Every case, once for each engine.
 macro_rules! store_suite {
@@ -82,3 +86,20 @@ macro_rules! store_suite {
 }
 
 store_suite! { sqlite = crate::lab::SqliteLab }
+
+/// The same for coordinators.
+macro_rules! coordinator_suite {
+    ($cluster:ty; $($case:ident)+) => {
+        $(#[tokio::test]
+        async fn $case() {
+            $crate::coordinator::$case(&<$cluster as $crate::coordinator::Cluster>::start()).await;
+        })+
+    };
+}
+
+mod files {
+    coordinator_suite! { crate::coordinator::Files;
+        there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
+        a_session_takes_its_locks_along a_member_that_ends_gives_everything_back
+    }
+}

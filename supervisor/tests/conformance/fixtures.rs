@@ -15,7 +15,9 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
-use autopack_supervisor::store::{Store, Tx};
+
+// The port comes through the parent, since the crate's own tests use these rows too.
+use super::{Store, Tx};
 
 /// A checked name.
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
