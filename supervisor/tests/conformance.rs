@@ -1,6 +1,8 @@
 //! One suite a port, run on every implementation. A new engine adds a [`lab::Lab`] and a line here; the cases do not
 //! change.
 
+#![expect(clippy::unwrap_used, reason = "a case that unwraps fails with what it met")]
+
 #[path = "conformance/applies.rs"]
 mod applies;
 #[path = "conformance/coordinator.rs"]

@@ -23,12 +23,12 @@ pub(crate) async fn a_branch_has_one_prepared_apply(lab: &mut impl Lab) {
     let rival = Apply { target_ref: first.target_ref.clone(), ..apply("a-2", "b") };
     assert_eq!(exists(tx.insert_apply(&rival).await), "a prepared apply of refs/heads/autopack/a-1");
     assert_eq!(exists(tx.insert_apply(&Apply { target_ref: "refs/x".to_owned(), ..first.clone() }).await), "apply a-1");
-    assert_eq!(tx.prepared_applies().await.unwrap(), [first.clone()]);
+    assert_eq!(tx.prepared_applies().await.unwrap(), std::slice::from_ref(&first));
     first.state = ApplyState::Committed;
     tx.update_apply(&mut first).await.unwrap();
     tx.insert_apply(&rival).await.unwrap();
-    assert_eq!(tx.prepared_applies().await.unwrap(), [rival.clone()]);
-    assert_eq!(tx.applies(&name("a")).await.unwrap(), [first.clone()]);
+    assert_eq!(tx.prepared_applies().await.unwrap(), [rival]);
+    assert_eq!(tx.applies(&name("a")).await.unwrap(), std::slice::from_ref(&first));
     assert_eq!(tx.apply(&name("a-1")).await.unwrap(), Some(first));
     assert_eq!(tx.apply(&name("a-9")).await.unwrap(), None);
 }
