@@ -1,1 +1,3 @@
-//! placeholder
+//! The tests of the whole: the rules of the house, the tables of the documents, and the built binary at work.
+
+mod house_rules;
