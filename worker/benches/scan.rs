@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use autopack_shared::domain::ids::{ProjectId, RunId, Timestamp};
 use autopack_worker::scan::{ScanOptions, scan};
-use tempfile::TempDir;
 
 const FILES: usize = 50_000;
 const ROUNDS: usize = 9;
@@ -28,6 +29,9 @@ fn main() -> io::Result<()> {
     git(root, &["init", "-q", "-b", "main"])?;
     git(root, &["add", "-A"])?;
     git(root, &["-c", "user.name=b", "-c", "user.email=b@example.org", "commit", "-q", "-m", "tree"])?;
+    // As a clone has it.
+    git(root, &["repack", "-a", "-d", "-q"])?;
+    git(root, &["prune-packed", "-q"])?;
 
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut gaps = 0;
