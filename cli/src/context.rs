@@ -5,8 +5,7 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use autopack_shared::repo::locate::{self, LocateError, Reader};
-use autopack_shared::repo::open::OpenError;
+use autopack_shared::repo::locate;
 use autopack_shared::runtime::clock::{Clock, IdSource, SystemClock, SystemIds};
 use autopack_shared::runtime::config::{Environment, Settings};
 
@@ -130,37 +129,5 @@ impl Context {
             ("data_dir", path(&self.global.data_dir)),
         ];
         pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
-    }
-
-    /// The repository, opened for reading.
-    pub(crate) fn reader(&self) -> Result<Reader, CliError> {
-        Reader::open(&self.root()?).map_err(located)
-    }
-}
-
-/// A failure to find something in a repository, in words.
-pub(crate) fn located(error: LocateError) -> CliError {
-    let why = error.to_string();
-    match error {
-        LocateError::Open(OpenError::NotARepository { .. }) => {
-            CliError::refused("not_a_repository", "cannot open the repository", why, "name one with --repo DIR")
-        }
-        LocateError::Open(OpenError::Unsupported { .. }) => {
-            let fix = "use a repository with SHA-1 ids and the files ref format";
-            CliError::refused("unsupported_repository", "cannot open the repository", why, fix)
-        }
-        LocateError::Open(OpenError::NotOwned { .. }) => {
-            let fix = "run as its owner, or make it yours with chown";
-            CliError::refused("repository_not_owned", "cannot open the repository", why, fix)
-        }
-        LocateError::Revision(_) => {
-            CliError::refused("not_found", "no such revision", why, "git log --oneline shows what there is")
-        }
-        LocateError::Range(_) => CliError::invalid("not a range", why, "write it as BASE..HEAD"),
-        LocateError::TooLarge { .. } => CliError::invalid("cannot read the policy", why, "make the file smaller"),
-        LocateError::Scratch(_) | LocateError::Open(OpenError::Git(_)) | LocateError::Git(_) => {
-            let fix = "git fsck shows whether the repository is whole";
-            CliError::refused("unreadable", "cannot read the repository", why, fix)
-        }
     }
 }

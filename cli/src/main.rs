@@ -7,6 +7,7 @@ mod connect;
 mod context;
 mod exit;
 mod output;
+mod rules;
 mod terminal;
 
 use std::process::ExitCode;

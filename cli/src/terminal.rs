@@ -41,7 +41,7 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
 }
 
 /// C0 and C1 controls, DEL, line and paragraph separators, marks that reorder, join or hide text, and tags.
-const fn is_hostile(c: char) -> bool {
+fn is_hostile(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

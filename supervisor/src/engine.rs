@@ -4,10 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_stream::Stream;
-use tonic::transport::Server;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::server::{Connected, Router};
+use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tower::service_fn;
 
 use autopack_shared::domain::ids::ProjectId;
 use autopack_shared::domain::record::Project;
@@ -33,6 +37,9 @@ use crate::policy::PolicyBook;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::workers::Workers;
+
+/// Bytes that may lie in the in-memory link in each direction.
+const LINK_BUFFER: usize = 256 * 1024;
 
 /// How long shutdown waits for what is under way.
 const GRACE: Duration = Duration::from_secs(10);
@@ -124,6 +131,28 @@ impl Engine {
         self.tasks.spawn(name, OnError::Log, async move {
             router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
         });
+    }
+
+    /// A channel to this engine whose every connection is a pipe in memory: the same router and client as over a
+    /// network.
+    ///
+    /// # Errors
+    /// When the engine is stopping.
+    pub async fn connect_in_memory(&self) -> Result<Channel, Error> {
+        let (dialled, incoming) = mpsc::channel::<DuplexStream>(16);
+        self.serve("in-memory", ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>));
+        let connector = service_fn(move |_: Uri| {
+            let dialled = dialled.clone();
+            async move {
+                let (near, far) = tokio::io::duplex(LINK_BUFFER);
+                dialled.send(far).await.map_err(|_| std::io::Error::other("the engine has stopped"))?;
+                Ok::<_, std::io::Error>(TokioIo::new(near))
+            }
+        });
+        Endpoint::from_static("http://autopack.memory")
+            .connect_with_connector(connector)
+            .await
+            .map_err(|e| Error::Bug(format!("the in-memory link: {e}")))
     }
 
     fn router(&self) -> Router {

@@ -41,7 +41,9 @@ pub(crate) enum Tolerance {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Anchor {
     /// Print a new anchor, or write it where there is none
-    #[command(after_help = "Examples:\n  autopack anchor new\n  autopack anchor new --write --project-id shop --write-root src")]
+    #[command(
+        after_help = "Examples:\n  autopack anchor new\n  autopack anchor new --write --project-id shop --write-root src"
+    )]
     New(AnchorNew),
     /// Check an anchor and explain each error
     #[command(after_help = "Examples:\n  autopack anchor lint\n  autopack anchor lint old/intention_v2.json")]
@@ -126,7 +128,9 @@ pub(crate) struct GapsScan {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plan {
     /// Scan, and say what would be done about each gap and who would be asked
-    #[command(after_help = "Examples:\n  autopack plan propose\n  autopack plan propose --write --run-id tidy-1 -o json")]
+    #[command(
+        after_help = "Examples:\n  autopack plan propose\n  autopack plan propose --write --run-id tidy-1 -o json"
+    )]
     Propose(PlanPropose),
 }
 

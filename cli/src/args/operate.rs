@@ -8,7 +8,9 @@ use autopack_shared::domain::ids::RunId;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Approvals {
     /// List requests, newest first; pending ones unless told otherwise
-    #[command(after_help = "Examples:\n  autopack approvals list\n  autopack approvals list --all --run-id tidy-1 -o json")]
+    #[command(
+        after_help = "Examples:\n  autopack approvals list\n  autopack approvals list --all --run-id tidy-1 -o json"
+    )]
     List(RequestsList),
     /// Show a request: facts, reasons, the diff
     #[command(after_help = "Examples:\n  autopack approvals show 01hx\n  autopack approvals show 01hx -o json")]
@@ -23,7 +25,9 @@ Examples:
     #[command(after_help = "Examples:\n  autopack approvals reject 01hx --reason 'keep the README where it is'")]
     Reject(Reject),
     /// Follow requests as they open and end
-    #[command(after_help = "Examples:\n  autopack approvals watch\n  autopack approvals watch --run-id tidy-1 -o jsonl")]
+    #[command(
+        after_help = "Examples:\n  autopack approvals watch\n  autopack approvals watch --run-id tidy-1 -o jsonl"
+    )]
     Watch(RequestsWatch),
 }
 
@@ -129,7 +133,9 @@ pub(crate) enum Audit {
     #[command(after_help = "Examples:\n  autopack audit verify\n  autopack audit verify -o json")]
     Verify,
     /// Write the records, one JSON document a line
-    #[command(after_help = "Examples:\n  autopack audit export > audit.jsonl\n  autopack audit export --chain run/tidy-1")]
+    #[command(
+        after_help = "Examples:\n  autopack audit export > audit.jsonl\n  autopack audit export --chain run/tidy-1"
+    )]
     Export(AuditExport),
     /// Search the records
     #[command(after_help = "Examples:\n  autopack audit query --run-id tidy-1 --op apply.committed")]
@@ -163,7 +169,9 @@ pub(crate) struct AuditQuery {
 
 /// `up`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  autopack up\n  autopack up --data-dir /var/lib/autopack/shop\n\nCtrl-C ends it; runs go on when it, or any command that drives runs, starts again.")]
+#[command(
+    after_help = "Examples:\n  autopack up\n  autopack up --data-dir /var/lib/autopack/shop\n\nCtrl-C ends it; runs go on when it, or any command that drives runs, starts again."
+)]
 pub(crate) struct Up {}
 
 /// `doctor`.

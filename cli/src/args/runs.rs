@@ -10,10 +10,14 @@ use autopack_shared::domain::ids::{PhaseId, RunId};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Runs {
     /// Record a run from a run file and queue it; a file that was submitted before attaches to its run
-    #[command(after_help = "Examples:\n  autopack runs submit work.yaml\n  autopack runs submit - --run-id docs-1 < work.json")]
+    #[command(
+        after_help = "Examples:\n  autopack runs submit work.yaml\n  autopack runs submit - --run-id docs-1 < work.json"
+    )]
     Submit(Submit),
     /// List runs, newest first
-    #[command(after_help = "Examples:\n  autopack runs list\n  autopack runs list --state waiting --state blocked -o json")]
+    #[command(
+        after_help = "Examples:\n  autopack runs list\n  autopack runs list --state waiting --state blocked -o json"
+    )]
     List(List),
     /// Show a run and its phases
     #[command(after_help = "Examples:\n  autopack runs show tidy-1")]
@@ -150,7 +154,9 @@ pub(crate) struct Retry {
 
 /// `rollback`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  autopack rollback tidy-1 --reason 'the links were fine'\n  autopack rollback tidy-1 --phase p02")]
+#[command(
+    after_help = "Examples:\n  autopack rollback tidy-1 --reason 'the links were fine'\n  autopack rollback tidy-1 --phase p02"
+)]
 pub(crate) struct Rollback {
     #[command(flatten)]
     pub(crate) named: Named,

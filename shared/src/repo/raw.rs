@@ -5,6 +5,7 @@ use git2::{ObjectType, Odb};
 
 use crate::domain::change::FileMode;
 use crate::domain::ids::Oid;
+use crate::repo::open::{from_git, to_git};
 
 /// An object that cannot be read as what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -55,29 +56,13 @@ impl RawEntry {
 /// A tree: names as bytes, in the order they are stored.
 pub type RawTree = Vec<(Vec<u8>, RawEntry)>;
 
-/// The id as libgit2 wants it.
-#[must_use]
-pub fn git_id(id: Oid) -> git2::Oid {
-    git2::Oid::from_bytes(id.as_bytes()).unwrap_or(git2::Oid::ZERO_SHA1)
-}
-
-/// The id as the domain wants it.
-#[must_use]
-pub fn domain_id(id: git2::Oid) -> Oid {
-    let mut bytes = [0; 20];
-    for (to, from) in bytes.iter_mut().zip(id.as_bytes()) {
-        *to = *from;
-    }
-    Oid::from_bytes(bytes)
-}
-
 /// Reads a tree.
 ///
 /// # Errors
 /// [`RawError`] when it is missing, no tree, or damaged.
 pub fn read_tree(odb: &Odb<'_>, id: Oid) -> Result<RawTree, RawError> {
     let object = odb
-        .read(git_id(id))
+        .read(to_git(id))
         .map_err(|source| RawError::Object { id, source })?;
     if object.kind() != ObjectType::Tree {
         return Err(RawError::Kind {
@@ -94,7 +79,7 @@ pub fn read_tree(odb: &Odb<'_>, id: Oid) -> Result<RawTree, RawError> {
 /// [`RawError`] when it is missing or no blob.
 pub fn read_blob<'a>(odb: &'a Odb<'_>, id: Oid) -> Result<git2::OdbObject<'a>, RawError> {
     let object = odb
-        .read(git_id(id))
+        .read(to_git(id))
         .map_err(|source| RawError::Object { id, source })?;
     if object.kind() == ObjectType::Blob {
         Ok(object)
@@ -112,7 +97,7 @@ pub fn read_blob<'a>(odb: &'a Odb<'_>, id: Oid) -> Result<git2::OdbObject<'a>, R
 /// [`RawError`] when it is missing or no blob.
 pub fn blob_size(odb: &Odb<'_>, id: Oid) -> Result<u64, RawError> {
     let (size, kind) = odb
-        .read_header(git_id(id))
+        .read_header(to_git(id))
         .map_err(|source| RawError::Object { id, source })?;
     if kind == ObjectType::Blob {
         Ok(size as u64)
@@ -130,9 +115,9 @@ pub fn blob_size(odb: &Odb<'_>, id: Oid) -> Result<u64, RawError> {
 /// [`RawError`] when there is no such commit.
 pub fn tree_of_commit(repo: &git2::Repository, commit: Oid) -> Result<Oid, RawError> {
     let found = repo
-        .find_commit(git_id(commit))
+        .find_commit(to_git(commit))
         .map_err(|source| RawError::Object { id: commit, source })?;
-    Ok(domain_id(found.tree_id()))
+    Ok(from_git(found.tree_id()))
 }
 
 /// Writes a tree in the order git wants, modes as they are.
@@ -156,7 +141,7 @@ pub fn write_tree(odb: &Odb<'_>, mut tree: RawTree) -> Result<Oid, git2::Error> 
         data.push(0);
         data.extend_from_slice(entry.id.as_bytes());
     }
-    odb.write(ObjectType::Tree, &data).map(domain_id)
+    odb.write(ObjectType::Tree, &data).map(from_git)
 }
 
 /// Finds a path in a tree.
@@ -221,7 +206,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let repo = git2::Repository::init_bare(dir.path()).unwrap();
         let odb = repo.odb().unwrap();
-        let id = domain_id(odb.write(ObjectType::Blob, b"x").unwrap());
+        let id = from_git(odb.write(ObjectType::Blob, b"x").unwrap());
         let entry = |mode| RawEntry {
             mode: FileMode(mode),
             padded: false,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use autopack_shared::domain::change::FileMode;
 use autopack_shared::domain::ids::{Digest, Oid};
-use autopack_shared::repo::raw::{RawEntry, domain_id, git_id, write_tree};
+use autopack_shared::repo::open::{from_git, to_git};
+use autopack_shared::repo::raw::{RawEntry, write_tree};
 use git2::{ObjectType, Repository, Signature, Time};
 
 use super::model::{Content, File, Part, Step};
@@ -41,9 +42,9 @@ impl Bench {
     /// Commits the base.
     pub(crate) fn base(&self, files: &[File]) -> Oid {
         let tree = self.write(&snapshot(files));
-        let tree = self.repo.find_tree(git_id(tree)).unwrap();
+        let tree = self.repo.find_tree(to_git(tree)).unwrap();
         let author = Signature::new("cases", "cases@example.invalid", &Time::new(0, 0)).unwrap();
-        domain_id(
+        from_git(
             self.repo
                 .commit(None, &author, &author, "base", &tree, &[])
                 .unwrap(),
@@ -67,7 +68,7 @@ impl Bench {
         let mut leaves: BTreeMap<Vec<u8>, RawEntry> = BTreeMap::new();
         for (path, node) in nodes {
             let id = match &node.data {
-                Data::Bytes(bytes) => domain_id(odb.write(ObjectType::Blob, bytes).unwrap()),
+                Data::Bytes(bytes) => from_git(odb.write(ObjectType::Blob, bytes).unwrap()),
                 Data::Commit(commit) => *commit,
             };
             leaves.insert(

@@ -25,25 +25,29 @@ pub(super) struct Classified {
 }
 
 impl<'a> PathRules<'a> {
-    /// Compiles the lists of the anchor. It was checked when it was read, so nothing is lost here.
+    /// Compiles the lists of the anchor. They were checked when it was read; should one be broken all the same, it
+    /// protects everything and opens nothing.
     pub(super) fn new(
         policy: &'a Policy,
         anchor: Option<&IntentionAnchorV2>,
         scope: &'a PathRoots,
     ) -> Self {
-        let roots = |entries: &[String]| PathRoots::new(entries.to_vec()).unwrap_or_default();
+        let roots = |entries: &[String]| PathRoots::new(entries.to_vec());
+        let everything = || roots(&[".".to_owned()]).unwrap_or_default();
         let never_allow = anchor.map_or(&[][..], IntentionAnchorV2::never_allow);
+        let never_allow = never_allow
+            .iter()
+            .map(|rule| rule.strip_prefix("path:").unwrap_or(rule));
         Self {
             policy,
             scope,
-            write_roots: roots(anchor.map_or(&[], IntentionAnchorV2::allowed_write_roots)),
-            protected: roots(anchor.map_or(&[], IntentionAnchorV2::protected_paths)),
-            never_allow: PathSet::compile(
-                never_allow
-                    .iter()
-                    .map(|rule| rule.strip_prefix("path:").unwrap_or(rule)),
-            )
-            .unwrap_or_default(),
+            write_roots: roots(anchor.map_or(&[], IntentionAnchorV2::allowed_write_roots))
+                .unwrap_or_default(),
+            protected: roots(anchor.map_or(&[], IntentionAnchorV2::protected_paths))
+                .unwrap_or_else(|_| everything()),
+            never_allow: PathSet::compile(never_allow)
+                .or_else(|_| PathSet::compile(["**"]))
+                .unwrap_or_default(),
         }
     }
 

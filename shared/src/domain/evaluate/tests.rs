@@ -199,6 +199,37 @@ fn links_are_judged_by_where_they_lead() {
 }
 
 #[test]
+fn a_broken_anchor_protects_everything() {
+    let facts = ChangeFacts::from_entries(vec![file("examples/a", 1, 0)]);
+    let judge = |anchor: &IntentionAnchorV2| {
+        let (policy, window) = (Policy::builtin(), Window::default());
+        evaluate(
+            &facts,
+            &policy,
+            Some(anchor),
+            &PhaseScope::default(),
+            &window,
+        )
+        .verdict
+    };
+    let mut broken = anchor();
+    broken
+        .pivot_intentions
+        .safety_risk
+        .as_mut()
+        .unwrap()
+        .never_allow = vec!["path:{a".into()];
+    assert_eq!(judge(&broken), Decision::Rejected);
+    let mut broken = anchor();
+    let boundaries = crate::domain::anchor::ScopeBoundaries {
+        protected_paths: vec!["../x".into()],
+        ..Default::default()
+    };
+    broken.pivot_intentions.scope_boundaries = Some(boundaries);
+    assert_eq!(judge(&broken), Decision::ApprovalRequired);
+}
+
+#[test]
 fn a_missing_sandbox_and_a_claim_only_raise() {
     let facts = ChangeFacts::from_entries(vec![file("examples/a", 1, 0)]);
     let judge = |scope: &PhaseScope| judge_with(&facts, scope, &Window::default()).verdict;

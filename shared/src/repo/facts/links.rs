@@ -78,6 +78,11 @@ impl Resolver<'_> {
             hops.push(EntryPath::of(&bytes));
             match self.find(&path)? {
                 Some(entry) if entry.mode == FileMode::SYMLINK => {
+                    if raw::blob_size(self.odb, entry.id)? > MAX_TARGET_BYTES {
+                        return Ok(LinkEnd::Outside {
+                            why: "it leads to a link that is no path".to_owned(),
+                        });
+                    }
                     directory = path;
                     directory.pop();
                     text = raw::read_blob(self.odb, entry.id)?.data().to_vec();

@@ -4,6 +4,7 @@ use git2::{ObjectType, Repository};
 
 use super::*;
 use crate::domain::change::LinkEnd;
+use crate::repo::open::from_git;
 use crate::repo::raw::{RawEntry, RawTree, write_tree};
 
 struct Bench {
@@ -21,7 +22,7 @@ impl Bench {
     }
 
     fn blob(&self, data: &[u8]) -> Oid {
-        raw::domain_id(
+        from_git(
             self.repo
                 .odb()
                 .unwrap()

@@ -9,6 +9,7 @@ use crate::domain::change::FileMode;
 use crate::domain::ids::Oid;
 use crate::domain::path::RepoPath;
 use crate::domain::reason::{Reason, ReasonCode};
+use crate::repo::open::from_git;
 use crate::repo::raw::{self, RawEntry, RawError};
 
 use super::parse::{Hunk, LineKind};
@@ -139,7 +140,7 @@ impl Base<'_> {
             Some(_) | None => self
                 .odb
                 .write(ObjectType::Blob, after)
-                .map(raw::domain_id)
+                .map(from_git)
                 .map_err(ImportError::Write)?,
         };
         Ok(RawEntry {

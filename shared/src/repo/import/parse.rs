@@ -190,12 +190,18 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<FilePatch<'_>>, ImportError> {
 
 fn parse_file<'a>(lines: &mut Lines<'a>) -> Result<FilePatch<'a>, ImportError> {
     let header = header::parse(lines)?;
-    let hunks = if lines.peek_after("--- ")?.is_some() {
+    let mut hunks = Vec::new();
+    if lines.peek_after("--- ")?.is_some() {
         header::parse_file_lines(lines, &header.action)?;
-        hunk::parse_all(lines)?
-    } else {
-        Vec::new()
-    };
+        // libgit2 names the sides of an empty file too; git does not.
+        let may_be_empty = match &header.action {
+            Action::Create { .. } | Action::Delete { .. } => true,
+            Action::Modify { .. } | Action::Rename { .. } | Action::Copy { .. } => false,
+        };
+        if !may_be_empty || lines.peek_after("@@ ")?.is_some() {
+            hunks = hunk::parse_all(lines)?;
+        }
+    }
     if lines.peek()?.is_some_and(|line| {
         line.starts_with(b"GIT binary patch") || line.starts_with(b"Binary files ")
     }) {

@@ -1,8 +1,12 @@
 //! Patches against a small base. The texts of `tests/cases` cover the grammar; here is what they leave out.
 
-use git2::{Repository, Signature};
+use std::collections::BTreeMap;
+
+use git2::{DiffFormat, Repository, Signature};
+use proptest::prelude::*;
 
 use super::*;
+use crate::repo::open::from_git;
 
 struct Bench {
     repo: Repository,
@@ -27,7 +31,7 @@ impl Bench {
                 .unwrap();
             let tree = repo.find_tree(root.write().unwrap()).unwrap();
             let author = Signature::new("t", "t@example.invalid", &git2::Time::new(0, 0)).unwrap();
-            raw::domain_id(
+            from_git(
                 repo.commit(None, &author, &author, "base", &tree, &[])
                     .unwrap(),
             )
@@ -176,4 +180,85 @@ fn an_import_in_memory_leaves_no_object_behind() {
         .unwrap();
     assert!(bench.read(tree, "d/x").unwrap().starts_with("one"));
     assert_eq!(objects(bench.repo.path()), before);
+}
+
+/// Files by path: a mode and lines, the last of which may lack its line feed.
+type Files = BTreeMap<String, (bool, Vec<u8>)>;
+
+fn files() -> impl Strategy<Value = Files> {
+    let text = prop::collection::vec("[ab@+-]{0,3}", 0..12);
+    let file = (any::<bool>(), text, any::<bool>()).prop_map(|(executable, lines, ends)| {
+        let mut text = lines.join("\n");
+        if ends && !text.is_empty() {
+            text.push('\n');
+        }
+        (executable, text.into_bytes())
+    });
+    prop::collection::btree_map("[ab]/[xyé ]{1,2}c|[mn]o", file, 0..5)
+}
+
+fn write(repo: &Repository, files: &Files) -> Oid {
+    let odb = repo.odb().unwrap();
+    let entry = |executable, text: &[u8]| raw::RawEntry {
+        mode: if executable {
+            FileMode::EXECUTABLE
+        } else {
+            FileMode::FILE
+        },
+        padded: false,
+        id: from_git(repo.blob(text).unwrap()),
+    };
+    let mut edits = apply::Edits::new();
+    for (path, (executable, text)) in files {
+        edits.insert(
+            RepoPath::parse(path).unwrap(),
+            Some(entry(*executable, text)),
+        );
+    }
+    let empty = raw::write_tree(&odb, Vec::new()).unwrap();
+    build::build(&odb, empty, &edits).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    /// What git writes about two trees leads from the one to the other, and its counts are our counts.
+    #[test]
+    fn a_diff_of_git_is_imported_to_the_very_tree(before in files(), after in files()) {
+        let bench = Bench::new();
+        let (old, new) = (write(&bench.repo, &before), write(&bench.repo, &after));
+        let tree = |id| bench.repo.find_tree(crate::repo::open::to_git(id)).unwrap();
+        let diff = bench.repo.diff_tree_to_tree(Some(&tree(old)), Some(&tree(new)), None).unwrap();
+        let mut text = Vec::new();
+        diff.print(DiffFormat::Patch, |_, _, line| {
+            if matches!(line.origin(), ' ' | '+' | '-') {
+                text.push(u8::try_from(line.origin()).unwrap());
+            }
+            text.extend_from_slice(line.content());
+            true
+        })
+        .unwrap();
+        let author = Signature::new("t", "t@example.invalid", &git2::Time::new(0, 0)).unwrap();
+        let base = from_git(bench.repo.commit(None, &author, &author, "c", &tree(old), &[]).unwrap());
+        let imported = import_patch(&bench.repo, base, &text);
+        prop_assert_eq!(imported.ok(), Some(new), "{}", String::from_utf8_lossy(&text));
+        let facts = crate::repo::facts::tree_facts(&bench.repo, old, new, &crate::repo::facts::Limits::default()).unwrap();
+        let moved = facts.entries.iter().any(|entry| entry.moved_from.is_some());
+        let stats = diff.stats().unwrap();
+        if !moved {
+            prop_assert_eq!((facts.added, facts.removed), (stats.insertions() as u64, stats.deletions() as u64));
+        }
+    }
+
+    /// Whatever the bytes, the importer answers and never panics.
+    #[test]
+    fn any_bytes_are_answered(text in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..400) {
+        let bench = Bench::new();
+        let _ = import_patch(&bench.repo, bench.base, &text);
+        let whole = format!("{HEAD}@@ -1,2 +1,3 @@\n 1\n-2\n+two\n+2b\n@@ -6 +7 @@ five\n-6\n+six\n");
+        let mut bytes = whole.into_bytes();
+        let at = cut % bytes.len();
+        bytes.splice(at..at, text.iter().copied().take(3));
+        let _ = import_patch(&bench.repo, bench.base, &bytes);
+    }
 }

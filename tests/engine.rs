@@ -1,0 +1,9 @@
+//! The embedded engine whole, without the command line: real repository, real store, real worker over the in-memory
+//! link. What a run does, step by step, is proven here; how it looks to a person is proven on the binary.
+
+mod harness;
+
+mod approvals;
+mod gate;
+mod lifecycle;
+mod recovery;

@@ -1,0 +1,252 @@
+//! One engine on one small repository, and the few questions that the tests ask it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use git2::{Oid, Repository, Signature};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::runtime::clock::{SystemClock, SystemIds};
+use autopack_shared::runtime::process::OnError;
+use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
+use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
+use autopack_shared::wire::pb::run_service_client::RunServiceClient;
+use autopack_shared::wire::pb::{self, Choice};
+use autopack_supervisor::coordination::file_lock::FileCoordinator;
+use autopack_supervisor::director::DirectorConfig;
+use autopack_supervisor::engine::{Engine, EngineConfig};
+use autopack_worker::daemon::{self, WorkerConfig};
+use autopack_worker::link::Identity;
+
+/// How long anything may take before a test gives up on it.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A repository with its state folders.
+pub(super) struct Site {
+    /// Keeps the folders.
+    pub(super) dir: TempDir,
+}
+
+/// An engine on it.
+pub(super) struct Rig {
+    engine: Engine,
+    pub(super) runs: RunServiceClient<Channel>,
+    pub(super) governance: GovernanceServiceClient<Channel>,
+    pub(super) admin: AdminServiceClient<Channel>,
+}
+
+/// A normal-profile anchor that allows two runs at once.
+pub(super) const ANCHOR: &str = r#"{"format_version":"v2","project_id":"site","created_at":"2026-01-01T00:00:00Z",
+"raw_input_digest":"0123456789abcdef","pivot_intentions":{"safety_risk":{"risk_tolerance":"moderate"},
+"parallelism_isolation":{"allowed":true,"isolation_model":"four_layer","max_concurrent_runs":2}}}"#;
+
+impl Site {
+    /// A repository with a few files; `policy` becomes `autopack.toml` where it is not empty.
+    pub(super) fn new(policy: &str) -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap() };
+        let repo = Repository::init(site.repo()).unwrap();
+        repo.set_head("refs/heads/main").unwrap();
+        site.write("README.md", "# Site\n");
+        site.write("examples/a.txt", "one\ntwo\nthree\n");
+        site.write("docs/guide.md", "# Guide\n");
+        site.write(".autopack/anchor_v2.json", ANCHOR);
+        if !policy.is_empty() {
+            site.write("autopack.toml", policy);
+        }
+        site.commit("first");
+        site
+    }
+
+    pub(super) fn repo(&self) -> PathBuf {
+        self.dir.path().join("repo")
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(super) fn write(&self, path: &str, text: &str) {
+        let file = self.repo().join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+
+    /// Commits everything on the checked-out branch.
+    pub(super) fn commit(&self, message: &str) -> Oid {
+        let repo = Repository::open(self.repo()).unwrap();
+        let mut index = repo.index().unwrap();
+        index.add_all(["*"], git2::IndexAddOption::DEFAULT, None).unwrap();
+        index.write().unwrap();
+        let tree = repo.find_tree(index.write_tree().unwrap()).unwrap();
+        let who = Signature::now("t", "t@t").unwrap();
+        let parent = repo.head().ok().map(|h| h.peel_to_commit().unwrap());
+        let parents: Vec<_> = parent.iter().collect();
+        repo.commit(Some("HEAD"), &who, &who, message, &tree, &parents).unwrap()
+    }
+
+    /// The text of a file at a ref; none where there is none.
+    pub(super) fn text_at(&self, name: &str, path: &str) -> Option<String> {
+        let repo = Repository::open(self.repo()).unwrap();
+        let tree = repo.find_reference(name).ok()?.peel_to_tree().unwrap();
+        let blob = tree.get_path(Path::new(path)).ok()?.to_object(&repo).unwrap().peel_to_blob().unwrap();
+        Some(String::from_utf8_lossy(blob.content()).into_owned())
+    }
+
+    /// Commits on a run's branch, newest first, as messages.
+    pub(super) fn log(&self, run: &str) -> Vec<String> {
+        let repo = Repository::open(self.repo()).unwrap();
+        let mut walk = repo.revwalk().unwrap();
+        walk.push_ref(&format!("refs/heads/autopack/{run}")).unwrap();
+        walk.map(|oid| repo.find_commit(oid.unwrap()).unwrap().summary().unwrap().unwrap_or("").to_owned()).collect()
+    }
+}
+
+impl Rig {
+    /// Opens an engine with a worker.
+    pub(super) async fn open(site: &Site) -> Self {
+        let root = site.dir.path().join("worker");
+        let clock = Arc::new(SystemClock::default());
+        let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
+        let config = EngineConfig {
+            project: ProjectId::new("site").unwrap(),
+            repo: site.repo(),
+            data_dir: site.data(),
+            drive: true,
+            director: DirectorConfig::default(),
+        };
+        let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();
+        let channel = engine.connect_in_memory().await.unwrap();
+        let worker = WorkerConfig {
+            identity: Identity {
+                worker: "embedded".into(),
+                session: format!("s-{}", engine.core.ids.short()),
+                boot_id: "b".into(),
+                slots: 4,
+                sandbox_level: "S0".into(),
+            },
+            root,
+            objects: site.repo().join(".git/objects"),
+            env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            log_budget: 1 << 20,
+        };
+        engine.tasks().spawn("worker", OnError::Log, daemon::run(worker, channel.clone(), engine.tasks().clone()));
+        Self {
+            runs: RunServiceClient::new(channel.clone()),
+            governance: GovernanceServiceClient::new(channel.clone()),
+            admin: AdminServiceClient::new(channel),
+            engine,
+        }
+    }
+
+    pub(super) async fn close(self) {
+        self.engine.shutdown().await;
+    }
+
+    /// Submits a run of command phases: (id, shell script, extra fields).
+    pub(super) async fn submit(&mut self, run: &str, phases: &[(&str, &str, Value)]) -> pb::Run {
+        let phases: Vec<Value> = phases
+            .iter()
+            .map(|(id, script, extra)| {
+                let mut phase = json!({ "id": id, "goal": "change the example", "builder": { "kind": "command", "argv": ["sh", "-c", script] } });
+                for (key, value) in extra.as_object().into_iter().flatten() {
+                    phase[key] = value.clone();
+                }
+                phase
+            })
+            .collect();
+        self.submit_file(&json!({ "run_id": run, "phases": phases })).await
+    }
+
+    pub(super) async fn submit_file(&mut self, file: &Value) -> pb::Run {
+        let call = pb::SubmitRequest { run_file_json: file.to_string(), insecure_no_sandbox: true, ..Default::default() };
+        self.runs.submit(call).await.unwrap().into_inner().run.unwrap()
+    }
+
+    pub(super) async fn run(&mut self, run: &str) -> pb::Run {
+        self.runs.get(pb::GetRunRequest { run_id: run.into() }).await.unwrap().into_inner()
+    }
+
+    /// Waits until a run satisfies a condition; the store's events wake it, nothing sleeps.
+    pub(super) async fn until(&mut self, run: &str, what: &str, holds: impl Fn(&pb::Run) -> bool) -> pb::Run {
+        let mut events = self
+            .runs
+            .watch(pb::WatchRequest { run_id: run.into(), after_seq: 0, once: false })
+            .await
+            .unwrap()
+            .into_inner();
+        let wait = async {
+            loop {
+                let seen = self.runs.get(pb::GetRunRequest { run_id: run.into() }).await.unwrap().into_inner();
+                if holds(&seen) {
+                    return seen;
+                }
+                if events.message().await.unwrap().is_none() {
+                    let last = self.runs.get(pb::GetRunRequest { run_id: run.into() }).await.unwrap().into_inner();
+                    assert!(holds(&last), "{run} ended without {what}: {last:#?}");
+                    return last;
+                }
+            }
+        };
+        match tokio::time::timeout(DEADLINE, wait).await {
+            Ok(seen) => seen,
+            Err(_) => panic!("{run} never came to {what}: {:#?}", self.run(run).await),
+        }
+    }
+
+    pub(super) async fn until_state(&mut self, run: &str, state: &str) -> pb::Run {
+        self.until(run, state, |r| r.state == state).await
+    }
+
+    /// The one pending request of a run.
+    pub(super) async fn pending(&mut self, run: &str) -> pb::Request {
+        let call = pb::ListRequestsRequest { run_id: run.into(), ..Default::default() };
+        let mut found = self.governance.list(call).await.unwrap().into_inner().requests;
+        assert_eq!(found.len(), 1, "{found:#?}");
+        found.remove(0)
+    }
+
+    /// Decides a request by the digest it shows.
+    pub(super) async fn decide(&mut self, request: &pb::Request, choice: Choice, reason: &str) -> Result<pb::Request, tonic::Status> {
+        let call = pb::DecideRequest {
+            request_id: request.id.clone(),
+            choice: choice.into(),
+            expected_digest: request.subject_digest.clone(),
+            reason: reason.into(),
+            ..Default::default()
+        };
+        Ok(self.governance.decide(call).await?.into_inner())
+    }
+
+    pub(super) async fn steer(&mut self, run: &str, op: pb::SteerOp) {
+        let call = pb::SteerRequest { run_id: run.into(), op: op.into(), ..Default::default() };
+        self.runs.steer(call).await.unwrap();
+    }
+
+    /// What a run's history says, as `kind text` lines.
+    pub(super) async fn history(&mut self, run: &str) -> Vec<String> {
+        let call = pb::WatchRequest { run_id: run.into(), after_seq: 0, once: true };
+        let mut stream = self.runs.watch(call).await.unwrap().into_inner();
+        let mut lines = Vec::new();
+        while let Some(event) = stream.message().await.unwrap() {
+            lines.push(format!("{} {}", event.kind, event.text));
+        }
+        lines
+    }
+
+    /// The audit log is whole and agrees with the tables.
+    pub(super) async fn audit_is_whole(&mut self) {
+        let report = self.admin.verify_audit(pb::VerifyAuditRequest {}).await.unwrap().into_inner();
+        assert_eq!(report.code, 0, "{:?}", report.problems);
+        assert!(report.records > 0);
+    }
+}
+
+/// The reason code of a refusal.
+pub(super) fn reason(status: &tonic::Status) -> String {
+    use tonic_types::StatusExt as _;
+    status.get_error_details().error_info().map(|i| i.reason.clone()).unwrap_or_default()
+}

@@ -1,0 +1,142 @@
+//! A run from submission to its branch, and what its author may do to it on the way.
+
+use serde_json::json;
+
+use autopack_shared::wire::pb::{self, SteerOp};
+
+use super::harness::{Rig, Site, reason};
+
+fn patch(id: &str, line: &str) -> serde_json::Value {
+    let diff = format!(
+        "diff --git a/examples/{id}.txt b/examples/{id}.txt\nnew file mode 100644\nindex 0000000000000000000000000000000000000000..{}\n--- /dev/null\n+++ b/examples/{id}.txt\n@@ -0,0 +1 @@\n+{line}\n",
+        git2::Oid::hash_object(git2::ObjectType::Blob, format!("{line}\n").as_bytes()).unwrap()
+    );
+    json!({ "id": id, "goal": "add a note", "scope": { "paths": ["examples/"] }, "builder": { "kind": "patch", "diff": diff } })
+}
+
+#[tokio::test]
+async fn a_small_allowed_change_is_applied_by_itself() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit_file(&json!({ "run_id": "auto", "phases": [patch("n1", "hello"), patch("n2", "again")] })).await;
+    let run = rig.until_state("auto", "SUCCEEDED").await;
+    assert!(run.phases.iter().all(|p| p.state == "APPLIED" && p.verdict == "AUTO_APPROVED" && p.tier == 1), "{run:#?}");
+    assert_eq!(site.text_at("refs/heads/autopack/auto", "examples/n1.txt").as_deref(), Some("hello\n"));
+    assert_eq!(site.log("auto"), ["autopack: auto/n2 attempt 1", "autopack: auto/n1 attempt 1", "first"]);
+    // Nothing of the checkout moved.
+    assert!(site.text_at("refs/heads/main", "examples/n1.txt").is_none());
+    assert!(!site.repo().join("examples/n1.txt").exists());
+    rig.audit_is_whole().await;
+    let log = std::fs::read_to_string(site.data().join("auto/run.log")).unwrap();
+    assert!(log.lines().any(|l| l.contains("AUTO_APPROVED")), "{log}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn the_same_file_attaches_and_another_one_is_refused() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let file = json!({ "run_id": "once", "phases": [patch("n1", "hello")] });
+    rig.submit_file(&file).await;
+    rig.until_state("once", "SUCCEEDED").await;
+    let call = pb::SubmitRequest { run_file_json: file.to_string(), insecure_no_sandbox: true, ..Default::default() };
+    assert!(!rig.runs.submit(call).await.unwrap().into_inner().created);
+    let other = json!({ "run_id": "once", "phases": [patch("n2", "hello")] });
+    let call = pb::SubmitRequest { run_file_json: other.to_string(), ..Default::default() };
+    assert_eq!(reason(&rig.runs.submit(call).await.unwrap_err()), "EXISTS");
+    assert_eq!(site.log("once").len(), 2, "applied once");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn builders_that_do_nothing_fail_or_lie_do_no_harm() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let once = json!({ "max_attempts": 1 });
+    rig.submit("idle", &[("nothing", "true", once.clone())]).await;
+    let run = rig.until_state("idle", "SUCCEEDED").await;
+    assert_eq!(run.phases[0].verdict, "NO_CHANGE");
+    rig.submit("fails", &[("bad", "echo no >&2; exit 1", json!({ "max_attempts": 2 }))]).await;
+    let run = rig.until_state("fails", "FAILED").await;
+    assert_eq!((run.phases[0].attempt, run.phases[0].state.as_str()), (2, "FAILED"));
+    assert!(run.phases[0].reason.contains("builder_failed"), "{run:#?}");
+    rig.submit("slow", &[("sleeps", "sleep 300", json!({ "max_attempts": 1, "timeout": 1 }))]).await;
+    let run = rig.until_state("slow", "FAILED").await;
+    assert!(run.phases[0].reason.contains("timeout"), "{run:#?}");
+    rig.submit("gitty", &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())]).await;
+    let run = rig.until_state("gitty", "FAILED").await;
+    assert!(run.phases[0].reason.contains("git_internal"), "{run:#?}");
+    rig.submit("wipe", &[("all", "rm -rf ./* .autopack", once)]).await;
+    rig.until_state("wipe", "BLOCKED").await;
+    assert!(site.repo().join("README.md").exists());
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_builder_without_a_sandbox_needs_a_word() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let file = json!({ "run_id": "safe", "phases": [{ "id": "p", "goal": "x", "builder": { "kind": "command", "argv": ["true"] } }] });
+    let call = pb::SubmitRequest { run_file_json: file.to_string(), insecure_no_sandbox: false, ..Default::default() };
+    rig.runs.submit(call).await.unwrap();
+    let run = rig.until_state("safe", "FAILED").await;
+    assert!(run.phases[0].reason.contains("sandbox_required"), "{run:#?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn cancel_stops_a_running_builder() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("long", &[("p", "sleep 300", json!({}))]).await;
+    rig.until("long", "its worktree", |r| r.state == "RUNNING").await;
+    rig.steer("long", SteerOp::Cancel).await;
+    let run = rig.until_state("long", "CANCELLED").await;
+    assert_eq!(run.phases[0].state, "CANCELLED");
+    assert_eq!(site.log("long"), ["first"]);
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn phases_that_depend_on_a_failed_one_do_not_start() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let phases = [("a", "exit 1", json!({ "max_attempts": 1 })), ("b", "echo x > examples/b.txt", json!({ "depends_on": ["a"] }))];
+    rig.submit("chain", &phases).await;
+    let run = rig.until_state("chain", "FAILED").await;
+    assert!(run.phases[1].reason.contains("dependency") && run.phases[1].attempt == 0, "{run:#?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn two_runs_at_once_where_the_anchor_allows_two() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    for n in 0..4 {
+        let script = format!("echo {n} > examples/par-{n}.txt");
+        let scope = json!({ "scope": { "paths": [format!("examples/par-{n}.txt")] } });
+        rig.submit(&format!("par{n}"), &[("p", &script, scope)]).await;
+    }
+    for n in 0..4 {
+        rig.until_state(&format!("par{n}"), "WAITING").await;
+    }
+    let leases = rig.admin.leases(pb::LeasesRequest { all: true, run_id: String::new() }).await.unwrap().into_inner();
+    assert_eq!(leases.leases.len(), 4);
+    assert!((1..=2).contains(&leases.peak), "peak {}", leases.peak);
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_scope_that_can_never_be_written_starts_no_builder() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let marker = site.dir.path().join("ran");
+    let script = format!("touch {}", marker.display());
+    rig.submit("never", &[("p", &script, json!({ "scope": { "paths": [".env", ".git/"] } }))]).await;
+    let run = rig.until_state("never", "BLOCKED").await;
+    assert_eq!((run.phases[0].attempt, run.phases[0].request_id.as_str()), (0, ""));
+    assert!(!marker.exists());
+    rig.close().await;
+}
