@@ -57,7 +57,12 @@ pub struct Denial {
 
 impl Denial {
     fn new(rule: &str, what: &str, remedy: &str) -> Self {
-        Self { rule: rule.to_owned(), what: what.to_owned(), remedy: remedy.to_owned(), since: Timestamp::from_millis(0) }
+        Self {
+            rule: rule.to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+            since: Timestamp::from_millis(0),
+        }
     }
 }
 
@@ -185,7 +190,8 @@ impl Director {
         }
         // Exports that a crash cut off are brought up to date.
         let mut tx = self.store.read().await?;
-        let newest = tx.runs(&RunFilter { project: Some(self.project.clone()), states: Vec::new(), limit: 100 }).await?;
+        let newest =
+            tx.runs(&RunFilter { project: Some(self.project.clone()), states: Vec::new(), limit: 100 }).await?;
         drop(tx);
         for run in newest {
             if let Err(error) = self.exporter.sync(self.store.as_ref(), &run.id).await {
@@ -255,9 +261,10 @@ impl Director {
         const IDLE: Duration = Duration::from_secs(3600);
         let mut tx = self.store.read().await?;
         let now = tx.now();
-        let expiry = tx.next_expiry().await?.map_or(IDLE, |at| {
-            Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY)
-        });
+        let expiry = tx
+            .next_expiry()
+            .await?
+            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
     }
 
@@ -274,7 +281,10 @@ impl Director {
                 Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
-                    self.deny(&run, Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"));
+                    self.deny(
+                        &run,
+                        Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"),
+                    );
                     undone = true;
                 }
             }
@@ -379,9 +389,9 @@ impl Director {
         T: Send + 'static,
         F: FnOnce() -> Result<T, HubError> + Send + 'static,
     {
-        tokio::time::timeout(self.config.hub_deadline, run_blocking(work))
-            .await
-            .map_err(|_| Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs())))?
+        tokio::time::timeout(self.config.hub_deadline, run_blocking(work)).await.map_err(|_| {
+            Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs()))
+        })?
     }
 }
 
@@ -392,7 +402,10 @@ where
     E: Into<Error> + Send + 'static,
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?.map_err(Into::into)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?
+        .map_err(Into::into)
 }
 
 /// The scope of a phase, as the gate compares it.

@@ -63,7 +63,11 @@ async fn builders_that_do_nothing_fail_or_lie_do_no_harm() {
     rig.submit("slow", &[("sleeps", "sleep 300", json!({ "max_attempts": 1, "timeout": 1 }))]).await;
     let run = rig.until_state("slow", "FAILED").await;
     assert!(run.phases[0].reason.contains("timeout"), "{run:#?}");
-    rig.submit("gitty", &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())]).await;
+    rig.submit(
+        "gitty",
+        &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())],
+    )
+    .await;
     let run = rig.until_state("gitty", "FAILED").await;
     assert!(run.phases[0].reason.contains("git_internal"), "{run:#?}");
     rig.submit("wipe", &[("all", "rm -rf ./* .autopack", once)]).await;
@@ -103,7 +107,10 @@ async fn cancel_stops_a_running_builder() {
 async fn phases_that_depend_on_a_failed_one_do_not_start() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;
-    let phases = [("a", "exit 1", json!({ "max_attempts": 1 })), ("b", "echo x > examples/b.txt", json!({ "depends_on": ["a"] }))];
+    let phases = [
+        ("a", "exit 1", json!({ "max_attempts": 1 })),
+        ("b", "echo x > examples/b.txt", json!({ "depends_on": ["a"] })),
+    ];
     rig.submit("chain", &phases).await;
     let run = rig.until_state("chain", "FAILED").await;
     assert!(run.phases[1].reason.contains("dependency") && run.phases[1].attempt == 0, "{run:#?}");
@@ -196,7 +203,8 @@ async fn a_secret_is_never_shown() {
     let run = rig.until_state("leak", "BLOCKED").await;
     assert_eq!(run.phases[0].verdict, "BLOCKED");
     let request = rig.pending("leak").await;
-    let detail = rig.governance.get(pb::GetRequestRequest { request_id: request.id.clone() }).await.unwrap().into_inner();
+    let detail =
+        rig.governance.get(pb::GetRequestRequest { request_id: request.id.clone() }).await.unwrap().into_inner();
     assert!(!detail.verdict_json.contains(&key) && !String::from_utf8_lossy(&detail.diff).contains(&key));
     assert!(rig.history("leak").await.iter().all(|line| !line.contains(&key)));
     rig.close().await;

@@ -73,7 +73,9 @@ impl WorkerService for WorkerApi {
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(Duration::from_secs(10), inbound.message()).await;
         let Ok(Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Hello(hello)), .. }))) = first else {
-            return Err(Error::Invalid { field: "hello".to_owned(), why: "a session starts with hello".to_owned() }.into());
+            return Err(
+                Error::Invalid { field: "hello".to_owned(), why: "a session starts with hello".to_owned() }.into()
+            );
         };
         if hello.protocol != PROTOCOL {
             return Err(Error::Version { theirs: hello.protocol, ours: PROTOCOL }.into());
@@ -95,20 +97,32 @@ impl WorkerService for WorkerApi {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
 
-    async fn upload_objects(&self, request: Request<Streaming<pb::UploadChunk>>) -> Result<Response<pb::UploadResult>, Status> {
+    async fn upload_objects(
+        &self,
+        request: Request<Streaming<pb::UploadChunk>>,
+    ) -> Result<Response<pb::UploadResult>, Status> {
         let mut chunks = request.into_inner();
-        let Some(pb::UploadChunk { body: Some(pb::upload_chunk::Body::Header(header)) }) = chunks.message().await? else {
-            return Err(Error::Invalid { field: "header".to_owned(), why: "an upload starts with its header".to_owned() }.into());
+        let Some(pb::UploadChunk { body: Some(pb::upload_chunk::Body::Header(header)) }) = chunks.message().await?
+        else {
+            return Err(Error::Invalid {
+                field: "header".to_owned(),
+                why: "an upload starts with its header".to_owned(),
+            }
+            .into());
         };
         if header.size > MAX_PACK {
-            return Err(Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into());
+            return Err(
+                Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into()
+            );
         }
         let mut pack = Vec::with_capacity(usize::try_from(header.size.min(1 << 20)).unwrap_or(0));
         let deadline = tokio::time::Instant::now() + UPLOAD_DEADLINE;
         while let Some(chunk) = tokio::time::timeout_at(deadline, chunks.next()).await.map_err(|_| slow_upload())? {
             if let Some(pb::upload_chunk::Body::Data(data)) = chunk?.body {
                 if (pack.len() + data.len()) as u64 > header.size {
-                    return Err(Error::Upload { reason: "too_large", why: "more bytes than announced".to_owned() }.into());
+                    return Err(
+                        Error::Upload { reason: "too_large", why: "more bytes than announced".to_owned() }.into()
+                    );
                 }
                 pack.extend_from_slice(&data);
             }
@@ -138,10 +152,16 @@ impl WorkerApi {
         let open = tx.leases(&run).await?.into_iter().find(|l| !l.state.is_terminal() && l.epoch == header.epoch);
         drop(tx);
         let theirs = open.is_some_and(|l| {
-            l.worker.as_str() == header.worker_id && l.session == header.session && l.phase == phase && l.attempt == header.attempt
+            l.worker.as_str() == header.worker_id
+                && l.session == header.session
+                && l.phase == phase
+                && l.attempt == header.attempt
         });
         if current == Some(header.epoch) && !theirs {
-            return Err(Error::Forbidden { reason: "lease_not_yours", why: format!("no lease of {run} fits this upload") });
+            return Err(Error::Forbidden {
+                reason: "lease_not_yours",
+                why: format!("no lease of {run} fits this upload"),
+            });
         }
         if current != Some(header.epoch) {
             return Err(StoreError::Fenced { scope: format!("run/{run}"), held: header.epoch, current }.into());
@@ -299,18 +319,29 @@ impl SessionTask {
         let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
         let text: String = redact(&event.text).chars().take(500).collect();
         let at = tx.now();
-        let mut stored = Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at };
+        let mut stored =
+            Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at };
         tx.append_event(&mut stored).await?;
         Ok(tx.commit().await?)
     }
 
     /// Only the holder of the lease speaks for it.
-    async fn own(&self, tx: &mut dyn crate::store::Tx, run: &RunId, epoch: u64) -> Result<autopack_shared::domain::record::Lease, Error> {
+    async fn own(
+        &self,
+        tx: &mut dyn crate::store::Tx,
+        run: &RunId,
+        epoch: u64,
+    ) -> Result<autopack_shared::domain::record::Lease, Error> {
         let lease = tx.leases(run).await?.into_iter().find(|l| l.epoch == epoch && !l.state.is_terminal());
         match lease {
             Some(lease) if lease.worker == self.worker && lease.session == self.session => Ok(lease),
-            Some(lease) => Err(Error::Forbidden { reason: "lease_not_yours", why: format!("the lease of {run} belongs to {}", lease.worker) }),
-            None => Err(Error::Forbidden { reason: "fenced", why: format!("no lease of {run} is open at epoch {epoch}") }),
+            Some(lease) => Err(Error::Forbidden {
+                reason: "lease_not_yours",
+                why: format!("the lease of {run} belongs to {}", lease.worker),
+            }),
+            None => {
+                Err(Error::Forbidden { reason: "fenced", why: format!("no lease of {run} is open at epoch {epoch}") })
+            }
         }
     }
 
@@ -330,7 +361,10 @@ impl SessionTask {
         let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
         let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
         if lease.phase != phase || lease.attempt != result.attempt {
-            return Err(Error::Forbidden { reason: "lease_not_yours", why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt) });
+            return Err(Error::Forbidden {
+                reason: "lease_not_yours",
+                why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt),
+            });
         }
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
@@ -365,7 +399,10 @@ async fn accept_build(
     reason: Option<String>,
 ) -> Result<(), Error> {
     let system = Principal::system();
-    let fenced = || Error::Forbidden { reason: "fenced", why: format!("attempt {} of {} is not running", result.attempt, phase.id) };
+    let fenced = || Error::Forbidden {
+        reason: "fenced",
+        why: format!("attempt {} of {} is not running", result.attempt, phase.id),
+    };
     if phase.state != PhaseState::Executing || phase.attempt != result.attempt {
         return Err(fenced());
     }
@@ -381,7 +418,8 @@ async fn accept_build(
         if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
             phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
         }
-        let event = if phase.failed_attempts < phase.spec.max_attempts { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
+        let event =
+            if phase.failed_attempts < phase.spec.max_attempts { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
         return moves::phase(tx, phase, event, Some(reason), &system).await;
     }
     let tree: Oid = result.result_tree.parse()?;
@@ -395,14 +433,18 @@ async fn accept_build(
 fn order_message(order: WorkerOrder, core: &Core) -> Result<supervisor_message::Body, Error> {
     Ok(match order {
         WorkerOrder::Grant(order) => supervisor_message::Body::Grant(grant_message(*order, core)?),
-        WorkerOrder::Revoke { run, epoch, reason } => supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason }),
-        WorkerOrder::Verdict { run, phase, attempt, verdict, request } => supervisor_message::Body::Verdict(pb::VerdictNotice {
-            run_id: run,
-            phase_id: phase,
-            attempt,
-            verdict,
-            request_id: request.unwrap_or_default(),
-        }),
+        WorkerOrder::Revoke { run, epoch, reason } => {
+            supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason })
+        }
+        WorkerOrder::Verdict { run, phase, attempt, verdict, request } => {
+            supervisor_message::Body::Verdict(pb::VerdictNotice {
+                run_id: run,
+                phase_id: phase,
+                attempt,
+                verdict,
+                request_id: request.unwrap_or_default(),
+            })
+        }
     })
 }
 
@@ -426,4 +468,3 @@ fn grant_message(order: GrantOrder, core: &Core) -> Result<pb::Grant, Error> {
         insecure_no_sandbox: order.insecure_no_sandbox,
     })
 }
-

@@ -7,7 +7,9 @@ use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState};
+use autopack_shared::domain::state::{
+    AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
+};
 
 use super::moves::{self, Note, note};
 use super::view::RunView;
@@ -77,7 +79,8 @@ impl Director {
         let locked = self.coordinator.lock(&locks, &owner).await;
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
         if let Err(error) = locked {
-            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system()).await?;
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
+                .await?;
             tx.commit().await?;
             self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
             return Ok(false);
@@ -87,8 +90,12 @@ impl Director {
         self.allow(&run.id);
         let entry = match &phase.spec.builder {
             BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
-            BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
-            | BuilderSpec::Patch { .. } | BuilderSpec::Landing { .. } | BuilderSpec::Remediation { .. } => None,
+            BuilderSpec::Command { name: None, .. }
+            | BuilderSpec::Agent { .. }
+            | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Landing { .. }
+            | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
         let insecure_no_sandbox = run.tainted;
@@ -128,7 +135,11 @@ impl Director {
                 active: i64::try_from(active.len()).unwrap_or(i64::MAX),
             });
             if !decision.allow {
-                let what = format!("{}: {} runs of this project would hold a lease", decision.reason.as_str(), decision.effective);
+                let what = format!(
+                    "{}: {} runs of this project would hold a lease",
+                    decision.reason.as_str(),
+                    decision.effective
+                );
                 let remedy = "the end of a lease, or an anchor that allows more at once";
                 return Ok(Some(Denial::new(decision.reason.as_str(), &what, remedy)));
             }
@@ -149,7 +160,14 @@ impl Director {
         Ok(None)
     }
 
-    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
+    async fn hold(
+        &self,
+        tx: &mut dyn Tx,
+        run: &mut Run,
+        phase: &mut Phase,
+        lease: &mut Lease,
+        base: Oid,
+    ) -> Result<(), Error> {
         let system = Principal::system();
         moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
         moves::run(tx, run, RunEvent::Grant, None, &system).await?;
@@ -163,7 +181,14 @@ impl Director {
         phase.request = None;
         phase.apply = None;
         phase.carry = None;
-        moves::phase(tx, phase, PhaseEvent::Start, Some(format!("attempt {} on {}", lease.attempt, lease.worker)), &system).await?;
+        moves::phase(
+            tx,
+            phase,
+            PhaseEvent::Start,
+            Some(format!("attempt {} on {}", lease.attempt, lease.worker)),
+            &system,
+        )
+        .await?;
         let mut attempt = Attempt {
             run: run.id.clone(),
             phase: phase.id.clone(),
@@ -202,7 +227,9 @@ impl Director {
         if tx.epoch(&scope).await? == Some(lease.epoch) {
             tx.bump(&scope, "director").await?;
         }
-        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else { return Ok(()) };
+        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
+            return Ok(());
+        };
         if lease.state.is_terminal() {
             return Ok(());
         }
@@ -212,7 +239,10 @@ impl Director {
             if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
                 lose_verify(tx.as_mut(), &mut phase, reason).await?;
             }
-            if lease.purpose == LeasePurpose::Build && phase.state == PhaseState::Executing && phase.attempt == lease.attempt {
+            if lease.purpose == LeasePurpose::Build
+                && phase.state == PhaseState::Executing
+                && phase.attempt == lease.attempt
+            {
                 moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
                 phase.lost_attempts += 1;
                 moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
@@ -223,7 +253,9 @@ impl Director {
         }
         tx.commit().await?;
         let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        self.coordinator.unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner).await?;
+        self.coordinator
+            .unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner)
+            .await?;
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone needs no telling.
         let _told = self.workers.send(&lease.worker, order);
@@ -251,7 +283,11 @@ pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<S
         run.pause_requested = false;
         return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
     }
-    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() { RunEvent::Requeue } else { RunEvent::LeaseLost };
+    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
+        RunEvent::Requeue
+    } else {
+        RunEvent::LeaseLost
+    };
     if run.state.next(event).is_err() {
         return Ok(());
     }

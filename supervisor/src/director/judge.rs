@@ -98,7 +98,13 @@ impl Director {
         self.blocking(move || Ok(missing_paths(&hub.repository()?, tree, &wanted)?)).await
     }
 
-    async fn record(&self, tx: &mut dyn Tx, phase: &Phase, subject: &Subject, verdict: &Verdict) -> Result<Decision, Error> {
+    async fn record(
+        &self,
+        tx: &mut dyn Tx,
+        phase: &Phase,
+        subject: &Subject,
+        verdict: &Verdict,
+    ) -> Result<Decision, Error> {
         let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
         let decision = Decision {
             id: RowId::new(self.ids.fresh("dec"))?,
@@ -113,7 +119,11 @@ impl Director {
             verdict: verdict.verdict.to_string(),
             tier: verdict.tier,
             document,
-            class_sizes: verdict.class_sizes.iter().map(|(class, size)| (class_word(*class).to_owned(), *size)).collect(),
+            class_sizes: verdict
+                .class_sizes
+                .iter()
+                .map(|(class, size)| (class_word(*class).to_owned(), *size))
+                .collect(),
             decided_at: tx.now(),
         };
         tx.insert_decision(&decision).await?;
@@ -155,7 +165,14 @@ impl Director {
     }
 
     /// What a verdict does to its phase, in the same transaction.
-    async fn follow(&self, tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, decision: &Decision, verdict: &Verdict) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &mut Phase,
+        decision: &Decision,
+        verdict: &Verdict,
+    ) -> Result<(), Error> {
         use evaluate::Decision as Word;
         let system = system();
         // Good for this one verdict only.
@@ -167,7 +184,10 @@ impl Director {
             }
             Word::NotifyAndProceed => {
                 phase.request = None;
-                let text = format!("{}/{} goes on and you are told: {} lines in {} files", phase.run, phase.id, verdict.facts.size, verdict.facts.files);
+                let text = format!(
+                    "{}/{} goes on and you are told: {} lines in {} files",
+                    phase.run, phase.id, verdict.facts.size, verdict.facts.files
+                );
                 self.notice(tx, &view.run, "notify_and_proceed", text).await?;
                 moves::phase(tx, phase, PhaseEvent::Notify, None, &system).await
             }
@@ -181,7 +201,14 @@ impl Director {
                 let request = self.open_request(tx, view, phase, decision, verdict, tier).await?;
                 phase.request = Some(request.id.clone());
                 let event = if tier == 4 { PhaseEvent::Block } else { PhaseEvent::AskApproval };
-                moves::phase(tx, phase, event, Some(format!("tier {tier}: {} waits for a decision", request.id)), &system).await
+                moves::phase(
+                    tx,
+                    phase,
+                    event,
+                    Some(format!("tier {tier}: {} waits for a decision", request.id)),
+                    &system,
+                )
+                .await
             }
             Word::NoChange => {
                 phase.apply = None;
@@ -189,7 +216,12 @@ impl Director {
                 moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
             }
             Word::Rejected | Word::Conflict => {
-                let why = verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect::<Vec<_>>().join("; ");
+                let why = verdict
+                    .reasons
+                    .iter()
+                    .map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", ")))
+                    .collect::<Vec<_>>()
+                    .join("; ");
                 refuse(tx, view, phase, format!("{}: {why}", decision.verdict)).await
             }
         }
@@ -253,7 +285,8 @@ impl Director {
         paths.sort();
         paths.dedup();
         let elevated = rules.tier4_approvers.map_or(self.config.elevated_approvers, u32::from);
-        let seconds = if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
+        let seconds =
+            if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
         let request = Request {
             id: RequestId::new(self.ids.fresh("req"))?,
             run: phase.run.clone(),
@@ -284,14 +317,18 @@ impl Director {
         };
         tx.insert_request(&request).await?;
         created(tx, &request).await?;
-        let text = format!("{} asks for approval of {}/{} (tier {tier}, {})", request.id, request.run, request.phase, request.risk_level);
+        let text = format!(
+            "{} asks for approval of {}/{} (tier {tier}, {})",
+            request.id, request.run, request.phase, request.risk_level
+        );
         self.notice(tx, &view.run, "approval_needed", text).await?;
         Ok(request)
     }
 
     async fn notice(&self, tx: &mut dyn Tx, run: &Run, kind: &str, text: String) -> Result<(), Error> {
         let id = RowId::new(self.ids.fresh("note"))?;
-        let notice = Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
+        let notice =
+            Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
         Ok(tx.insert_notice(&notice).await?)
     }
 
@@ -313,7 +350,9 @@ impl Director {
     /// about anew; a conflict goes back to the builder and does not count as an attempt.
     pub(super) async fn rebase(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
         let Some(phase) = view.phase(id) else { return Ok(()) };
-        let (Some(base), Some(tree)) = (phase.base, phase.tree) else { return Err(Error::Bug(format!("{id} has no tree"))) };
+        let (Some(base), Some(tree)) = (phase.base, phase.tree) else {
+            return Err(Error::Bug(format!("{id} has no tree")));
+        };
         let branch = ref_of(&view.run);
         let (hub, token) = (self.hub.clone(), self.token);
         let key = AttemptKey { run: view.run.id.clone(), epoch: 0, phase: id.clone(), attempt: phase.attempt };
@@ -370,7 +409,14 @@ impl Director {
             if request.decided_at.is_none() {
                 request.decided_at = Some(tx.now());
             }
-            moves::request(tx, &mut request, RequestEvent::Supersede, Some("its base or policy moved".to_owned()), &system()).await?;
+            moves::request(
+                tx,
+                &mut request,
+                RequestEvent::Supersede,
+                Some("its base or policy moved".to_owned()),
+                &system(),
+            )
+            .await?;
         }
         Ok(approved.then(|| request.id.clone()))
     }
@@ -410,7 +456,10 @@ fn subject_ref(run: &Run) -> String {
 pub(super) fn judgement_of(fork: &PolicyInForce, target: Option<&PolicyInForce>) -> Digest {
     match target {
         Some(tip) if tip.policy_digest != fork.policy_digest || tip.anchor_digest != fork.anchor_digest => {
-            let both = format!("{}|{:?}|{}|{:?}", fork.policy_digest, fork.anchor_digest, tip.policy_digest, tip.anchor_digest);
+            let both = format!(
+                "{}|{:?}|{}|{:?}",
+                fork.policy_digest, fork.anchor_digest, tip.policy_digest, tip.anchor_digest
+            );
             Digest::of(both.as_bytes())
         }
         Some(_) | None => fork.policy_digest,

@@ -24,8 +24,13 @@ impl Director {
         let mut tx = self.store.read().await?;
         let applies = tx.applies(&view.run.id).await?;
         drop(tx);
-        let undone = applies.into_iter().rev().find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
-        let Some(undone) = undone else { return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied"))) };
+        let undone = applies
+            .into_iter()
+            .rev()
+            .find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
+        let Some(undone) = undone else {
+            return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied")));
+        };
         let branch = ref_of(&view.run);
         let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
         let merged = self

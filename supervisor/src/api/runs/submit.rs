@@ -17,9 +17,14 @@ use crate::store::{StoreError, Tx};
 
 impl Core {
     /// Records a run, or finds the one that is there with the same file.
-    pub(super) async fn submit(&self, call: pb::SubmitRequest, principal: &Principal) -> Result<pb::SubmitResponse, Error> {
+    pub(super) async fn submit(
+        &self,
+        call: pb::SubmitRequest,
+        principal: &Principal,
+    ) -> Result<pb::SubmitResponse, Error> {
         let invalid = |field: &str, why: String| Error::Invalid { field: field.to_owned(), why };
-        let mut file: RunFile = serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
+        let mut file: RunFile =
+            serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
         file.validate()?;
         if file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Landing { .. })) {
             return Err(invalid("run_file", "a landing is made by runs land only".to_owned()));
@@ -42,7 +47,11 @@ impl Core {
         let plan_digest = if call.plan_digest.is_empty() { None } else { Some(call.plan_digest.parse::<Digest>()?) };
         let mut warnings = Vec::new();
         if policy.policy_source != "commit" {
-            warnings.push(format!("autopack.toml is not in commit {}: the {} policy is in force", fork.short(), policy.policy_source));
+            warnings.push(format!(
+                "autopack.toml is not in commit {}: the {} policy is in force",
+                fork.short(),
+                policy.policy_source
+            ));
         }
         if policy.anchor.is_none() {
             warnings.push("there is no anchor: the strict profile is in force".to_owned());
@@ -56,7 +65,8 @@ impl Core {
             return Ok(pb::SubmitResponse { run: Some(self.show_run(id.as_str()).await?), created: false, warnings });
         }
         let now = tx.now();
-        let tainted = call.insecure_no_sandbox && file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }));
+        let tainted =
+            call.insecure_no_sandbox && file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }));
         let run = Run {
             id: id.clone(),
             project: self.project.clone(),
@@ -164,7 +174,12 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, 
             moved: Some((String::new(), run.state.to_string())),
             digests,
             reason: format!("{} phases", run.file.phases.len()),
-            text: Some(format!("run {} created: {} phases on {}", run.id, run.file.phases.len(), run.fork_commit.short())),
+            text: Some(format!(
+                "run {} created: {} phases on {}",
+                run.id,
+                run.file.phases.len(),
+                run.fork_commit.short()
+            )),
         },
     )
     .await
