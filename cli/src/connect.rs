@@ -125,7 +125,9 @@ impl Session {
 
 fn session(channel: Channel, engine: Option<Engine>, socket: PathBuf) -> Session {
     Session {
-        runs: RunServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        runs: RunServiceClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
         governance: GovernanceServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         admin: AdminServiceClient::new(channel),
         engine,
@@ -172,7 +174,8 @@ async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result
 
 /// Serves the owner's socket, readable by its owner only.
 fn listen(engine: &Engine, place: &Place, socket: &Path) -> Result<(), Error> {
-    let failed = |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
+    let failed =
+        |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
     // The data directory's lock is held, so whoever made this socket is gone.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
