@@ -1,1 +1,15 @@
-//! placeholder
+//! The built binary, as a person or a script meets it.
+
+#![allow(clippy::unwrap_used, reason = "a step that cannot be taken must fail its test")]
+
+#[path = "../shared/tests/cases/model.rs"]
+#[allow(dead_code, reason = "the pure core reads more of a case than the binary can be asked")]
+mod model;
+#[path = "../shared/tests/cases/repository.rs"]
+mod repository;
+
+mod bad_input;
+mod cli_local;
+mod harness;
+mod help;
+mod policy_cases;

@@ -1,7 +1,12 @@
 //! What each command does; one file a group.
 
+mod anchor;
+mod gaps;
 mod gate;
+mod init;
+mod plan;
 mod policy;
+mod settings;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -11,8 +16,14 @@ pub(crate) use crate::rules::project_of_folder;
 /// Runs a command.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
     match command {
-        Command::Gate(gate) => gate::run(context, &gate),
-        Command::Policy(policy) => policy::run(context, &policy),
+        Command::Init(args) => init::run(context, args).await,
+        Command::Anchor(command) => anchor::run(context, command),
+        Command::Gaps(command) => gaps::run(context, command).await,
+        Command::Plan(command) => plan::run(context, command).await,
+        Command::Gate(command) => gate::run(context, &command),
+        Command::Policy(command) => policy::run(context, &command),
+        Command::Config(command) => settings::config(context, &command),
+        Command::Completions(args) => settings::completions(context, &args),
         _ => Ok(Exit::Bug),
     }
 }

@@ -218,7 +218,9 @@ impl CliError {
                 [Cow::Borrowed(what), Cow::Borrowed(status.message()), fix]
             }
             Self::Io { what, source } => {
-                [Cow::Borrowed(what), Cow::Owned(source.to_string()), Cow::Borrowed(remedy(&self.reason()))]
+                let missing = source.kind() == io::ErrorKind::NotFound;
+                let fix = if missing { "check the path" } else { remedy(&self.reason()) };
+                [Cow::Borrowed(what), Cow::Owned(source.to_string()), Cow::Borrowed(fix)]
             }
         }
     }

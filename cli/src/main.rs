@@ -2,12 +2,14 @@
 //! code.
 
 mod args;
+mod artifact;
 mod commands;
 mod connect;
 mod context;
 mod exit;
 mod output;
 mod rules;
+mod survey;
 mod terminal;
 
 use std::process::ExitCode;
