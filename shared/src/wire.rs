@@ -1,7 +1,18 @@
 //! The wire: generated messages, and the one place that turns domain values into them and back.
 
 /// Generated from `proto/autopack/v1`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, reason = "generated code")]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    clippy::use_self,
+    clippy::too_many_lines,
+    reason = "generated code"
+)]
 pub mod pb {
     tonic::include_proto!("autopack.v1");
 }

@@ -1,8 +1,10 @@
 //! Files for people and for the seed's tools, derived from the store and never read back: `run.log`,
 //! `governance/{request,decision}_<id>.json`. Writing them again gives the same files.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
@@ -38,13 +40,19 @@ pub enum ExportError {
 #[derive(Debug)]
 pub struct Exporter {
     data_dir: PathBuf,
+    // The last event written of each run, so that a log is read back once a process. Never held across an await.
+    written: Mutex<HashMap<RunId, u64>>,
 }
 
 impl Exporter {
     /// Below `<data_dir>/<run_id>/`.
     #[must_use]
-    pub const fn new(data_dir: PathBuf) -> Self {
-        Self { data_dir }
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self { data_dir, written: Mutex::new(HashMap::new()) }
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, u64>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings the files of a run up to date.
@@ -54,7 +62,8 @@ impl Exporter {
     pub async fn sync(&self, store: &dyn Store, run: &RunId) -> Result<(), ExportError> {
         let folder = self.data_dir.join(run.as_str());
         let log = folder.join("run.log");
-        let mut after = last_seq(&log);
+        let known = self.written().get(run).copied();
+        let mut after = known.unwrap_or_else(|| last_seq(&log));
         let mut tx = store.read().await?;
         if tx.run(run).await?.is_none() {
             return Ok(());
@@ -67,7 +76,7 @@ impl Exporter {
             append(&log, &events)?;
             fresh = true;
         }
-        if !fresh && folder.join("governance").exists() {
+        if !fresh && known.is_some() {
             return Ok(());
         }
         let filter = RequestFilter { run: Some(run.clone()), ..RequestFilter::default() };
@@ -78,6 +87,7 @@ impl Exporter {
                 write_json(&governance.join(format!("decision_{}.json", request.id)), &decision_json(&request))?;
             }
         }
+        self.written().insert(run.clone(), after);
         Ok(())
     }
 }

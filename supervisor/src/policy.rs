@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::ids::{Digest, Oid, ProjectId};
+use autopack_shared::domain::path::RepoPath;
+use autopack_shared::domain::policy::PathClass;
 use autopack_shared::domain::project::{ANCHOR_PATH, FILE_NAME, ProjectConfig};
 use autopack_shared::domain::record::Phase;
 use autopack_shared::domain::run_file::{GateCommand, GateReport};
@@ -48,6 +50,23 @@ impl PolicyInForce {
             timeout: u64::from(c.timeout_seconds),
         });
         project.chain(phase.spec.gate.iter().cloned()).collect()
+    }
+
+    /// The declared paths, where every one of them is P0 or P4: no builder is started for such a phase.
+    #[must_use]
+    pub fn forbidden_scope(&self, paths: &[String]) -> Option<String> {
+        let forbidden = |entry: &String| {
+            let path = entry.trim().trim_start_matches("./").trim_end_matches('/');
+            match RepoPath::parse(path) {
+                Ok(path) => {
+                    let key = path.key();
+                    matches!(self.config.policy.classify(&key.parts()).0, PathClass::Never | PathClass::Forbidden)
+                }
+                // What is no path is judged with the change; git's own folder is known already.
+                Err(_) => path.split('/').any(|part| part.eq_ignore_ascii_case(".git")),
+            }
+        };
+        (!paths.is_empty() && paths.iter().all(forbidden)).then(|| paths.join(", "))
     }
 }
 

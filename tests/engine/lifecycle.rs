@@ -127,3 +127,16 @@ async fn two_runs_at_once_where_the_anchor_allows_two() {
     assert!((1..=2).contains(&leases.peak), "peak {}", leases.peak);
     rig.close().await;
 }
+
+#[tokio::test]
+async fn a_scope_that_can_never_be_written_starts_no_builder() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let marker = site.dir.path().join("ran");
+    let script = format!("touch {}", marker.display());
+    rig.submit("never", &[("p", &script, json!({ "scope": { "paths": [".env", ".git/"] } }))]).await;
+    let run = rig.until_state("never", "BLOCKED").await;
+    assert_eq!((run.phases[0].attempt, run.phases[0].request_id.as_str()), (0, ""));
+    assert!(!marker.exists());
+    rig.close().await;
+}

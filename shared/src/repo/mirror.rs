@@ -30,12 +30,6 @@ pub enum MirrorError {
         /// The path, lossily as text.
         path: String,
     },
-    /// The run is named like a part of the worker's folder.
-    #[error("no run can be named {name}: the worker's folder uses this name itself")]
-    ReservedName {
-        /// The name.
-        name: RunId,
-    },
     /// A file or folder could not be read or written.
     #[error("cannot use {}", path.display())]
     Io {
@@ -244,11 +238,6 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError::UnsafePath`] before anything is written, if a path of the tree could lead outside.
     pub fn create(&self, key: &WorkspaceKey, base: Oid) -> Result<Workspace, MirrorError> {
-        if key.run.as_str() == MIRROR {
-            return Err(MirrorError::ReservedName {
-                name: key.run.clone(),
-            });
-        }
         let repo = self.repository()?;
         let odb = repo.odb()?;
         let tree = tree::tree_of(&repo, base)?;

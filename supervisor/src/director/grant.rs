@@ -21,6 +21,12 @@ impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
         let policy = self.policy_of(&view.run).await?;
+        let declared = view.phase(phase).map(|p| p.spec.scope.paths.clone()).unwrap_or_default();
+        if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
+            let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
+            self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
+            return Ok(true);
+        }
         let branch = ref_of(&view.run);
         let hub = self.hub.clone();
         let tip = self.blocking(move || hub.tip(&branch)).await?;

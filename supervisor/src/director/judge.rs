@@ -72,11 +72,12 @@ impl Director {
         Ok(())
     }
 
-    async fn facts(&self, base: Oid, tree: Oid) -> Result<ChangeFacts, Error> {
+    /// The facts of a change, or why its objects cannot be read: that is the change's fault and refuses it.
+    async fn facts(&self, base: Oid, tree: Oid) -> Result<Result<ChangeFacts, String>, Error> {
         let hub = self.hub.clone();
         run_blocking(move || {
             let repo = hub.repository()?;
-            change_facts(&repo, base, tree, &Limits::default()).map_err(|e| Error::Bug(format!("facts of {tree}: {e}")))
+            Ok::<_, HubError>(change_facts(&repo, base, tree, &Limits::default()).map_err(|e| e.to_string()))
         })
         .await
     }
@@ -372,7 +373,11 @@ async fn created(tx: &mut dyn Tx, request: &Request) -> Result<(), Error> {
     .await
 }
 
-fn judged(facts: &ChangeFacts, policy: &PolicyInForce, scope: &PhaseScope, window: &Window) -> Verdict {
+fn judged(facts: &Result<ChangeFacts, String>, policy: &PolicyInForce, scope: &PhaseScope, window: &Window) -> Verdict {
+    let facts = match facts {
+        Ok(facts) => facts,
+        Err(why) => return Verdict::malformed_patch(why.clone(), (policy.policy_digest, policy.anchor_digest)),
+    };
     let anchor: Option<&IntentionAnchorV2> = policy.anchor.as_ref();
     evaluate(facts, &policy.config.policy, anchor, scope, window)
 }

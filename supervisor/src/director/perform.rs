@@ -54,7 +54,7 @@ impl Director {
         Ok(tx.commit().await?)
     }
 
-    async fn move_phase(
+    pub(super) async fn move_phase(
         &self,
         view: &RunView,
         id: &PhaseId,

@@ -31,7 +31,7 @@ impl Tree {
         found.walk(path, &[]).map_err(error)?;
         Ok(Self {
             root,
-            listing: Listing::of_files(found.files, &found.empty),
+            listing: Listing::of_files(&found.files, &found.empty),
         })
     }
 

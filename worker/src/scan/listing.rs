@@ -1,7 +1,8 @@
 //! The files of the tree by name: everything that is tracked or new, present, and not ignored. What a link can mean
 //! is looked up here and not on the disk, so that every clone gives the same answer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::OnceLock;
 
 use autopack_shared::repo::status::{Change, ChangeKind, Tracked, TrackedKind};
 
@@ -52,14 +53,13 @@ pub(crate) fn escape(path: &[u8]) -> String {
     out
 }
 
-/// Every file, in path order.
+/// Every file, in the order of names.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     entries: Vec<Entry>,
-    by_name: HashMap<String, usize>,
-    folders: HashSet<String>,
     submodules: Vec<String>,
-    by_base: HashMap<String, Vec<usize>>,
+    /// By the last component in lower case; made when the first broken link asks for it.
+    by_base: OnceLock<HashMap<String, Vec<usize>>>,
 }
 
 /// What a path of the tree turned out to be.
@@ -97,65 +97,63 @@ impl Listing {
                 }
             }
         }
-        this.entries = files
-            .into_iter()
-            .map(|(path, regular)| Entry::new(path, regular))
-            .collect();
-        this.index();
+        this.fill(files.into_iter());
         this
     }
 
     /// Files by their bytes and whether they are regular, and folders that are there for somebody else's files.
-    pub(crate) fn of_files(mut files: Vec<(Vec<u8>, bool)>, submodules: &[Vec<u8>]) -> Self {
-        files.sort();
+    pub(crate) fn of_files(files: &[(Vec<u8>, bool)], submodules: &[Vec<u8>]) -> Self {
+        let submodules = submodules.iter().map(|path| escape(path)).collect();
         let mut this = Self {
-            submodules: submodules.iter().map(|p| escape(p)).collect(),
+            submodules,
             ..Self::default()
         };
-        this.entries = files
-            .iter()
-            .map(|(path, regular)| Entry::new(path, *regular))
-            .collect();
-        this.index();
+        this.fill(files.iter().map(|(path, regular)| (&path[..], *regular)));
         this
     }
 
-    fn index(&mut self) {
-        for (at, entry) in self.entries.iter().enumerate() {
-            let mut folder = names::folder(&entry.name);
-            while !folder.is_empty() && !self.folders.contains(folder) {
-                self.folders.insert(folder.to_owned());
-                folder = names::folder(folder);
-            }
-            let base = names::base_name(&entry.name).to_lowercase();
-            self.by_base.entry(base).or_default().push(at);
-            self.by_name.insert(entry.name.clone(), at);
-        }
+    fn fill<'a>(&mut self, files: impl Iterator<Item = (&'a [u8], bool)>) {
+        self.entries = files
+            .map(|(path, regular)| Entry::new(path, regular))
+            .collect();
+        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
-    /// Every file, in path order.
+    /// Every file, in the order of names.
     pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// The file of that name.
     pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(name).map(|at| &self.entries[*at])
+        let at = self
+            .entries
+            .binary_search_by(|entry| entry.name.as_str().cmp(name));
+        at.ok().map(|at| &self.entries[at])
     }
 
     /// Whether a file of that name is there.
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
+        self.entry(name).is_some()
+    }
+
+    /// Whether some file is below a folder of that name.
+    fn has_folder(&self, name: &str) -> bool {
+        let prefix = format!("{name}/");
+        let at = self.entries.partition_point(|entry| entry.name < prefix);
+        self.entries
+            .get(at)
+            .is_some_and(|entry| entry.name.starts_with(&prefix))
     }
 
     /// What a link to this path reaches, if anything. Sites of documents are allowed their habits: `guide` for
     /// `guide.md` or `guide/index.md`, and `guide.html` for what becomes it.
     pub(crate) fn find(&self, path: &str) -> Option<Found<'_>> {
-        if path.is_empty() || self.folders.contains(path) {
-            return Some(Found::Other);
+        if let Some(entry) = self.entry(path) {
+            return Some(Found::File(&entry.name));
         }
-        if let Some((name, _)) = self.by_name.get_key_value(path) {
-            return Some(Found::File(name));
+        if path.is_empty() || self.has_folder(path) {
+            return Some(Found::Other);
         }
         let inside = |module: &String| {
             path.strip_prefix(module.as_str())
@@ -168,14 +166,22 @@ impl Listing {
         ["", "/index", "/README"]
             .iter()
             .flat_map(|middle| ["md", "mdx", "rst"].map(|end| format!("{stem}{middle}.{end}")))
-            .find_map(|name| self.by_name.get_key_value(&name))
-            .map(|(name, _)| Found::File(name))
+            .find_map(|name| self.entry(&name))
+            .map(|entry| Found::File(&entry.name))
     }
 
     /// The one file a broken link can mean: the only one of that name anywhere, or the only one if case is ignored.
     pub(crate) fn only_namesake(&self, from: &str, path: &str) -> Option<&str> {
         let base = names::base_name(path);
-        let all = self.by_base.get(&base.to_lowercase())?;
+        let by_base = self.by_base.get_or_init(|| {
+            let mut by_base: HashMap<String, Vec<usize>> = HashMap::new();
+            for (at, entry) in self.entries.iter().enumerate() {
+                let base = names::base_name(&entry.name).to_lowercase();
+                by_base.entry(base).or_default().push(at);
+            }
+            by_base
+        });
+        let all = by_base.get(&base.to_lowercase())?;
         let names = || {
             let names = all
                 .iter()

@@ -2,6 +2,9 @@
 //! that is stored can be read, has the name it should have, and names only objects that are there.
 
 use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Odb};
 
@@ -22,6 +25,7 @@ impl WorkTree {
             .map_err(StatusError::unreadable("the object database"))?;
         let partial = self.checkout().partial;
         let mut found = self.broken_refs(&odb)?;
+        malformed_refs(&self.repo.commondir().join("refs"), "refs", &mut found);
         found.extend(self.broken_head());
         match self.repo.index() {
             Ok(index) if !partial => {
@@ -186,5 +190,31 @@ impl WorkTree {
             ObjectType::Tag => vec![self.repo.find_tag(id)?.target_id()],
             ObjectType::Blob | ObjectType::Any => Vec::new(),
         })
+    }
+}
+
+/// Files under `refs/` that hold no reference: libgit2 passes over them in silence, and an empty one is what a crash
+/// leaves behind.
+fn malformed_refs(folder: &Path, prefix: &str, found: &mut Vec<String>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        found.push(format!("{prefix} cannot be read"));
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = format!("{prefix}/{}", entry.file_name().to_string_lossy());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => malformed_refs(&entry.path(), &name, found),
+            Ok(kind) if kind.is_file() && !name.ends_with(".lock") => {
+                let mut text = Vec::new();
+                let read =
+                    File::open(entry.path()).and_then(|f| f.take(4096).read_to_end(&mut text));
+                let text = text.trim_ascii();
+                let id = text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit);
+                if read.is_err() || !(id || text.starts_with(b"ref: ")) {
+                    found.push(format!("{name} is not a reference"));
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
     }
 }

@@ -182,6 +182,11 @@ fn what_does_not_resolve_is_named() {
             "refs/heads/gone points to {missing}, which is missing"
         )]
     );
+    for malformed in ["garbage\n", ""] {
+        fs::write(repo.path().join("refs/heads/gone"), malformed).unwrap();
+        let found = tree().problems().unwrap();
+        assert_eq!(found, ["refs/heads/gone is not a reference"]);
+    }
     fs::remove_file(repo.path().join("refs/heads/gone")).unwrap();
 
     let head = repo.head().unwrap().peel_to_tree().unwrap();

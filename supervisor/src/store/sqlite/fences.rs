@@ -1,0 +1,52 @@
+//! Epochs, the incarnation and the store's own id.
+
+use async_trait::async_trait;
+use sqlx::query;
+
+use autopack_shared::domain::ids::Scope;
+
+use super::error::Subject;
+use super::tx::{SqliteTx, natural, text};
+use crate::store::{Fences, StoreError, StoreResult, Tx as _};
+
+fn no_cluster() -> StoreError {
+    StoreError::Corrupt("the cluster row is missing".to_owned())
+}
+
+#[async_trait]
+impl Fences for SqliteTx {
+    async fn incarnation(&mut self) -> StoreResult<u32> {
+        let row = self.one(query("SELECT incarnation FROM cluster")).await?.ok_or_else(no_cluster)?;
+        u32::try_from(natural(&row, 0)?).map_err(|_| StoreError::Corrupt("the incarnation is out of range".to_owned()))
+    }
+
+    async fn set_incarnation(&mut self, incarnation: u32) -> StoreResult<()> {
+        let sql = "UPDATE cluster SET incarnation = $1 WHERE incarnation <= $1";
+        let subject = Subject::new("cluster", "incarnation");
+        if self.write(&subject, query(sql).bind(i64::from(incarnation))).await? == 0 {
+            return Err(StoreError::IllegalMove(format!("the incarnation may not fall to {incarnation}")));
+        }
+        Ok(())
+    }
+
+    async fn cluster_id(&mut self) -> StoreResult<String> {
+        let row = self.one(query("SELECT cluster_id FROM cluster")).await?.ok_or_else(no_cluster)?;
+        Ok(text(&row, 0)?.to_owned())
+    }
+
+    async fn epoch(&mut self, scope: &Scope) -> StoreResult<Option<u64>> {
+        self.current_epoch(&scope.to_string()).await
+    }
+
+    async fn bump(&mut self, scope: &Scope, holder: &str) -> StoreResult<u64> {
+        let scope = scope.to_string();
+        let at = self.now().as_millis();
+        let sql = "INSERT INTO fence (scope, epoch, holder, granted_at) VALUES ($1, 1, $2, $3) ON CONFLICT (scope) \
+                   DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, granted_at = excluded.granted_at";
+        self.write(&Subject::new("fence", &scope), query(sql).bind(&scope).bind(holder).bind(at)).await?;
+        let gone = || StoreError::Corrupt(format!("fence {scope} is gone"));
+        let epoch = self.current_epoch(&scope).await?.ok_or_else(gone)?;
+        self.remember_fence(&scope, epoch).await?;
+        Ok(epoch)
+    }
+}
