@@ -126,7 +126,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "lock_replaced",
         ],
     ),
-    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "disk_full"]),
+    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full"]),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
     (Exit::UnsafeConfig, &["unsafe_config"]),

@@ -140,9 +140,10 @@ impl Output {
         self.stderr(&format!("  do this: {}", line(&fix)));
     }
 
-    /// Text in a tone, for stderr.
-    pub(crate) fn tone(&self, tone: Tone, text: &str) -> String {
-        paint(self.color, tone, text)
+    /// A question on stderr, without a line end.
+    pub(crate) fn prompt(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{text} ").and_then(|()| err.flush());
     }
 
     fn stderr(&self, text: &str) {
