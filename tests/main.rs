@@ -1,4 +1,5 @@
-//! The built binary, as a person or a script meets it.
+//! The tests of the whole: the rules of the house, the tables of the documents, the embedded engine, and the built
+//! binary as a person or a script meets it.
 
 #![allow(clippy::unwrap_used, reason = "a step that cannot be taken must fail its test")]
 
@@ -10,6 +11,10 @@ mod repository;
 
 mod bad_input;
 mod cli_local;
+mod docs_tables;
+mod engine;
 mod harness;
 mod help;
+mod house_rules;
+mod playground;
 mod policy_cases;

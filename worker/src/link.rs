@@ -89,7 +89,9 @@ pub async fn serve(channel: Channel, who: &Identity, runner: Arc<Runner>, tasks:
                 Err(status) => break Err(LinkError::Ended(status.message().to_owned())),
             },
             Some(output) = from_jobs.recv() => {
-                if let JobOutput::Done(result) = &output {
+                if let JobOutput::Done(result) = &output
+                    && active.get(&result.run_id).is_some_and(|a| a.epoch == result.epoch)
+                {
                     active.remove(&result.run_id);
                 }
                 if let Err(error) = sender.send(output.into_body()).await {

@@ -102,13 +102,14 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     let err = child.stderr.take();
     let budget = spec.log_budget;
     let pump = async { tokio::join!(drain(out, budget), drain(err, budget)) };
-    tokio::pin!(pump);
+    let limit = tokio::time::sleep(spec.timeout);
+    tokio::pin!(pump, limit);
     let mut output = None;
     let ended = loop {
         tokio::select! {
             status = child.wait() => break Ok(status.map_err(|source| ProcError::Wait { program: program.clone(), source })?),
             drained = &mut pump, if output.is_none() => output = Some(drained),
-            () = tokio::time::sleep(spec.timeout) => break Err(ProcEnd::Timeout),
+            () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
         }
     };

@@ -35,3 +35,23 @@ pub fn unified_diff(repo: &Repository, base_commit: Oid, result_tree: Oid, limit
     }
     Ok((text, cut))
 }
+
+/// The wanted paths that a tree lacks; one that ends in `/` wants a file below it.
+///
+/// # Errors
+/// [`TreeError`] when an object cannot be read.
+pub fn missing_paths(repo: &Repository, tree: Oid, wanted: &[String]) -> Result<Vec<String>, TreeError> {
+    let tree = repo.find_tree(to_git(tree))?;
+    let mut missing = Vec::new();
+    for path in wanted {
+        let found = match tree.get_path(std::path::Path::new(path.trim_end_matches('/'))) {
+            Ok(entry) => !path.ends_with('/') || entry.kind() == Some(git2::ObjectType::Tree),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !found {
+            missing.push(path.clone());
+        }
+    }
+    Ok(missing)
+}

@@ -53,22 +53,23 @@ pub fn next_step(view: &RunView, now: Timestamp) -> Option<Step> {
     if let Some(apply) = view.phases.iter().filter_map(|p| view.apply_of(p)).find(|a| a.state == ApplyState::Prepared) {
         return Some(Step::Drive(apply.id.clone()));
     }
+    // Only the director grants, and it is here: what is still being granted was left by an error or a crash.
+    if view.lease.as_ref().is_some_and(|l| l.state == LeaseState::Granting) {
+        return Some(Step::Revoke("its grant was not completed"));
+    }
     match view.run.state {
         RunState::Created => return Some(Step::Validate),
         RunState::Cancelling => return cancelling(view, now),
-        RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
-            return newest_rolling(view);
-        }
-        RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Paused | RunState::Blocked => {}
+        RunState::Succeeded | RunState::Failed => return newest_rolling(view),
+        RunState::Cancelled => return unfinished(view, now),
+        RunState::Paused => return paused(view, now),
+        RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Blocked => {}
     }
     if let Some(step) = view.phases.iter().find_map(|phase| phase_step(view, phase, now)) {
         return Some(step);
     }
-    if view.leased() || matches!(view.run.state, RunState::Paused) {
+    if view.leased() {
         return None;
-    }
-    if view.run.pause_requested && view.run.state == RunState::Running {
-        return Some(Step::MoveRun(RunEvent::Pause, None));
     }
     match view.run.state {
         // The lease ended while the run was at it: what follows is for the queue.
@@ -163,14 +164,12 @@ fn cancelling(view: &RunView, now: Timestamp) -> Option<Step> {
     if view.leased() {
         return Some(Step::Revoke("cancelled"));
     }
+    if let Some(step) = unfinished(view, now) {
+        return Some(step);
+    }
     for phase in &view.phases {
         match phase.state {
-            // The hub has it or will: finished, then taken back.
-            PhaseState::Applying => return phase_step(view, phase, now),
-            PhaseState::Verifying => {
-                return Some(Step::Move(phase.id.clone(), PhaseEvent::RollBack, Some("the run is cancelled".to_owned())));
-            }
-            PhaseState::RollingBack => return newest_rolling(view),
+            PhaseState::Applying | PhaseState::Verifying | PhaseState::RollingBack => {}
             PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled => {}
             PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance
             | PhaseState::AutoApproved | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved
@@ -180,6 +179,31 @@ fn cancelling(view: &RunView, now: Timestamp) -> Option<Step> {
         }
     }
     Some(Step::MoveRun(RunEvent::CancelDone, Some("cancelled".to_owned())))
+}
+
+/// What a cancelled run still has in the hub: finished, then taken back without a gate.
+fn unfinished(view: &RunView, now: Timestamp) -> Option<Step> {
+    view.phases.iter().find_map(|phase| match phase.state {
+        PhaseState::Applying => phase_step(view, phase, now),
+        PhaseState::Verifying => {
+            Some(Step::Move(phase.id.clone(), PhaseEvent::RollBack, Some("the run is cancelled".to_owned())))
+        }
+        PhaseState::RollingBack => newest_rolling(view),
+        PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance | PhaseState::AutoApproved
+        | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved | PhaseState::Blocked
+        | PhaseState::ReapprovalRequired | PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed
+        | PhaseState::Cancelled => None,
+    })
+}
+
+/// A paused run starts nothing: time still runs out for requests, and what is half reverted is reverted.
+fn paused(view: &RunView, now: Timestamp) -> Option<Step> {
+    newest_rolling(view).or_else(|| {
+        view.phases.iter().find_map(|phase| match request_step(view, phase, now) {
+            Some(step @ Step::Expire(_)) => Some(step),
+            Some(_) | None => None,
+        })
+    })
 }
 
 /// Where a run stands once nothing can move by itself and no worker has it.

@@ -1,8 +1,10 @@
 //! Operators' wishes: cancel, pause, resume, retry, rollback. Each is done or refused, and says so.
 
+use std::collections::BTreeSet;
+
 use autopack_shared::domain::ids::{PhaseId, RowId};
-use autopack_shared::domain::record::{Command, CommandOp, Phase, Run};
-use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RunEvent, RunState};
+use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Phase, Run};
+use autopack_shared::domain::state::{ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RunEvent, RunState};
 
 use super::grant::reread_run;
 use super::view::RunView;
@@ -117,12 +119,19 @@ async fn cancel_open_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) 
 }
 
 async fn rollback(tx: &mut dyn Tx, run: &Run, command: &Command, wanted: Option<&PhaseId>, reason: &str) -> Result<String, Error> {
+    let applied: BTreeSet<PhaseId> = tx
+        .applies(&run.id)
+        .await?
+        .into_iter()
+        .filter(|a| a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
+        .map(|a| a.phase)
+        .collect();
     let mut phases = tx.phases(&run.id).await?;
     // Newest first, so that each revert finds the tree its own change left.
     phases.reverse();
     let mut done = Vec::new();
     for mut phase in phases {
-        if wanted.is_some_and(|w| *w != phase.id) || !matches!(phase.state, PhaseState::Applied | PhaseState::Verifying) || phase.apply.is_none() {
+        if wanted.is_some_and(|w| *w != phase.id) || !matches!(phase.state, PhaseState::Applied | PhaseState::Verifying) || !applied.contains(&phase.id) {
             continue;
         }
         phase.rollback_ordered = true;

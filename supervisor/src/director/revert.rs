@@ -39,7 +39,11 @@ impl Director {
                 Ok(Some((tip, hub.revert_tree(save, applied, now)?)))
             })
             .await?;
-        let Some((tip, merged)) = merged else { return Err(Error::Bug(format!("{branch} is gone"))) };
+        let Some((tip, merged)) = merged else {
+            let what = format!("{branch} was deleted, so there is nothing to roll back on");
+            self.deny(&view.run.id, Denial::new("branch_deleted", &what, "making the branch again"));
+            return Ok(false);
+        };
         let tree = match merged {
             Merged::Clean(tree) => tree,
             Merged::Conflict(paths) => {

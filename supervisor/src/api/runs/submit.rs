@@ -29,11 +29,16 @@ impl Core {
         }
         let id = match &file.run_id {
             Some(id) => id.clone(),
+            // A repeated call finds the run that the first one made.
+            None if !call.idempotency_key.is_empty() => {
+                RunId::new(format!("run-{}", &Digest::of(call.idempotency_key.as_bytes()).to_hex()[..12]))?
+            }
             None => RunId::new(format!("run-{}", self.ids.short()))?,
         };
         file.run_id = Some(id.clone());
         let (fork, target) = self.fork(&call.fork_commit, file.target_ref.as_deref()).await?;
-        let policy = self.book.at(fork, file.anchor.as_deref()).await?;
+        let registered = self.book.registered().await?;
+        let policy = self.book.at_with(fork, file.anchor.as_deref(), &registered).await?;
         let plan_digest = if call.plan_digest.is_empty() { None } else { Some(call.plan_digest.parse::<Digest>()?) };
         let mut warnings = Vec::new();
         if policy.policy_source != "commit" {
@@ -64,8 +69,10 @@ impl Core {
             policy_digest: policy.policy_digest,
             anchor_digest: policy.anchor_digest,
             anchor: policy.anchor.clone(),
+            registered,
             plan_digest,
             lands: None,
+            lands_tip: None,
             file: file.clone(),
             author: principal.clone(),
             tainted,
