@@ -26,7 +26,8 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Anchor(command) => anchor::run(context, command),
         Command::Gaps(command) => gaps::run(context, command).await,
         Command::Plan(command) => plan::run(context, command).await,
-        Command::Autopilot(command) => autopilot::run(context, command).await,
+        // Boxed, because it is much larger than the others.
+        Command::Autopilot(command) => Box::pin(autopilot::run(context, command)).await,
         Command::Runs(command) => runs::run(context, command).await,
         Command::Rollback(args) => runs::rollback(context, &args).await,
         Command::Savepoints(command) => operate::savepoints(context, command).await,

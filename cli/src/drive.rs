@@ -140,7 +140,7 @@ impl<'a, 'b> Drive<'a, 'b> {
     }
 
     /// Until every run is at rest, or the person leaves.
-    pub(crate) async fn to_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
+    pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
         let settled = sleep(SETTLING);
         tokio::pin!(settled);
         let mut looked = false;

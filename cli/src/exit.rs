@@ -133,6 +133,14 @@ const TABLE: &[(Exit, &[&str])] = &[
     (Exit::Interrupted, &["cancelled"]),
 ];
 
+/// Reasons of failures of the system; every other one counts as a service that is away.
+const IO_REASONS: &[(io::ErrorKind, &str)] = &[
+    (io::ErrorKind::NotFound, "not_found"),
+    (io::ErrorKind::StorageFull, "disk_full"),
+    (io::ErrorKind::QuotaExceeded, "disk_full"),
+    (io::ErrorKind::ReadOnlyFilesystem, "read_only"),
+];
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -190,11 +198,10 @@ impl CliError {
                 Some(info) => Cow::Owned(info.reason.to_lowercase()),
                 None => Cow::Borrowed(reason_of_code(status.code())),
             },
-            Self::Io { source, .. } => Cow::Borrowed(match source.kind() {
-                io::ErrorKind::NotFound => "not_found",
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk_full",
-                _ => "unavailable",
-            }),
+            Self::Io { source, .. } => {
+                let known = IO_REASONS.iter().find(|(kind, _)| *kind == source.kind());
+                Cow::Borrowed(known.map_or("unavailable", |(_, reason)| reason))
+            }
         }
     }
 

@@ -98,33 +98,28 @@ impl<'a> Follow<'a> {
 
     /// The next thing that happens; none when nothing is followed any more. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Option<Step>, CliError> {
-        loop {
-            let Some((run, item)) = self.streams.next().await else {
-                if self.seen.is_empty() {
-                    return Ok(None);
+        let Some((run, item)) = self.streams.next().await else {
+            return if self.seen.is_empty() { Ok(None) } else { self.again().await.map(Some) };
+        };
+        match item {
+            Item::Got(event) => match *event {
+                Ok(event) => {
+                    self.failures = 0;
+                    self.seen.insert(run, event.seq);
+                    Ok(Some(Step::Event(event)))
                 }
-                return self.again().await.map(Some);
-            };
-            match item {
-                Item::Got(event) => match *event {
-                    Ok(event) => {
-                        self.failures = 0;
-                        self.seen.insert(run, event.seq);
-                        return Ok(Some(Step::Event(event)));
-                    }
-                    Err(status) if is_broken(&status) => return self.again().await.map(Some),
-                    Err(status) => return Err(status).during(format!("follow the run {run}")),
-                },
-                Item::End => match self.run(&run).await {
-                    Ok(found) if is_terminal(&found.state) => {
-                        self.forget(&run);
-                        return Ok(Some(Step::Ended(run)));
-                    }
-                    // The engine is leaving: its streams end before the runs do.
-                    Ok(_) | Err(CliError::Engine { .. }) => return self.again().await.map(Some),
-                    Err(error) => return Err(error),
-                },
-            }
+                Err(status) if is_broken(&status) => self.again().await.map(Some),
+                Err(status) => Err(status).during(format!("follow the run {run}")),
+            },
+            Item::End => match self.run(&run).await {
+                Ok(found) if is_terminal(&found.state) => {
+                    self.forget(&run);
+                    Ok(Some(Step::Ended(run)))
+                }
+                // The engine is leaving: its streams end before the runs do.
+                Ok(_) | Err(CliError::Engine { .. }) => self.again().await.map(Some),
+                Err(error) => Err(error),
+            },
         }
     }
 

@@ -154,13 +154,11 @@ impl Output {
 
 /// A document with its format.
 pub(crate) fn tagged(name: &str, document: Value) -> Value {
-    match document {
-        Value::Object(mut fields) => {
-            fields.insert("format".to_owned(), Value::from(format!("{name}/1")));
-            Value::Object(fields)
-        }
-        other => json!({ "format": format!("{name}/1"), "value": other }),
+    let mut document = document;
+    if let Value::Object(fields) = &mut document {
+        fields.insert("format".to_owned(), Value::from(format!("{name}/1")));
     }
+    document
 }
 
 fn width(env: &Environment) -> usize {

@@ -121,7 +121,7 @@ pub(crate) fn event_text(event: &Event, color: bool) -> String {
     let shown = match event.kind.split('.').next() {
         Some("run" | "phase" | "request" | "apply") => match tone_of(state) {
             Tone::Strong => text,
-            tone => paint(color, tone, &text),
+            tone @ (Tone::Good | Tone::Warn | Tone::Bad | Tone::Faint) => paint(color, tone, &text),
         },
         Some(_) | None => text,
     };

@@ -14,7 +14,7 @@ use crate::exit::{CliError, Exit};
 pub(crate) async fn run(ctx: &Context, command: Autopilot) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
     match command {
-        Autopilot::Run(args) => run::run(ctx, args).await,
+        Autopilot::Run(args) => Box::pin(run::run(ctx, args)).await,
         Autopilot::Supervise(args) => supervise::run(ctx, args).await,
     }
 }

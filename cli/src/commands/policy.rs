@@ -112,16 +112,17 @@ fn scope(args: &PolicyEval) -> Result<PhaseScope, CliError> {
 /// Both ends of `A..B`; an end left out is `HEAD`.
 fn ends(range: &str) -> Result<(&str, &str), CliError> {
     match range.split_once("..") {
-        Some((from, to)) if !to.starts_with('.') && !(from.is_empty() && to.is_empty()) => {
-            let end = |name| if name == "" { "HEAD" } else { name };
-            Ok((end(from), end(to)))
+        Some(("", "")) | None => Err(not_a_range(range)),
+        Some((_, to)) if to.starts_with('.') => Err(not_a_range(range)),
+        Some((from, to)) => {
+            let [from, to] = [from, to].map(|name| if name.is_empty() { "HEAD" } else { name });
+            Ok((from, to))
         }
-        Some(_) | None => Err(CliError::invalid(
-            "not a range",
-            format!("{range:?} is not of the form A..B"),
-            "write it as BASE..HEAD",
-        )),
     }
+}
+
+fn not_a_range(range: &str) -> CliError {
+    CliError::invalid("not a range", format!("{range:?} is not of the form A..B"), "write it as BASE..HEAD")
 }
 
 fn read_patch(file: &Path) -> Result<Vec<u8>, CliError> {

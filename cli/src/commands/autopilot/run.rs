@@ -71,7 +71,7 @@ pub(super) async fn run(ctx: &Context, args: Run) -> Result<Exit, CliError> {
     let run = args.run_id.clone().map_or_else(|| default_run(ctx, "autopilot", fresh), Ok)?;
     let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor.clone() };
     let prepared = Prepared::new(ctx, run, Survey::take(ctx, wish).await?)?;
-    if args.enable { enabled(ctx, &args, prepared).await } else { dry_run(ctx, &args, &prepared) }
+    if args.enable { Box::pin(enabled(ctx, &args, prepared)).await } else { dry_run(ctx, &args, &prepared) }
 }
 
 /// Shows what would be done; nothing is executed.
@@ -214,7 +214,7 @@ async fn carry_out(
     let wait = ctx.out.interactive && !args.no_wait;
     let manner = Manner { wait: wait || args.interactive, interactive: args.interactive, ..Manner::default() };
     let ended = match follow.add(&run, 0).await {
-        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner).to_rest(&mut leave).await,
+        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner).until_rest(&mut leave).await,
         Err(error) => Err(error),
     };
     close(follow, &mut leave).await;

@@ -133,7 +133,7 @@ async fn go_with<'a>(
     for name in names {
         follow.add(name, 0).await?;
     }
-    Drive::new(ctx, follow, names, manner).to_rest(leave).await
+    Drive::new(ctx, follow, names, manner).until_rest(leave).await
 }
 
 fn report(ctx: &Context, begun: Begun, outcomes: &BTreeMap<String, Outcome>, idle: usize) -> Result<Exit, CliError> {

@@ -198,7 +198,7 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
     let mut follow = Follow::new(ctx, Need::Passive, session);
     follow.add(&name, args.after).await?;
     let manner = Manner { wait: true, data: true, ..Manner::default() };
-    let ended = Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).to_rest(&mut leave).await;
+    let ended = Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await;
     close(follow, &mut leave).await;
     let outcome = ended?.remove(&name);
     if outcome.as_ref().is_none_or(|outcome| outcome.rest == Rest::Detached) {

@@ -243,7 +243,7 @@ pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner
     let mut follow = Follow::new(ctx, Need::Drive, session);
     let name = run.to_owned();
     let ended = match begin(&mut follow, run).await {
-        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).to_rest(&mut leave).await,
+        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await,
         Err(error) => Err(error),
     };
     close(follow, &mut leave).await;
