@@ -23,7 +23,7 @@ use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
 
 mod apply;
-mod grant;
+pub(crate) mod grant;
 mod judge;
 mod land;
 pub(crate) mod moves;
@@ -57,7 +57,12 @@ pub struct Denial {
 
 impl Denial {
     fn new(rule: &str, what: &str, remedy: &str) -> Self {
-        Self { rule: rule.to_owned(), what: what.to_owned(), remedy: remedy.to_owned(), since: Timestamp::from_millis(0) }
+        Self {
+            rule: rule.to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+            since: Timestamp::from_millis(0),
+        }
     }
 }
 
@@ -183,6 +188,16 @@ impl Director {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }
         }
+        // Exports that a crash cut off are brought up to date.
+        let mut tx = self.store.read().await?;
+        let newest =
+            tx.runs(&RunFilter { project: Some(self.project.clone()), states: Vec::new(), limit: 100 }).await?;
+        drop(tx);
+        for run in newest {
+            if let Err(error) = self.exporter.sync(self.store.as_ref(), &run.id).await {
+                tracing::warn!(run = %run.id, %error, "exports could not be written");
+            }
+        }
         Ok(())
     }
 
@@ -222,8 +237,16 @@ impl Director {
         loop {
             stored.mark_unchanged();
             connected.mark_unchanged();
-            let undone = self.pass().await?;
-            let wait = self.until_next(undone).await?;
+            let undone = match self.pass().await {
+                Ok(undone) => undone,
+                Err(error) if self.is_fenced(&error).await => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "a pass failed and is tried again");
+                    true
+                }
+            };
+            // A store that cannot be read now is asked again soon.
+            let wait = self.until_next(undone).await.unwrap_or(RETRY);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = stored.changed() => if changed.is_err() { return Ok(()) },
@@ -238,9 +261,10 @@ impl Director {
         const IDLE: Duration = Duration::from_secs(3600);
         let mut tx = self.store.read().await?;
         let now = tx.now();
-        let expiry = tx.next_expiry().await?.map_or(IDLE, |at| {
-            Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(Duration::from_millis(10))
-        });
+        let expiry = tx
+            .next_expiry()
+            .await?
+            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
     }
 
@@ -250,18 +274,17 @@ impl Director {
     /// Only when this director is fenced off.
     pub async fn pass(&self) -> Result<bool, Error> {
         let mut undone = false;
+        self.expire_due().await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {
-                Ok(()) => {}
-                Err(error @ (Error::Store(StoreError::Fenced { .. }) | Error::Hub(HubError::Fenced { .. }))) => {
-                    if !self.still_director().await? {
-                        return Err(error);
-                    }
-                    undone = true;
-                }
+                Ok(spent) => undone |= spent,
+                Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
-                    self.deny(&run, Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"));
+                    self.deny(
+                        &run,
+                        Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"),
+                    );
                     undone = true;
                 }
             }
@@ -272,9 +295,15 @@ impl Director {
         Ok(undone)
     }
 
-    async fn still_director(&self) -> Result<bool, Error> {
-        let mut tx = self.store.read().await?;
-        Ok(tx.epoch(&Scope::Director).await? == Some(self.epoch))
+    /// Whether an error says that another director has taken over. A run's fence alone does not.
+    async fn is_fenced(&self, error: &Error) -> bool {
+        if !matches!(error, Error::Store(StoreError::Fenced { .. }) | Error::Hub(HubError::Fenced { .. })) {
+            return false;
+        }
+        match self.store.read().await {
+            Ok(mut tx) => !matches!(tx.epoch(&Scope::Director).await, Ok(epoch) if epoch == Some(self.epoch)),
+            Err(_) => false,
+        }
     }
 
     async fn interesting(&self) -> Result<BTreeSet<RunId>, Error> {
@@ -283,24 +312,33 @@ impl Director {
         let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
         let mut runs: BTreeSet<RunId> = tx.runs(&filter).await?.into_iter().map(|r| r.id).collect();
         runs.extend(tx.open_commands(None).await?.into_iter().map(|c| c.run));
-        runs.extend(tx.runs_with_phase(PhaseState::RollingBack).await?);
+        for state in [PhaseState::RollingBack, PhaseState::Applying, PhaseState::Verifying] {
+            runs.extend(tx.runs_with_phase(state).await?);
+        }
         runs.extend(tx.prepared_applies().await?.into_iter().map(|a| a.run));
         Ok(runs)
     }
 
-    async fn work_on(&self, run: &RunId) -> Result<(), Error> {
+    /// Takes the steps of one run; true when there are more than fit into one burst.
+    async fn work_on(&self, run: &RunId) -> Result<bool, Error> {
         for _ in 0..BURST {
-            let Some((view, now)) = self.load(run).await? else { return Ok(()) };
-            let Some(step) = next::next_step(&view, now) else { return Ok(()) };
+            let Some((view, now)) = self.load(run).await? else { return Ok(false) };
+            let Some(step) = next::next_step(&view, now) else {
+                if view.run.state.is_terminal() {
+                    let (hub, token, id) = (self.hub.clone(), self.token, view.run.id.clone());
+                    self.blocking(move || hub.release(token, &id)).await?;
+                }
+                return Ok(false);
+            };
             match self.perform(&view, step).await {
                 Ok(true) => {}
-                Ok(false) => return Ok(()),
+                Ok(false) => return Ok(false),
                 // Somebody else moved it in between: look again.
                 Err(Error::Store(StoreError::Conflict { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads a run whole.
@@ -336,7 +374,7 @@ impl Director {
     }
 
     pub(crate) async fn policy_of(&self, run: &Run) -> Result<Arc<PolicyInForce>, Error> {
-        self.book.at(run.fork_commit, run.file.anchor.as_deref()).await
+        self.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await
     }
 
     /// A transaction under the director's fence and others.
@@ -351,9 +389,9 @@ impl Director {
         T: Send + 'static,
         F: FnOnce() -> Result<T, HubError> + Send + 'static,
     {
-        tokio::time::timeout(self.config.hub_deadline, run_blocking(work))
-            .await
-            .map_err(|_| Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs())))?
+        tokio::time::timeout(self.config.hub_deadline, run_blocking(work)).await.map_err(|_| {
+            Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs()))
+        })?
     }
 }
 
@@ -364,11 +402,18 @@ where
     E: Into<Error> + Send + 'static,
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?.map_err(Into::into)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?
+        .map_err(Into::into)
 }
 
 /// The scope of a phase, as the gate compares it.
 pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
+    if phase.spec.scope.paths.is_empty() {
+        // No declared writes means that it may write anything.
+        return PhaseScopePaths::default();
+    }
     PhaseScopePaths {
         write: phase.spec.scope.paths.clone(),
         read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),

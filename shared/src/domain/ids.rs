@@ -19,7 +19,18 @@ pub struct InvalidName {
 }
 
 /// Names that the data directory itself uses; a run may not take them (`interfaces.md` 2).
-const RESERVED: &[&str] = &["locks", "autopack.db", "autopack.sock", "autopack.addr", "autopack.lock", "autopack.log", "registered", "tmp", "mirror.git", "mirror.lock"];
+const RESERVED: &[&str] = &[
+    "locks",
+    "autopack.db",
+    "autopack.sock",
+    "autopack.addr",
+    "autopack.lock",
+    "autopack.log",
+    "registered",
+    "tmp",
+    "mirror.git",
+    "mirror.lock",
+];
 
 fn check(what: &'static str, value: &str) -> Result<(), InvalidName> {
     let refuse = |why| Err(InvalidName { what, value: value.chars().take(80).collect(), why });
@@ -241,7 +252,11 @@ impl fmt::Debug for Oid {
 impl std::str::FromStr for Oid {
     type Err = InvalidName;
     fn from_str(value: &str) -> Result<Self, InvalidName> {
-        let bad = || InvalidName { what: "object id", value: value.chars().take(80).collect(), why: "it must be 40 hex digits" };
+        let bad = || InvalidName {
+            what: "object id",
+            value: value.chars().take(80).collect(),
+            why: "it must be 40 hex digits",
+        };
         let bytes = hex::decode(value).map_err(|_| bad())?;
         Ok(Self(bytes.try_into().map_err(|_| bad())?))
     }

@@ -75,10 +75,14 @@ pub struct Run {
     pub anchor_digest: Option<Digest>,
     /// The anchor itself: the gate and every verdict of this run go by it.
     pub anchor: Option<IntentionAnchorV2>,
+    /// Registered copies of policy files as they were when the run was created; a later copy cannot loosen it.
+    pub registered: BTreeMap<String, String>,
     /// The plan it was made from.
     pub plan_digest: Option<Digest>,
     /// The run a landing lands.
     pub lands: Option<RunId>,
+    /// Where that run's branch was when the landing was made; the merge's second parent.
+    pub lands_tip: Option<Oid>,
     /// What was asked.
     pub file: RunFile,
     /// Who started it.

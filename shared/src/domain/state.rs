@@ -166,6 +166,7 @@ machine! {
         Created + Fail => Failed;
         Queued + Grant => Leased;
         Queued + Cancel => Cancelled;
+        Queued + Pause => Paused;
         Queued + Park => Waiting;
         Queued + Block => Blocked;
         Queued + Succeed => Succeeded;
@@ -183,6 +184,7 @@ machine! {
         Running + Fail => Failed;
         Running + Cancel => Cancelling;
         Waiting + Wake => Queued;
+        Waiting + Pause => Paused;
         Waiting + Block => Blocked;
         Waiting + Succeed => Succeeded;
         Waiting + Fail => Failed;

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
-use autopack_shared::domain::ids::{Oid, PhaseId, RequestId, RowId};
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
 use autopack_shared::domain::record::{Decision, Notice, Phase, Principal, Request, Run, RunKind, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState};
+use autopack_shared::repo::diff::missing_paths;
 use autopack_shared::repo::facts::{Limits, change_facts};
 use autopack_shared::repo::merge::Merged;
 
@@ -21,7 +22,7 @@ use super::revert::shown;
 use super::view::RunView;
 use super::{Director, ref_of, run_blocking, system};
 use crate::error::Error;
-use crate::hub::{HubError, HubRead as _, RefName};
+use crate::hub::{AttemptKey, HubError, HubRead as _, RefName};
 use crate::policy::PolicyInForce;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
@@ -36,7 +37,8 @@ impl Director {
         let facts = self.facts(base, tree).await?;
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
-        let judgement = self.judgement_digest(&view.run).await?;
+        let judgement = judgement_of(&fork, target.as_deref());
+        let missing = self.missing_deliverables(seen, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         if phase.state != PhaseState::Governance {
@@ -54,7 +56,7 @@ impl Director {
         }
         let subject = Subject {
             repository: view.run.project.to_string(),
-            target_ref: view.run.branch.clone(),
+            target_ref: subject_ref(&view.run),
             base,
             result_tree: tree,
             policy: judgement,
@@ -66,7 +68,12 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        if missing.is_empty() {
+            self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        } else {
+            let reason = format!("deliverables_missing: {}", missing.join(", "));
+            refuse(tx.as_mut(), view, &mut phase, reason).await?;
+        }
         tx.commit().await?;
         self.tell(view, &phase, &decision);
         Ok(())
@@ -82,7 +89,22 @@ impl Director {
         .await
     }
 
-    async fn record(&self, tx: &mut dyn Tx, phase: &Phase, subject: &Subject, verdict: &Verdict) -> Result<Decision, Error> {
+    /// Deliverables that the result lacks; the worker's word is not taken for it.
+    async fn missing_deliverables(&self, phase: &Phase, tree: Oid) -> Result<Vec<String>, Error> {
+        if phase.spec.deliverables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
+        self.blocking(move || Ok(missing_paths(&hub.repository()?, tree, &wanted)?)).await
+    }
+
+    async fn record(
+        &self,
+        tx: &mut dyn Tx,
+        phase: &Phase,
+        subject: &Subject,
+        verdict: &Verdict,
+    ) -> Result<Decision, Error> {
         let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
         let decision = Decision {
             id: RowId::new(self.ids.fresh("dec"))?,
@@ -97,7 +119,11 @@ impl Director {
             verdict: verdict.verdict.to_string(),
             tier: verdict.tier,
             document,
-            class_sizes: verdict.class_sizes.iter().map(|(class, size)| (class_word(*class).to_owned(), *size)).collect(),
+            class_sizes: verdict
+                .class_sizes
+                .iter()
+                .map(|(class, size)| (class_word(*class).to_owned(), *size))
+                .collect(),
             decided_at: tx.now(),
         };
         tx.insert_decision(&decision).await?;
@@ -139,53 +165,83 @@ impl Director {
     }
 
     /// What a verdict does to its phase, in the same transaction.
-    async fn follow(&self, tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, decision: &Decision, verdict: &Verdict) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &mut Phase,
+        decision: &Decision,
+        verdict: &Verdict,
+    ) -> Result<(), Error> {
         use evaluate::Decision as Word;
         let system = system();
+        // Good for this one verdict only.
+        let carry = phase.carry.take();
         match verdict.verdict {
-            Word::AutoApproved => moves::phase(tx, phase, PhaseEvent::AutoApprove, None, &system).await,
+            Word::AutoApproved => {
+                phase.request = None;
+                moves::phase(tx, phase, PhaseEvent::AutoApprove, None, &system).await
+            }
             Word::NotifyAndProceed => {
-                let text = format!("{}/{} goes on and you are told: {} lines in {} files", phase.run, phase.id, verdict.facts.size, verdict.facts.files);
+                phase.request = None;
+                let text = format!(
+                    "{}/{} goes on and you are told: {} lines in {} files",
+                    phase.run, phase.id, verdict.facts.size, verdict.facts.files
+                );
                 self.notice(tx, &view.run, "notify_and_proceed", text).await?;
                 moves::phase(tx, phase, PhaseEvent::Notify, None, &system).await
             }
             Word::ApprovalRequired | Word::Blocked => {
                 let tier = decision.tier.unwrap_or(4);
-                if let Some(carried) = self.carried(tx, phase, decision, tier).await? {
+                if let Some(carried) = self.carried(tx, phase, carry, decision, tier).await? {
                     phase.request = Some(carried.id.clone());
-                    phase.carry = None;
                     let reason = format!("{} carries the approval on: the change is the same", carried.id);
                     return moves::phase(tx, phase, PhaseEvent::Approve, Some(reason), &system).await;
                 }
                 let request = self.open_request(tx, view, phase, decision, verdict, tier).await?;
                 phase.request = Some(request.id.clone());
-                phase.carry = None;
                 let event = if tier == 4 { PhaseEvent::Block } else { PhaseEvent::AskApproval };
-                moves::phase(tx, phase, event, Some(format!("tier {tier}: {} waits for a decision", request.id)), &system).await
+                moves::phase(
+                    tx,
+                    phase,
+                    event,
+                    Some(format!("tier {tier}: {} waits for a decision", request.id)),
+                    &system,
+                )
+                .await
             }
             Word::NoChange => {
+                phase.apply = None;
                 moves::end_attempt(tx, phase, AttemptEvent::Succeed, Some("nothing to change".to_owned())).await?;
                 moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
             }
             Word::Rejected | Word::Conflict => {
-                let why = verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect::<Vec<_>>().join("; ");
-                let reason = format!("{}: {why}", decision.verdict);
-                moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-                phase.failed_attempts += 1;
-                phase.feedback.push(reason.clone());
-                let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
-                moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system).await
+                let why = verdict
+                    .reasons
+                    .iter()
+                    .map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", ")))
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                refuse(tx, view, phase, format!("{}: {why}", decision.verdict)).await
             }
         }
     }
 
     /// An approval of the same change on another base, taken over: the paths, old and new contents are the same, the
     /// policy too, and the tier is no higher.
-    async fn carried(&self, tx: &mut dyn Tx, phase: &Phase, decision: &Decision, tier: u8) -> Result<Option<Request>, Error> {
-        let Some(id) = &phase.carry else { return Ok(None) };
-        let Some(old) = tx.request(id).await? else { return Ok(None) };
+    async fn carried(
+        &self,
+        tx: &mut dyn Tx,
+        phase: &Phase,
+        carry: Option<RequestId>,
+        decision: &Decision,
+        tier: u8,
+    ) -> Result<Option<Request>, Error> {
+        let Some(id) = carry else { return Ok(None) };
+        let Some(old) = tx.request(&id).await? else { return Ok(None) };
         let Some(before) = tx.decision(&old.decision).await? else { return Ok(None) };
         let fits = old.decided_by.is_some()
+            && old.attempt == phase.attempt
             && old.tier >= tier
             && before.policy_digest == decision.policy_digest
             && before.anchor_digest == decision.anchor_digest
@@ -229,7 +285,8 @@ impl Director {
         paths.sort();
         paths.dedup();
         let elevated = rules.tier4_approvers.map_or(self.config.elevated_approvers, u32::from);
-        let seconds = if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
+        let seconds =
+            if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
         let request = Request {
             id: RequestId::new(self.ids.fresh("req"))?,
             run: phase.run.clone(),
@@ -242,7 +299,7 @@ impl Director {
             subject_digest: decision.subject_digest,
             base: decision.base,
             tree: decision.tree,
-            target_ref: view.run.branch.clone(),
+            target_ref: subject_ref(&view.run),
             violated_paths: paths,
             justification: phase.spec.goal.chars().take(500).collect(),
             risk_level: verdict.severity.to_string(),
@@ -260,14 +317,18 @@ impl Director {
         };
         tx.insert_request(&request).await?;
         created(tx, &request).await?;
-        let text = format!("{} asks for approval of {}/{} (tier {tier}, {})", request.id, request.run, request.phase, request.risk_level);
+        let text = format!(
+            "{} asks for approval of {}/{} (tier {tier}, {})",
+            request.id, request.run, request.phase, request.risk_level
+        );
         self.notice(tx, &view.run, "approval_needed", text).await?;
         Ok(request)
     }
 
     async fn notice(&self, tx: &mut dyn Tx, run: &Run, kind: &str, text: String) -> Result<(), Error> {
         let id = RowId::new(self.ids.fresh("note"))?;
-        let notice = Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
+        let notice =
+            Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
         Ok(tx.insert_notice(&notice).await?)
     }
 
@@ -289,23 +350,33 @@ impl Director {
     /// about anew; a conflict goes back to the builder and does not count as an attempt.
     pub(super) async fn rebase(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
         let Some(phase) = view.phase(id) else { return Ok(()) };
-        let (Some(base), Some(tree)) = (phase.base, phase.tree) else { return Err(Error::Bug(format!("{id} has no tree"))) };
+        let (Some(base), Some(tree)) = (phase.base, phase.tree) else {
+            return Err(Error::Bug(format!("{id} has no tree")));
+        };
         let branch = ref_of(&view.run);
-        let hub = self.hub.clone();
-        let (tip, merged, same) = self
+        let (hub, token) = (self.hub.clone(), self.token);
+        let key = AttemptKey { run: view.run.id.clone(), epoch: 0, phase: id.clone(), attempt: phase.attempt };
+        let found = self
             .blocking(move || {
-                let tip = hub.tip(&branch)?.unwrap_or(base);
+                let Some(tip) = hub.tip(&branch)? else { return Ok(None) };
                 if tip == base {
-                    return Ok((tip, Merged::Clean(tree), true));
+                    return Ok(Some((tip, Merged::Clean(tree), true)));
                 }
                 let merged = hub.rebase_tree(base, tree, tip)?;
                 let same = match &merged {
-                    Merged::Clean(new) => hub.same_change((base, tree), (tip, *new))?,
+                    Merged::Clean(new) => {
+                        hub.keep_alive(token, &key, *new)?;
+                        hub.same_change((base, tree), (tip, *new))?
+                    }
                     Merged::Conflict(_) => false,
                 };
-                Ok::<_, HubError>((tip, merged, same))
+                Ok::<_, HubError>(Some((tip, merged, same)))
             })
             .await?;
+        let Some((tip, merged, same)) = found else {
+            let reason = Some(format!("its branch {} was deleted", view.run.branch));
+            return self.move_phase(view, id, PhaseEvent::Exhaust, reason).await;
+        };
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         let approved = self.supersede(tx.as_mut(), &phase).await?;
@@ -319,6 +390,7 @@ impl Director {
             }
             Merged::Conflict(paths) => {
                 let reason = format!("CONFLICT: the branch moved to {} and differs in {}", tip.short(), shown(&paths));
+                phase.carry = None;
                 moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(reason.clone())).await?;
                 phase.feedback.push(reason.clone());
                 let event = if view.run.kind == RunKind::Patch { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
@@ -337,7 +409,14 @@ impl Director {
             if request.decided_at.is_none() {
                 request.decided_at = Some(tx.now());
             }
-            moves::request(tx, &mut request, RequestEvent::Supersede, Some("its base or policy moved".to_owned()), &system()).await?;
+            moves::request(
+                tx,
+                &mut request,
+                RequestEvent::Supersede,
+                Some("its base or policy moved".to_owned()),
+                &system(),
+            )
+            .await?;
         }
         Ok(approved.then(|| request.id.clone()))
     }
@@ -351,6 +430,39 @@ impl Director {
             Some(tip) => Ok(Some(self.book.at(tip, run.file.anchor.as_deref()).await?)),
             None => Ok(None),
         }
+    }
+}
+
+/// Refuses a change: an attempt that counts, with words for the builder.
+async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
+    moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
+    phase.failed_attempts += 1;
+    phase.feedback.push(reason.clone());
+    phase.carry = None;
+    let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
+    moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system()).await
+}
+
+/// The ref that a subject names: the run's branch, or the target that a landing moves (`coordination.md` 3.14).
+fn subject_ref(run: &Run) -> String {
+    match (run.kind, &run.target_ref) {
+        (RunKind::Landing, Some(target)) => target.clone(),
+        (RunKind::Landing, None) | (RunKind::Patch, _) => run.branch.clone(),
+    }
+}
+
+/// The policy digest that a verdict carries: the fork commit's, joined by the target tip's where that differs. Made
+/// of what was evaluated, never read again.
+pub(super) fn judgement_of(fork: &PolicyInForce, target: Option<&PolicyInForce>) -> Digest {
+    match target {
+        Some(tip) if tip.policy_digest != fork.policy_digest || tip.anchor_digest != fork.anchor_digest => {
+            let both = format!(
+                "{}|{:?}|{}|{:?}",
+                fork.policy_digest, fork.anchor_digest, tip.policy_digest, tip.anchor_digest
+            );
+            Digest::of(both.as_bytes())
+        }
+        Some(_) | None => fork.policy_digest,
     }
 }
 

@@ -1,0 +1,113 @@
+//! Tables and diagrams in the documents, compared with the code they describe; and links that lead somewhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use autopack_shared::domain::parallelism::GateReason;
+use autopack_shared::domain::reason::ReasonCode;
+use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
+
+use crate::house_rules::source::{repository, root};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).expect("the tests run in a clone that can be read")
+}
+
+/// The words in backticks that open the rows of the first table after a mark.
+fn first_column(text: &str, mark: &str) -> Vec<String> {
+    let after = text.split_once(mark).map_or("", |(_, rest)| rest);
+    let rows = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let word = |row: &str| row.strip_prefix("| `")?.split_once('`').map(|(word, _)| word.to_owned());
+    rows.filter_map(word).collect()
+}
+
+/// The arrows of the diagram after a mark, as `from --> to: event`.
+fn arrows(text: &str, mark: &str) -> BTreeSet<String> {
+    let after = text.split_once(mark).map_or("", |(_, rest)| rest);
+    let lines = after.lines().skip_while(|line| *line != "stateDiagram-v2").skip(1).take_while(|line| *line != "```");
+    let mut found = BTreeSet::new();
+    for line in lines.map(str::trim) {
+        match line.split_once(": ") {
+            Some((ends, events)) => found.extend(events.split(", ").map(|event| format!("{ends}: {event}"))),
+            None => {
+                found.insert(line.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Targets of the relative links of a Markdown text, without their anchors.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let paths = targets.filter(|t| !t.contains(':') && !t.starts_with('#') && !t.contains(' '));
+    paths.map(|target| target.split('#').next().unwrap_or(target)).collect()
+}
+
+macro_rules! diagram_of {
+    ($text:expr, $state:ident) => {
+        let mut wanted: BTreeSet<String> =
+            $state::MOVES.iter().map(|(from, on, to)| format!("{from} --> {to}: {}", on.as_str())).collect();
+        wanted.insert(format!("[*] --> {}", $state::ALL[0]));
+        wanted.extend($state::ALL.iter().filter(|state| state.is_terminal()).map(|state| format!("{state} --> [*]")));
+        assert_eq!(arrows($text, &format!("<!-- machine: {} -->", $state::MACHINE)), wanted, "{}", $state::MACHINE);
+    };
+}
+
+#[test]
+fn every_move_is_drawn_and_no_other() {
+    let text = read("docs/ARCHITECTURE.md");
+    diagram_of!(&text, RunState);
+    diagram_of!(&text, PhaseState);
+    diagram_of!(&text, AttemptState);
+    diagram_of!(&text, RequestState);
+    diagram_of!(&text, LeaseState);
+    diagram_of!(&text, ApplyState);
+}
+
+#[test]
+fn every_reason_is_listed_in_the_order_of_the_code() {
+    let listed = first_column(&read("docs/GOVERNANCE.md"), "<!-- reasons -->");
+    let wanted: Vec<&str> = ReasonCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(listed, wanted);
+}
+
+#[test]
+fn every_reason_of_the_parallelism_gate_is_listed() {
+    let listed = first_column(&read("docs/GATES.md"), "## The parallelism gate");
+    let wanted = [
+        GateReason::Allowed,
+        GateReason::InvalidInput,
+        GateReason::AnchorInvalid,
+        GateReason::AnchorRequired,
+        GateReason::PolicyUndefined,
+        GateReason::NotAllowed,
+        GateReason::OverLimit,
+        GateReason::IsolationInsufficient,
+    ];
+    assert_eq!(listed, wanted.map(GateReason::as_str));
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let files = repository().expect("the tests run in a clone that can be read");
+    // The playground's faults are its purpose.
+    let ours = files.iter().filter(|file| file.path.ends_with(".md") && !file.path.starts_with("examples/playground/"));
+    let mut broken = Vec::new();
+    for file in ours {
+        let folder = root().join(&file.path).parent().map(ToOwned::to_owned).unwrap_or_default();
+        let dead = links(&file.text).into_iter().filter(|target| !folder.join(target).exists());
+        broken.extend(dead.map(|target| format!("{} -> {target}", file.path)));
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn tables_diagrams_and_links_are_read() {
+    let text = "a\n<!-- x -->\n\n| code | why |\n|---|---|\n| `one` | `no` |\n| two | x |\n\n| `three` |\n";
+    assert_eq!(first_column(text, "<!-- x -->"), ["one"]);
+    let text = "<!-- x -->\n```mermaid\nstateDiagram-v2\n    [*] --> a\n    a --> b: go, run\n```\nc --> d: no\n";
+    let drawn: Vec<String> = arrows(text, "<!-- x -->").into_iter().collect();
+    assert_eq!(drawn, ["[*] --> a", "a --> b: go", "a --> b: run"]);
+    assert_eq!(links("[a](b.md#c) [d](https://e) [f](#g) [h](i/)"), ["b.md", "i/"]);
+}
