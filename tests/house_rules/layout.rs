@@ -18,7 +18,8 @@ const LATER: [&str; 2] = ["todo!", "unimplemented!"];
 const HERE: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
 
 /// Files that cargo finds by itself.
-const ROOTS: [&str; 5] = ["/src/lib.rs", "/src/main.rs", "/build.rs", "tests/main.rs", "/tests/cases.rs"];
+const ROOTS: [&str; 6] =
+    ["/src/lib.rs", "/src/main.rs", "/build.rs", "tests/main.rs", "/tests/cases.rs", "/tests/conformance.rs"];
 
 /// Whether a file does not say what it is for.
 pub(crate) fn headless(file: &Source) -> bool {
@@ -52,7 +53,7 @@ pub(crate) fn orphans(files: &[Source]) -> Vec<String> {
 fn children(file: &Source) -> Vec<String> {
     let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
     let stem = name.strip_suffix(".rs").unwrap_or(name);
-    let is_root = ROOTS.iter().any(|end| file.path.ends_with(end)) && stem != "cases";
+    let is_root = ROOTS.iter().any(|end| file.path.ends_with(end)) && stem != "cases" && stem != "conformance";
     let below = if is_root { folder.to_owned() } else { format!("{folder}/{stem}") };
     let names = file.code.lines().filter_map(|line| {
         let (_, rest) = line.trim().split_once("mod ").filter(|(before, _)| !before.ends_with(is_word))?;
