@@ -125,7 +125,9 @@ impl Session {
 
 fn session(channel: Channel, engine: Option<Engine>, socket: PathBuf) -> Session {
     Session {
-        runs: RunServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        runs: RunServiceClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
         governance: GovernanceServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         admin: AdminServiceClient::new(channel),
         engine,
@@ -172,7 +174,8 @@ async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result
 
 /// Serves the owner's socket, readable by its owner only.
 fn listen(engine: &Engine, place: &Place, socket: &Path) -> Result<(), Error> {
-    let failed = |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
+    let failed =
+        |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
     // The data directory's lock is held, so whoever made this socket is gone.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
@@ -204,7 +207,7 @@ fn start_worker(ctx: &Context, place: &Place, root: PathBuf, engine: &Engine, ch
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.
-fn worker_root(ctx: &Context, place: &Place) -> PathBuf {
+pub(crate) fn worker_root(ctx: &Context, place: &Place) -> PathBuf {
     if let Some(root) = &place.settings.worker_root {
         return root.clone();
     }
@@ -237,7 +240,7 @@ fn project_id(place: &Place) -> ProjectId {
 }
 
 /// `<data-dir>/autopack.sock`, or a short path in the user's runtime folder where that one is too long.
-fn socket_path(ctx: &Context, data_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(ctx: &Context, data_dir: &Path) -> PathBuf {
     let plain = data_dir.join("autopack.sock");
     if plain.as_os_str().len() <= MAX_SOCKET_PATH {
         return plain;
