@@ -1,3 +1,5 @@
+//! The definition of the command line, and what it accepts.
+
 use clap::CommandFactory as _;
 
 use super::*;

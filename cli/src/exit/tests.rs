@@ -1,3 +1,5 @@
+//! The failure table and how a failure is told.
+
 use std::fmt::Write as _;
 
 use tonic_types::ErrorDetails;

@@ -1,3 +1,5 @@
+//! Layers, places and refusals of settings.
+
 use super::*;
 
 fn origin_of<'a>(settings: &'a Settings, key: &str) -> &'a Origin {
