@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
-use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
+use autopack_shared::domain::state::{PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::coordination::Coordinator;
@@ -23,6 +23,7 @@ use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
 
 mod apply;
+mod ask;
 pub(crate) mod grant;
 mod judge;
 mod land;
@@ -30,7 +31,9 @@ pub(crate) mod moves;
 pub mod next;
 mod obey;
 mod perform;
+mod rebase;
 mod revert;
+mod takeover;
 pub mod view;
 
 pub(crate) use revert::shown;
@@ -57,7 +60,12 @@ pub struct Denial {
 
 impl Denial {
     fn new(rule: &str, what: &str, remedy: &str) -> Self {
-        Self { rule: rule.to_owned(), what: what.to_owned(), remedy: remedy.to_owned(), since: Timestamp::from_millis(0) }
+        Self {
+            rule: rule.to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+            since: Timestamp::from_millis(0),
+        }
     }
 }
 
@@ -121,80 +129,6 @@ pub struct DirectorParts {
 }
 
 impl Director {
-    /// Takes over: bumps the store's fence, then the hub's, then takes back what an earlier director left. The order
-    /// is fixed (`coordination.md` 3.6).
-    ///
-    /// # Errors
-    /// When store, hub or coordination refuse.
-    pub async fn take_over(parts: DirectorParts, replica: &str) -> Result<Self, Error> {
-        parts.coordinator.campaign(replica).await?;
-        let hub = parts.hub.clone();
-        let found = run_blocking(move || hub.fence()).await?;
-        let mut tx = parts.store.tx(&[]).await?;
-        let mut incarnation = tx.incarnation().await?;
-        if let Some(found) = found
-            && tx.epoch(&Scope::Director).await?.is_none()
-        {
-            // A new store over a hub that had another: everything of the old one is older than this.
-            incarnation = found.incarnation.saturating_add(1);
-            tx.set_incarnation(incarnation).await?;
-        }
-        let epoch = tx.bump(&Scope::Director, replica).await?;
-        tx.commit().await?;
-        let token = FencingToken { incarnation, epoch };
-        let hub = parts.hub.clone();
-        // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
-        // a stale one would keep the fence from rising.
-        let cleared = run_blocking(move || {
-            let cleared = hub.recover()?;
-            hub.bump_fence(token)?;
-            Ok::<_, HubError>(cleared)
-        })
-        .await?;
-        for lock in cleared {
-            tracing::info!(lock = %lock.display(), "removed a ref lock that an earlier life left");
-        }
-        let director = Self {
-            project: parts.project,
-            store: parts.store,
-            hub: parts.hub,
-            coordinator: parts.coordinator,
-            workers: parts.workers,
-            clock: parts.clock,
-            ids: parts.ids,
-            book: parts.book,
-            exporter: parts.exporter,
-            config: parts.config,
-            epoch,
-            token,
-            denials: Mutex::new(HashMap::new()),
-        };
-        director.adopt().await?;
-        Ok(director)
-    }
-
-    /// Takes back the leases of sessions that did not survive, before anything is granted.
-    async fn adopt(&self) -> Result<(), Error> {
-        let mut tx = self.store.read().await?;
-        let leases = tx.active_leases(None).await?;
-        drop(tx);
-        for lease in leases {
-            if !self.workers.is_connected(&lease.worker, &lease.session) || lease.state == LeaseState::Granting {
-                self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
-            }
-        }
-        // Exports that a crash cut off are brought up to date.
-        let mut tx = self.store.read().await?;
-        let newest = tx.runs(&RunFilter { project: Some(self.project.clone()), states: Vec::new(), limit: 100 }).await?;
-        drop(tx);
-        for run in newest {
-            if let Err(error) = self.exporter.sync(self.store.as_ref(), &run.id).await {
-                tracing::warn!(run = %run.id, %error, "exports could not be written");
-            }
-        }
-        Ok(())
-    }
-
     /// The director's epoch.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
@@ -255,9 +189,10 @@ impl Director {
         const IDLE: Duration = Duration::from_secs(3600);
         let mut tx = self.store.read().await?;
         let now = tx.now();
-        let expiry = tx.next_expiry().await?.map_or(IDLE, |at| {
-            Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY)
-        });
+        let expiry = tx
+            .next_expiry()
+            .await?
+            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
     }
 
@@ -274,7 +209,10 @@ impl Director {
                 Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
-                    self.deny(&run, Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"));
+                    self.deny(
+                        &run,
+                        Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"),
+                    );
                     undone = true;
                 }
             }
@@ -379,9 +317,9 @@ impl Director {
         T: Send + 'static,
         F: FnOnce() -> Result<T, HubError> + Send + 'static,
     {
-        tokio::time::timeout(self.config.hub_deadline, run_blocking(work))
-            .await
-            .map_err(|_| Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs())))?
+        tokio::time::timeout(self.config.hub_deadline, run_blocking(work)).await.map_err(|_| {
+            Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs()))
+        })?
     }
 }
 
@@ -392,7 +330,10 @@ where
     E: Into<Error> + Send + 'static,
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?.map_err(Into::into)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?
+        .map_err(Into::into)
 }
 
 /// The scope of a phase, as the gate compares it.

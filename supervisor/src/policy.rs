@@ -144,18 +144,27 @@ fn read(
     registered: &BTreeMap<String, String>,
 ) -> Result<PolicyInForce, Error> {
     let bad = |file: &str, why: String| Error::Policy { file: file.to_owned(), commit: commit.short(), why };
-    let text = |file: &str, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| bad(file, "it is not UTF-8".to_owned()));
+    let text =
+        |file: &str, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| bad(file, "it is not UTF-8".to_owned()));
     let (config, policy_source) = match (toml, registered.get(FILE_NAME)) {
-        (Some(bytes), _) => (ProjectConfig::parse(&text(FILE_NAME, bytes)?, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "commit"),
-        (None, Some(copy)) => (ProjectConfig::parse(copy, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "registered"),
+        (Some(bytes), _) => (
+            ProjectConfig::parse(&text(FILE_NAME, bytes)?, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?,
+            "commit",
+        ),
+        (None, Some(copy)) => {
+            (ProjectConfig::parse(copy, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "registered")
+        }
         (None, None) => (ProjectConfig::default(), "builtin"),
     };
     let (anchor, anchor_source) = match (json, registered.get(anchor_path)) {
         (Some(bytes), _) => {
-            let anchor = IntentionAnchorV2::parse(&text(anchor_path, bytes)?).map_err(|e| bad(anchor_path, e.to_string()))?;
+            let anchor =
+                IntentionAnchorV2::parse(&text(anchor_path, bytes)?).map_err(|e| bad(anchor_path, e.to_string()))?;
             (Some(anchor), "commit")
         }
-        (None, Some(copy)) => (Some(IntentionAnchorV2::parse(copy).map_err(|e| bad(anchor_path, e.to_string()))?), "registered"),
+        (None, Some(copy)) => {
+            (Some(IntentionAnchorV2::parse(copy).map_err(|e| bad(anchor_path, e.to_string()))?), "registered")
+        }
         (None, None) => (None, "none"),
     };
     let policy_digest = config.policy.digest();

@@ -300,7 +300,8 @@ impl RunFile {
             let reads = phase.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect();
             PathRoots::new(reads).map_err(|e| field("scope.read_only_context", &e.to_string()))?;
             for path in &phase.deliverables {
-                RepoPath::parse(path.trim_end_matches('/')).map_err(|e| field("deliverables", &format!("{path}: {e}")))?;
+                RepoPath::parse(path.trim_end_matches('/'))
+                    .map_err(|e| field("deliverables", &format!("{path}: {e}")))?;
             }
             if phase.gate.iter().any(|g| g.run.trim().is_empty() || g.name.trim().is_empty()) {
                 return Err(field("gate", "a gate command needs 'name' and 'run'"));

@@ -11,7 +11,12 @@ use crate::domain::ids::Oid;
 ///
 /// # Errors
 /// [`TreeError`] when an object cannot be read.
-pub fn unified_diff(repo: &Repository, base_commit: Oid, result_tree: Oid, limit: usize) -> Result<(Vec<u8>, bool), TreeError> {
+pub fn unified_diff(
+    repo: &Repository,
+    base_commit: Oid,
+    result_tree: Oid,
+    limit: usize,
+) -> Result<(Vec<u8>, bool), TreeError> {
     let old = repo.find_tree(to_git(tree_of(repo, base_commit)?))?;
     let new = repo.find_tree(to_git(result_tree))?;
     let mut options = DiffOptions::new();

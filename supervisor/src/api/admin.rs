@@ -51,7 +51,10 @@ impl AdminService for AdminApi {
         Ok(Response::new(self.core.register(call.into_inner()).await?))
     }
 
-    async fn verify_audit(&self, _call: Call<pb::VerifyAuditRequest>) -> Result<Response<pb::VerifyAuditResponse>, Status> {
+    async fn verify_audit(
+        &self,
+        _call: Call<pb::VerifyAuditRequest>,
+    ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
         let report = verify::verify(self.core.store.as_ref()).await.map_err(Error::from)?;
         Ok(Response::new(pb::VerifyAuditResponse {
             code: report.exit_code(),
@@ -78,33 +81,33 @@ impl AdminService for AdminApi {
 
 impl Core {
     async fn export(&self, wanted: &str, out: &mpsc::Sender<Result<pb::AuditEntry, Status>>) -> Result<(), Error> {
-            let mut tx = self.store.read().await?;
-            for (chain, _, _) in tx.audit_heads().await? {
-                if !wanted.is_empty() && wanted != chain {
-                    continue;
-                }
-                let mut from = 1;
-                loop {
-                    let page = tx.audit(&chain, from, PAGE).await?;
-                    let Some(last) = page.last() else { break };
-                    from = last.seq + 1;
-                    for r in page {
-                        let entry = pb::AuditEntry {
-                            chain: r.chain,
-                            seq: r.seq,
-                            leaf_index: r.leaf_index,
-                            body: r.body,
-                            prev_hash: r.prev_hash.to_hex(),
-                            hash: r.hash.to_hex(),
-                            at_ms: r.at.as_millis(),
-                        };
-                        if out.send(Ok(entry)).await.is_err() {
-                            return Ok(());
-                        }
+        let mut tx = self.store.read().await?;
+        for (chain, _, _) in tx.audit_heads().await? {
+            if !wanted.is_empty() && wanted != chain {
+                continue;
+            }
+            let mut from = 1;
+            loop {
+                let page = tx.audit(&chain, from, PAGE).await?;
+                let Some(last) = page.last() else { break };
+                from = last.seq + 1;
+                for r in page {
+                    let entry = pb::AuditEntry {
+                        chain: r.chain,
+                        seq: r.seq,
+                        leaf_index: r.leaf_index,
+                        body: r.body,
+                        prev_hash: r.prev_hash.to_hex(),
+                        hash: r.hash.to_hex(),
+                        at_ms: r.at.as_millis(),
+                    };
+                    if out.send(Ok(entry)).await.is_err() {
+                        return Ok(());
                     }
                 }
             }
-            Ok(())
+        }
+        Ok(())
     }
 
     async fn status(&self) -> Result<pb::StatusResponse, Error> {
@@ -155,9 +158,15 @@ impl Core {
         let mut tx = self.store.tx(&[]).await?;
         let mut project = match tx.project(&self.project).await? {
             Some(project) => project,
-            None => Project { id: self.project.clone(), repo: String::new(), registered: std::collections::BTreeMap::new(), created_at: tx.now() },
+            None => Project {
+                id: self.project.clone(),
+                repo: String::new(),
+                registered: std::collections::BTreeMap::new(),
+                created_at: tx.now(),
+            },
         };
-        let digests = call.files.iter().map(|(path, text)| (path.clone(), Digest::of(text.as_bytes()).to_string())).collect();
+        let digests =
+            call.files.iter().map(|(path, text)| (path.clone(), Digest::of(text.as_bytes()).to_string())).collect();
         project.registered.extend(call.files);
         tx.put_project(&project).await?;
         tx.append_audit(AuditDraft {

@@ -10,8 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
-use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Run};
 use autopack_shared::domain::path::PathRoots;
+use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Run};
 use autopack_shared::domain::state::{ApplyState, PhaseState};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::run_service_server::RunService;
@@ -21,7 +21,7 @@ use super::{Core, show};
 use crate::director::moves::{Note, note};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
-use crate::hub::{HubError, RefName};
+use crate::hub::RefName;
 use crate::store::{RunFilter, Tx};
 
 mod explain;
@@ -130,7 +130,11 @@ impl Core {
     async fn list_runs(&self, call: &pb::ListRunsRequest) -> Result<Vec<pb::Run>, Error> {
         let mut states = Vec::new();
         for word in &call.states {
-            states.push(word.to_lowercase().parse().map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?);
+            states.push(
+                word.to_lowercase()
+                    .parse()
+                    .map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?,
+            );
         }
         let limit = if call.limit == 0 { 100 } else { call.limit.min(10_000) };
         let mut tx = self.store.read().await?;
@@ -188,7 +192,9 @@ impl Core {
             let phase = tx.phase(&run.id, &id).await?.ok_or_else(missing)?;
             match (phase.base, phase.tree) {
                 (Some(base), Some(tree)) => (base, tree),
-                (Some(_) | None, _) => return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) }),
+                (Some(_) | None, _) => {
+                    return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) });
+                }
             }
         };
         drop(tx);
@@ -201,14 +207,19 @@ impl Core {
         let principal = self.principal();
         let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
         let text: String = call.text.chars().take(2000).collect();
-        PathRoots::new(call.scope.clone()).map_err(|e| Error::Invalid { field: "scope".to_owned(), why: e.to_string() })?;
+        PathRoots::new(call.scope.clone())
+            .map_err(|e| Error::Invalid { field: "scope".to_owned(), why: e.to_string() })?;
         let op = match call.op() {
             SteerOp::Cancel => CommandOp::Cancel,
             SteerOp::Pause => CommandOp::Pause,
             SteerOp::Resume => CommandOp::Resume,
-            SteerOp::Retry => CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) },
+            SteerOp::Retry => {
+                CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) }
+            }
             SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
-            SteerOp::Unspecified => return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() }),
+            SteerOp::Unspecified => {
+                return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() });
+            }
         };
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
@@ -218,7 +229,15 @@ impl Core {
             "" => self.ids.fresh("cmd"),
             key => format!("cmd-{}", &Digest::of(format!("{key}|{}|{op:?}", run.id).as_bytes()).to_hex()[..24]),
         };
-        let command = Command { id: RowId::new(id)?, run: run.id.clone(), op, principal, created_at: at, done_at: None, result: None };
+        let command = Command {
+            id: RowId::new(id)?,
+            run: run.id.clone(),
+            op,
+            principal,
+            created_at: at,
+            done_at: None,
+            result: None,
+        };
         match tx.insert_command(&command).await {
             Ok(()) => {
                 record_command(tx.as_mut(), &command).await?;
@@ -242,7 +261,7 @@ impl Core {
             for apply in tx.applies(&run.id).await?.into_iter().filter(|a| a.kind == ApplyKind::Patch) {
                 let name = RefName::save(&run.id, &apply.phase, apply.attempt);
                 let (hub, at) = (self.hub.clone(), name.clone());
-                let Some(commit) = run_blocking(move || Ok::<_, HubError>(hub.tip(&at)?)).await? else { continue };
+                let Some(commit) = run_blocking(move || hub.tip(&at)).await? else { continue };
                 save_points.push(pb::SavePoint {
                     run_id: run.id.to_string(),
                     phase_id: apply.phase.to_string(),

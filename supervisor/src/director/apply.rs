@@ -108,8 +108,11 @@ impl Director {
             voted = earlier;
         }
         let votes = tx.votes(&voted.id).await?;
-        let people: BTreeSet<&str> =
-            votes.iter().filter(|v| v.approve && v.subject_digest == voted.subject_digest).map(|v| v.principal.id.as_str()).collect();
+        let people: BTreeSet<&str> = votes
+            .iter()
+            .filter(|v| v.approve && v.subject_digest == voted.subject_digest)
+            .map(|v| v.principal.id.as_str())
+            .collect();
         Ok(people.len() >= usize::try_from(request.approvers_needed).unwrap_or(usize::MAX))
     }
 
@@ -131,12 +134,15 @@ impl Director {
                 if job.kind == ApplyKind::Patch {
                     hub.save_point(token, &key, job.old)?;
                 }
-                let outcome = hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
+                let outcome =
+                    hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
                 // Moved on, but over our commit: it was applied and more came after it.
-                Ok(match outcome {
-                    CasOutcome::Moved { tip: Some(tip) } if hub.is_ancestor(job.new, tip)? => CasOutcome::Already,
-                    other => other,
-                })
+                if let CasOutcome::Moved { tip: Some(tip) } = outcome
+                    && hub.is_ancestor(job.new, tip)?
+                {
+                    return Ok(CasOutcome::Already);
+                }
+                Ok(outcome)
             })
             .await;
         let outcome = match outcome {

@@ -7,7 +7,9 @@ use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState};
+use autopack_shared::domain::state::{
+    AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
+};
 
 use super::moves::{self, Note, note};
 use super::view::RunView;
@@ -20,21 +22,7 @@ use crate::workers::{GrantOrder, WorkerOrder};
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
-        let policy = self.policy_of(&view.run).await?;
-        let declared = view.phase(phase).map(|p| p.spec.scope.paths.clone()).unwrap_or_default();
-        if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
-            let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
-            self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
-            return Ok(true);
-        }
-        let branch = ref_of(&view.run);
-        let hub = self.hub.clone();
-        let tip = self.blocking(move || hub.tip(&branch)).await?;
-        let Some(base) = tip else {
-            let reason = Some(format!("its branch {} was deleted", view.run.branch));
-            self.move_phase(view, phase, PhaseEvent::Exhaust, reason).await?;
-            return Ok(true);
-        };
+        let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
         let mut tx = self.fenced(&[]).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
         if let Some(denial) = self.gate(tx.as_mut(), view, phase, purpose, &active).await? {
@@ -50,24 +38,8 @@ impl Director {
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
         let epoch = tx.bump(&Scope::Run(run.id.clone()), worker.as_str()).await?;
         let ws_epoch = tx.bump(&Scope::Workspace(run.id.clone()), worker.as_str()).await?;
-        let attempt = if purpose == LeasePurpose::Build { phase.attempt + 1 } else { phase.attempt };
-        let mut lease = Lease {
-            id: RowId::new(self.ids.fresh("lease"))?,
-            run: run.id.clone(),
-            project: run.project.clone(),
-            phase: phase.id.clone(),
-            purpose,
-            attempt,
-            worker: worker.clone(),
-            session: session.clone(),
-            epoch,
-            ws_epoch,
-            state: LeaseState::Granting,
-            version: 0,
-            granted_at: tx.now(),
-            ended_at: None,
-            reason: None,
-        };
+        let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
+        lease.granted_at = tx.now();
         tx.insert_lease(&lease).await?;
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
@@ -77,7 +49,8 @@ impl Director {
         let locked = self.coordinator.lock(&locks, &owner).await;
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
         if let Err(error) = locked {
-            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system()).await?;
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
+                .await?;
             tx.commit().await?;
             self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
             return Ok(false);
@@ -85,19 +58,74 @@ impl Director {
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
         self.allow(&run.id);
-        let entry = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
-            BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
-            | BuilderSpec::Patch { .. } | BuilderSpec::Landing { .. } | BuilderSpec::Remediation { .. } => None,
-        };
-        let gate = policy.gate_of(&phase);
-        let insecure_no_sandbox = run.tainted;
-        let order = GrantOrder { lease, phase, base, builder: entry, gate, insecure_no_sandbox };
+        let order = self.order(&run, phase, lease, base).await?;
         if !self.workers.send(&worker, WorkerOrder::Grant(Box::new(order))) {
             tracing::warn!(worker = %worker, "the worker is gone; its leases are taken back");
             self.lost_session(&worker, &owner.session).await?;
         }
         Ok(true)
+    }
+
+    /// The commit that a phase starts from; none when it was moved instead, because it can never start.
+    async fn startable(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<Option<Oid>, Error> {
+        let policy = self.policy_of(&view.run).await?;
+        let declared = view.phase(phase).map(|p| p.spec.scope.paths.clone()).unwrap_or_default();
+        if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
+            let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
+            self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
+            return Ok(None);
+        }
+        let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
+        let tip = self.blocking(move || hub.tip(&branch)).await?;
+        if tip.is_none() {
+            let event = if purpose == LeasePurpose::Build { PhaseEvent::Exhaust } else { PhaseEvent::Pass };
+            let reason = Some(format!("its branch {} was deleted", view.run.branch));
+            self.move_phase(view, phase, event, reason).await?;
+        }
+        Ok(tip)
+    }
+
+    fn lease(
+        &self,
+        phase: &Phase,
+        run: &Run,
+        purpose: LeasePurpose,
+        (worker, session): (&WorkerId, &str),
+        (epoch, ws_epoch): (u64, u64),
+    ) -> Result<Lease, Error> {
+        Ok(Lease {
+            id: RowId::new(self.ids.fresh("lease"))?,
+            run: run.id.clone(),
+            project: run.project.clone(),
+            phase: phase.id.clone(),
+            purpose,
+            attempt: if purpose == LeasePurpose::Build { phase.attempt + 1 } else { phase.attempt },
+            worker: worker.clone(),
+            session: session.to_owned(),
+            epoch,
+            ws_epoch,
+            state: LeaseState::Granting,
+            version: 0,
+            granted_at: self.clock.wall(),
+            ended_at: None,
+            reason: None,
+        })
+    }
+
+    /// All that the worker needs, with the builder entry and the gate of the fork commit.
+    async fn order(&self, run: &Run, phase: Phase, lease: Lease, base: Oid) -> Result<GrantOrder, Error> {
+        let policy = self.policy_of(run).await?;
+        let builder = match &phase.spec.builder {
+            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
+            BuilderSpec::Command { name: None, .. }
+            | BuilderSpec::Agent { .. }
+            | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Landing { .. }
+            | BuilderSpec::Remediation { .. } => None,
+        };
+        let gate = policy.gate_of(&phase);
+        Ok(GrantOrder { lease, phase, base, builder, gate, insecure_no_sandbox: run.tainted })
     }
 
     /// The gate, counted inside the grant's transaction, and the scopes of those who work now.
@@ -128,7 +156,11 @@ impl Director {
                 active: i64::try_from(active.len()).unwrap_or(i64::MAX),
             });
             if !decision.allow {
-                let what = format!("{}: {} runs of this project would hold a lease", decision.reason.as_str(), decision.effective);
+                let what = format!(
+                    "{}: {} runs of this project would hold a lease",
+                    decision.reason.as_str(),
+                    decision.effective
+                );
                 let remedy = "the end of a lease, or an anchor that allows more at once";
                 return Ok(Some(Denial::new(decision.reason.as_str(), &what, remedy)));
             }
@@ -149,7 +181,14 @@ impl Director {
         Ok(None)
     }
 
-    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
+    async fn hold(
+        &self,
+        tx: &mut dyn Tx,
+        run: &mut Run,
+        phase: &mut Phase,
+        lease: &mut Lease,
+        base: Oid,
+    ) -> Result<(), Error> {
         let system = Principal::system();
         moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
         moves::run(tx, run, RunEvent::Grant, None, &system).await?;
@@ -163,7 +202,14 @@ impl Director {
         phase.request = None;
         phase.apply = None;
         phase.carry = None;
-        moves::phase(tx, phase, PhaseEvent::Start, Some(format!("attempt {} on {}", lease.attempt, lease.worker)), &system).await?;
+        moves::phase(
+            tx,
+            phase,
+            PhaseEvent::Start,
+            Some(format!("attempt {} on {}", lease.attempt, lease.worker)),
+            &system,
+        )
+        .await?;
         let mut attempt = Attempt {
             run: run.id.clone(),
             phase: phase.id.clone(),
@@ -202,7 +248,9 @@ impl Director {
         if tx.epoch(&scope).await? == Some(lease.epoch) {
             tx.bump(&scope, "director").await?;
         }
-        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else { return Ok(()) };
+        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
+            return Ok(());
+        };
         if lease.state.is_terminal() {
             return Ok(());
         }
@@ -212,7 +260,10 @@ impl Director {
             if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
                 lose_verify(tx.as_mut(), &mut phase, reason).await?;
             }
-            if lease.purpose == LeasePurpose::Build && phase.state == PhaseState::Executing && phase.attempt == lease.attempt {
+            if lease.purpose == LeasePurpose::Build
+                && phase.state == PhaseState::Executing
+                && phase.attempt == lease.attempt
+            {
                 moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
                 phase.lost_attempts += 1;
                 moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
@@ -223,7 +274,9 @@ impl Director {
         }
         tx.commit().await?;
         let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        self.coordinator.unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner).await?;
+        self.coordinator
+            .unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner)
+            .await?;
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone needs no telling.
         let _told = self.workers.send(&lease.worker, order);
@@ -251,7 +304,11 @@ pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<S
         run.pause_requested = false;
         return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
     }
-    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() { RunEvent::Requeue } else { RunEvent::LeaseLost };
+    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
+        RunEvent::Requeue
+    } else {
+        RunEvent::LeaseLost
+    };
     if run.state.next(event).is_err() {
         return Ok(());
     }

@@ -18,7 +18,9 @@ enum Landed {
 impl Director {
     /// Moves the target; false while it is checked out somewhere and the person has to merge by hand.
     pub(super) async fn land_target(&self, view: &RunView) -> Result<bool, Error> {
-        let Some(target) = &view.run.target_ref else { return Err(Error::Bug(format!("{} has no target", view.run.id))) };
+        let Some(target) = &view.run.target_ref else {
+            return Err(Error::Bug(format!("{} has no target", view.run.id)));
+        };
         let (name, merge) = (RefName::target(target)?, ref_of(&view.run));
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
         let landed = self

@@ -1,7 +1,9 @@
 //! Performs one step.
 
 use autopack_shared::domain::ids::{PhaseId, RequestId};
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent};
+use autopack_shared::domain::state::{
+    AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent,
+};
 
 use super::grant::{reread_phase, reread_run};
 use super::next::Step;
@@ -45,7 +47,9 @@ impl Director {
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         match made {
-            CasOutcome::Applied | CasOutcome::Already => moves::run(tx.as_mut(), &mut run, RunEvent::Validate, None, &system()).await?,
+            CasOutcome::Applied | CasOutcome::Already => {
+                moves::run(tx.as_mut(), &mut run, RunEvent::Validate, None, &system()).await?
+            }
             CasOutcome::Moved { tip } => {
                 let tip = tip.map_or_else(String::new, |t| t.short());
                 let reason = format!("{} is there already, at {tip}: use another run id", run.branch);
@@ -76,10 +80,25 @@ impl Director {
                     moves::request(tx.as_mut(), &mut request, RequestEvent::Cancel, reason.clone(), &system()).await?;
                 }
             }
-            PhaseEvent::Start | PhaseEvent::ScopeForbidden | PhaseEvent::DependencyFailed | PhaseEvent::Collect
-            | PhaseEvent::Retry | PhaseEvent::Exhaust | PhaseEvent::Judge | PhaseEvent::AutoApprove | PhaseEvent::Notify
-            | PhaseEvent::AskApproval | PhaseEvent::Block | PhaseEvent::NoChange | PhaseEvent::Approve | PhaseEvent::Stale
-            | PhaseEvent::Rebased | PhaseEvent::Prepare | PhaseEvent::Commit | PhaseEvent::RollBack | PhaseEvent::RolledBack => {}
+            PhaseEvent::Start
+            | PhaseEvent::ScopeForbidden
+            | PhaseEvent::DependencyFailed
+            | PhaseEvent::Collect
+            | PhaseEvent::Retry
+            | PhaseEvent::Exhaust
+            | PhaseEvent::Judge
+            | PhaseEvent::AutoApprove
+            | PhaseEvent::Notify
+            | PhaseEvent::AskApproval
+            | PhaseEvent::Block
+            | PhaseEvent::NoChange
+            | PhaseEvent::Approve
+            | PhaseEvent::Stale
+            | PhaseEvent::Rebased
+            | PhaseEvent::Prepare
+            | PhaseEvent::Commit
+            | PhaseEvent::RollBack
+            | PhaseEvent::RolledBack => {}
         }
         moves::phase(tx.as_mut(), &mut phase, event, reason, &system()).await?;
         Ok(tx.commit().await?)
@@ -120,7 +139,11 @@ impl Director {
         if tx.now() < request.expires_at || request.state.is_terminal() {
             return Ok(());
         }
-        let why = if request.state == RequestState::Approved { "approved, but not used in time" } else { "nobody decided in time" };
+        let why = if request.state == RequestState::Approved {
+            "approved, but not used in time"
+        } else {
+            "nobody decided in time"
+        };
         request.decided_at = Some(tx.now());
         moves::request(tx.as_mut(), &mut request, RequestEvent::TimeOut, Some(why.to_owned()), &system()).await?;
         tracing::info!(run = %request.run, approval = %id, "request timed out");

@@ -25,38 +25,24 @@ enum Landed {
     Diverged,
 }
 
+fn state(what: &'static str, id: String, state: String, why: String) -> Error {
+    Error::State { what, id, state, why, reason: "illegal_move" }
+}
+
 impl Core {
     /// Lands a run, or says what to do instead.
     pub(super) async fn land(&self, call: &pb::LandRequest, principal: &Principal) -> Result<pb::LandResponse, Error> {
-        let mut tx = self.store.read().await?;
-        let run = self.run(tx.as_mut(), &call.run_id).await?;
-        let phases = tx.phases(&run.id).await?;
-        let busy = phases.iter().any(|p| p.state == PhaseState::RollingBack) || !tx.open_commands(Some(&run.id)).await?.is_empty();
-        let newest = tx.applies(&run.id).await?.into_iter().rev().find(|a| a.state == ApplyState::Committed).map(|a| a.new);
-        drop(tx);
-        if run.state != RunState::Succeeded || busy {
-            return Err(Error::State {
-                what: "run",
-                id: run.id.to_string(),
-                state: run.state.as_str().to_uppercase(),
-                why: "only a run that succeeded lands, and not while it is being rolled back".to_owned(),
-                reason: "illegal_move",
-            });
-        }
+        let (run, newest) = self.landable(&call.run_id).await?;
         let Some(director) = self.director.clone() else {
-            return Err(Error::State {
-                what: "engine",
-                id: self.project.to_string(),
-                state: "PASSIVE".to_owned(),
-                why: "this process does not drive runs".to_owned(),
-                reason: "illegal_move",
-            });
+            let why = "this process does not drive runs".to_owned();
+            return Err(state("engine", self.project.to_string(), "PASSIVE".to_owned(), why));
         };
         let target = run.target_ref.clone().ok_or_else(|| Error::Invalid {
             field: "target_ref".to_owned(),
             why: "the run has no target branch: HEAD was detached when it was started".to_owned(),
         })?;
-        let (hub, token, name, branch) = (self.hub.clone(), director.token, RefName::target(&target)?, RefName::run(&run.id));
+        let (hub, token, name, branch) =
+            (self.hub.clone(), director.token, RefName::target(&target)?, RefName::run(&run.id));
         self.note_landing(&run, "landing.started", &target, principal).await?;
         let fork = run.fork_commit;
         let landed = run_blocking(move || {
@@ -85,10 +71,31 @@ impl Core {
             }
             Landed::CheckedOut(path) => {
                 let short = run.branch.trim_start_matches("refs/heads/");
-                pb::LandResponse { run: shown, instead: format!("git -C {path} merge --ff-only {short}"), landed: false }
+                pb::LandResponse {
+                    run: shown,
+                    instead: format!("git -C {path} merge --ff-only {short}"),
+                    landed: false,
+                }
             }
             Landed::Diverged => return self.land_merge(&run, &target, principal).await,
         })
+    }
+
+    /// A run that may land, and the newest commit that it applied.
+    async fn landable(&self, id: &str) -> Result<(Run, Option<Oid>), Error> {
+        let mut tx = self.store.read().await?;
+        let run = self.run(tx.as_mut(), id).await?;
+        let phases = tx.phases(&run.id).await?;
+        let busy = phases.iter().any(|p| p.state == PhaseState::RollingBack)
+            || !tx.open_commands(Some(&run.id)).await?.is_empty();
+        let newest =
+            tx.applies(&run.id).await?.into_iter().rev().find(|a| a.state == ApplyState::Committed).map(|a| a.new);
+        drop(tx);
+        if run.state != RunState::Succeeded || busy {
+            let why = "only a run that succeeded lands, and not while it is being rolled back".to_owned();
+            return Err(state("run", run.id.to_string(), run.state.as_str().to_uppercase(), why));
+        }
+        Ok((run, newest))
     }
 
     /// The target moved on: a run of kind `landing` carries the merge through verdict, approval and gate.
@@ -120,7 +127,11 @@ impl Core {
         let mut tx = self.store.tx(&[]).await?;
         submit::insert_run(tx.as_mut(), &landing, Some((tip, tree))).await?;
         tx.commit().await?;
-        Ok(pb::LandResponse { run: Some(self.show_run(landing.id.as_str()).await?), instead: String::new(), landed: false })
+        Ok(pb::LandResponse {
+            run: Some(self.show_run(landing.id.as_str()).await?),
+            instead: String::new(),
+            landed: false,
+        })
     }
 
     /// A landing of the same two commits that has not ended: landing again goes on with it.
@@ -129,7 +140,9 @@ impl Core {
         let states = RunState::ALL.iter().copied().filter(|s| !s.is_terminal()).collect();
         let live = tx.runs(&RunFilter { project: Some(self.project.clone()), states, limit: 0 }).await?;
         drop(tx);
-        let same = live.iter().find(|r| r.lands.as_ref() == Some(&run.id) && r.fork_commit == tip && r.lands_tip == Some(theirs));
+        let same = live
+            .iter()
+            .find(|r| r.lands.as_ref() == Some(&run.id) && r.fork_commit == tip && r.lands_tip == Some(theirs));
         match same {
             Some(open) => Ok(Some(self.show_run(open.id.as_str()).await?)),
             None => Ok(None),
@@ -157,7 +170,14 @@ impl Core {
         Ok(tx.commit().await?)
     }
 
-    async fn landing_run(&self, run: &Run, target: &str, tip: Oid, theirs: Oid, principal: &Principal) -> Result<Run, Error> {
+    async fn landing_run(
+        &self,
+        run: &Run,
+        target: &str,
+        tip: Oid,
+        theirs: Oid,
+        principal: &Principal,
+    ) -> Result<Run, Error> {
         let policy = self.book.at(tip, run.file.anchor.as_deref()).await?;
         let id = RunId::new(format!("land-{}", self.ids.short()))?;
         let phase = PhaseSpec {
