@@ -98,7 +98,9 @@ impl Context {
         let root = root.canonicalize().unwrap_or(root);
         let settings = self.settings(Some(&root))?;
         if let Some(server) = &settings.server {
-            let why = format!("{server} is named as the supervisor, and this version only works with the engine of a data directory");
+            let why = format!(
+                "{server} is named as the supervisor, and this version only works with the engine of a data directory"
+            );
             let fix = "leave --server and AUTOPACK_SERVER out";
             return Err(CliError::refused("unsupported_server", "cannot reach a supervisor elsewhere", why, fix));
         }
