@@ -28,7 +28,8 @@ fn none(rule: &str, found: impl IntoIterator<Item = String>) {
 
 /// Every finding of a check, with the file it is in.
 fn each(files: &[Source], check: impl Fn(&Source) -> Vec<String>) -> Vec<String> {
-    let in_file = |file: &Source| check(file).into_iter().map(|found| format!("{}:{found}", file.path)).collect::<Vec<_>>();
+    let in_file =
+        |file: &Source| check(file).into_iter().map(|found| format!("{}:{found}", file.path)).collect::<Vec<_>>();
     files.iter().flat_map(in_file).collect()
 }
 
@@ -52,7 +53,8 @@ fn files_are_short() {
     let long = files.iter().filter(excused).filter(|f| layout::surplus_lines(f) > 0);
     let told = long.map(|f| format!("{} is {} lines over {}", f.path, layout::surplus_lines(f), layout::MOST_LINES));
     none("a file stays under its limit", told);
-    let stale = LONG_FILES.iter().filter(|(path, _)| !files.iter().any(|f| f.path == *path && layout::surplus_lines(f) > 0));
+    let stale =
+        LONG_FILES.iter().filter(|(path, _)| !files.iter().any(|f| f.path == *path && layout::surplus_lines(f) > 0));
     none("an exception is needed", stale.map(|(path, _)| (*path).to_owned()));
 }
 

@@ -32,6 +32,9 @@ use crate::exit::{CliError, During as _};
 /// How long a command waits for another one that is just starting or just ending.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an owner may take to answer.
+const CALL_DEADLINE: Duration = Duration::from_secs(5);
+
 /// The longest path of a unix socket on Linux, less the final NUL.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -89,9 +92,11 @@ impl Session {
     /// Ends the connection; an engine that is owned is stopped within its grace period.
     pub(crate) async fn close(self) {
         if let Some(engine) = self.engine {
+            if engine.core.director.is_some() {
+                // Before the lock is given back: afterwards it could be the next owner's. A stale one is harmless.
+                let _gone = std::fs::remove_file(&self.socket);
+            }
             engine.shutdown().await;
-            // A stale socket is harmless: it is replaced by the next owner.
-            let _gone = std::fs::remove_file(&self.socket);
         }
     }
 
@@ -120,7 +125,9 @@ impl Session {
 
 fn session(channel: Channel, engine: Option<Engine>, socket: PathBuf) -> Session {
     Session {
-        runs: RunServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
+        runs: RunServiceClient::new(channel.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE),
         governance: GovernanceServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         admin: AdminServiceClient::new(channel),
         engine,
@@ -137,7 +144,12 @@ async fn dial(socket: &Path) -> Option<Channel> {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
-    Endpoint::from_static("http://autopack.local").connect_with_connector(connector).await.ok()
+    let endpoint = Endpoint::from_static("http://autopack.local")
+        .connect_timeout(CALL_DEADLINE)
+        .http2_keep_alive_interval(Duration::from_secs(3))
+        .keep_alive_timeout(Duration::from_secs(3))
+        .keep_alive_while_idle(true);
+    tokio::time::timeout(CALL_DEADLINE, endpoint.connect_with_connector(connector)).await.ok()?.ok()
 }
 
 /// Opens an engine in this process.
@@ -162,7 +174,8 @@ async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result
 
 /// Serves the owner's socket, readable by its owner only.
 fn listen(engine: &Engine, place: &Place, socket: &Path) -> Result<(), Error> {
-    let failed = |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
+    let failed =
+        |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
     // The data directory's lock is held, so whoever made this socket is gone.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),

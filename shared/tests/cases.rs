@@ -1,10 +1,7 @@
 //! Every line of `tests/cases` on the pure core: the repositories are built as raw objects, because their names and
 //! modes are hostile on purpose.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a case that cannot be built must fail its test"
-)]
+#![allow(clippy::unwrap_used, reason = "a case that cannot be built must fail its test")]
 
 #[path = "cases/model.rs"]
 mod model;
@@ -47,15 +44,8 @@ fn gate_cases() {
     assert_eq!(lines.len(), 43);
     for line in lines {
         match line {
-            GateLine::Overlap {
-                id,
-                title,
-                a,
-                b,
-                expect_overlap,
-            } => {
-                let overlaps =
-                    |a: &PhaseScopePaths, b: &PhaseScopePaths| scopes_overlap(a, b).is_some();
+            GateLine::Overlap { id, title, a, b, expect_overlap } => {
+                let overlaps = |a: &PhaseScopePaths, b: &PhaseScopePaths| scopes_overlap(a, b).is_some();
                 if overlaps(&a, &b) != expect_overlap || overlaps(&b, &a) != expect_overlap {
                     failures.push(format!("{id} {title}"));
                 }
@@ -78,22 +68,10 @@ fn check_gate(case: &GateCase) -> Option<String> {
         Runs::Count(count) => RunsRequest::Count(*count),
         Runs::Names(names) => RunsRequest::Names(names.clone()),
     };
-    let decision = decide(&GateInput {
-        anchor,
-        runs,
-        workers: case.workers,
-        active: case.active,
-    });
+    let decision = decide(&GateInput { anchor, runs, workers: case.workers, active: case.active });
     let fits = decision.allow == case.expect.allow
-        && case
-            .expect
-            .reason
-            .as_deref()
-            .is_none_or(|reason| reason == decision.reason.as_str())
-        && case
-            .expect
-            .effective
-            .is_none_or(|effective| effective == decision.effective);
+        && case.expect.reason.as_deref().is_none_or(|reason| reason == decision.reason.as_str())
+        && case.expect.effective.is_none_or(|effective| effective == decision.effective);
     (!fits).then(|| format!("{} {}: {decision:?}", case.id, case.title))
 }
 
@@ -101,11 +79,7 @@ fn run(file: &str, count: usize) {
     let cases: Vec<Case> = model::read(file);
     assert_eq!(cases.len(), count, "a case is never dropped");
     let failures: Vec<String> = cases.iter().filter_map(|case| check(case).err()).collect();
-    assert!(
-        failures.is_empty(),
-        "{} of {count}: {failures:#?}",
-        failures.len()
-    );
+    assert!(failures.is_empty(), "{} of {count}: {failures:#?}", failures.len());
 }
 
 fn check(case: &Case) -> Result<(), String> {
@@ -115,18 +89,9 @@ fn check(case: &Case) -> Result<(), String> {
     if wrong.is_empty() {
         return Ok(());
     }
-    let reasons: Vec<String> = verdict
-        .reasons
-        .iter()
-        .map(|r| format!("{} {:?} {:?}", r.code, r.paths.first(), r.rule))
-        .collect();
-    Err(format!(
-        "{} {}: {} (got {}, {reasons:?})",
-        case.id,
-        case.title,
-        wrong.join("; "),
-        verdict.verdict
-    ))
+    let reasons: Vec<String> =
+        verdict.reasons.iter().map(|r| format!("{} {:?} {:?}", r.code, r.paths.first(), r.rule)).collect();
+    Err(format!("{} {}: {} (got {}, {reasons:?})", case.id, case.title, wrong.join("; "), verdict.verdict))
 }
 
 fn judge(case: &Case) -> Verdict {
@@ -134,10 +99,7 @@ fn judge(case: &Case) -> Verdict {
     let base = bench.base(&case.base);
     let policy = Policy::builtin();
     let anchor = anchor(&case.context);
-    let digests = (
-        policy.digest(),
-        anchor.as_ref().map(IntentionAnchorV2::digest),
-    );
+    let digests = (policy.digest(), anchor.as_ref().map(IntentionAnchorV2::digest));
     let result = match (&case.patch_text, &case.change) {
         (Some(text), None) => match import_patch(&bench.repo, base, text.as_bytes()) {
             Ok(tree) => tree,
@@ -147,34 +109,12 @@ fn judge(case: &Case) -> Verdict {
         (_, _) => panic!("{}: a case has a change or a patch text", case.id),
     };
     let facts = change_facts(&bench.repo, base, result, &Limits::default()).unwrap();
-    let verdict = evaluate(
-        &facts,
-        &policy,
-        anchor.as_ref(),
-        &scope(&case.context),
-        &window(&case.context),
-    );
+    let verdict = evaluate(&facts, &policy, anchor.as_ref(), &scope(&case.context), &window(&case.context));
     let json = serde_json::to_value(&verdict).unwrap();
     let stored: Verdict = serde_json::from_value(json.clone()).unwrap();
-    assert_eq!(
-        serde_json::to_value(&stored).unwrap(),
-        json,
-        "{}: a stored verdict is read back",
-        case.id
-    );
-    let replayed = evaluate(
-        &stored.facts,
-        &policy,
-        anchor.as_ref(),
-        &scope(&case.context),
-        &window(&case.context),
-    );
-    assert_eq!(
-        (replayed.verdict, replayed.score),
-        (verdict.verdict, verdict.score),
-        "{}: replay",
-        case.id
-    );
+    assert_eq!(serde_json::to_value(&stored).unwrap(), json, "{}: a stored verdict is read back", case.id);
+    let replayed = evaluate(&stored.facts, &policy, anchor.as_ref(), &scope(&case.context), &window(&case.context));
+    assert_eq!((replayed.verdict, replayed.score), (verdict.verdict, verdict.score), "{}: replay", case.id);
     verdict
 }
 
@@ -194,8 +134,7 @@ fn anchor(context: &Context) -> Option<IntentionAnchorV2> {
         }
     });
     if let Some(tolerance) = tolerance {
-        pivots["safety_risk"] =
-            serde_json::json!({ "risk_tolerance": tolerance, "never_allow": context.never_allow });
+        pivots["safety_risk"] = serde_json::json!({ "risk_tolerance": tolerance, "never_allow": context.never_allow });
     }
     let document = serde_json::json!({
         "format_version": "v2", "project_id": "cases", "created_at": "2026-01-01T00:00:00Z",
@@ -207,15 +146,9 @@ fn anchor(context: &Context) -> Option<IntentionAnchorV2> {
 fn scope(context: &Context) -> PhaseScope {
     PhaseScope {
         paths: PathRoots::new(context.scope.clone()).unwrap(),
-        category: context
-            .category
-            .clone()
-            .unwrap_or_else(|| "feature".to_owned()),
+        category: context.category.clone().unwrap_or_else(|| "feature".to_owned()),
         description: context.description.clone(),
-        claimed_risk: context
-            .claimed_risk
-            .as_ref()
-            .map(|claim| claim.parse().unwrap()),
+        claimed_risk: context.claimed_risk.as_ref().map(|claim| claim.parse().unwrap()),
         sandboxed: true,
     }
 }
@@ -225,20 +158,13 @@ fn window(context: &Context) -> Window {
     let Some(window) = &context.window else {
         return Window::default();
     };
-    let spent = Spent {
-        run_size: window.run_size,
-        project_24h_size: window.project_24h_size,
-    };
+    let spent = Spent { run_size: window.run_size, project_24h_size: window.project_24h_size };
     Window(BTreeMap::from([(PathClass::Allowed, spent)]))
 }
 
 fn compare(expect: &Expect, verdict: &Verdict, wrong: &mut Vec<String>) {
     let decision = verdict.verdict.as_str();
-    if expect
-        .verdict
-        .as_deref()
-        .is_some_and(|expected| expected != decision)
-    {
+    if expect.verdict.as_deref().is_some_and(|expected| expected != decision) {
         wrong.push(format!("expected {:?}", expect.verdict));
     }
     let one_of = &expect.verdict_one_of;
@@ -265,10 +191,7 @@ fn compare_reasons(expect: &Expect, verdict: &Verdict, wrong: &mut Vec<String>) 
         }
     }
     for (code, paths) in &expect.reason_paths {
-        let of_code = verdict
-            .reasons
-            .iter()
-            .filter(|reason| reason.code.as_str() == code);
+        let of_code = verdict.reasons.iter().filter(|reason| reason.code.as_str() == code);
         let named: BTreeSet<&String> = of_code.flat_map(|reason| &reason.paths).collect();
         if named != paths.iter().collect() {
             wrong.push(format!("{code} names {named:?}"));
@@ -278,38 +201,16 @@ fn compare_reasons(expect: &Expect, verdict: &Verdict, wrong: &mut Vec<String>) 
 
 fn compare_numbers(expect: &Expect, verdict: &Verdict, wrong: &mut Vec<String>) {
     if expect.score.is_some_and(|score| score != verdict.score) {
-        wrong.push(format!(
-            "score {} instead of {:?}",
-            verdict.score, expect.score
-        ));
+        wrong.push(format!("score {} instead of {:?}", verdict.score, expect.score));
     }
     let severity = verdict.severity.as_str();
-    if expect
-        .severity
-        .as_deref()
-        .is_some_and(|expected| expected != severity)
-    {
-        wrong.push(format!(
-            "severity {severity} instead of {:?}",
-            expect.severity
-        ));
+    if expect.severity.as_deref().is_some_and(|expected| expected != severity) {
+        wrong.push(format!("severity {severity} instead of {:?}", expect.severity));
     }
     let facts = &verdict.facts;
-    let counted = [
-        facts.size,
-        facts.added,
-        facts.removed,
-        facts.files,
-        facts.dirs,
-    ];
+    let counted = [facts.size, facts.added, facts.removed, facts.files, facts.dirs];
     if let Some(expected) = &expect.facts {
-        let ExpectFacts {
-            size,
-            added,
-            removed,
-            files,
-            dirs,
-        } = expected;
+        let ExpectFacts { size, added, removed, files, dirs } = expected;
         if counted != [*size, *added, *removed, *files, *dirs] {
             wrong.push(format!("facts {counted:?} instead of {expected:?}"));
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
-use autopack_shared::domain::state::{LeaseEvent, LeaseState, PhaseState, RunState};
+use autopack_shared::domain::state::{PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::coordination::Coordinator;
@@ -23,14 +23,17 @@ use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
 
 mod apply;
-mod grant;
+mod ask;
+pub(crate) mod grant;
 mod judge;
 mod land;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
 mod perform;
+mod rebase;
 mod revert;
+mod takeover;
 pub mod view;
 
 pub(crate) use revert::shown;
@@ -57,7 +60,12 @@ pub struct Denial {
 
 impl Denial {
     fn new(rule: &str, what: &str, remedy: &str) -> Self {
-        Self { rule: rule.to_owned(), what: what.to_owned(), remedy: remedy.to_owned(), since: Timestamp::from_millis(0) }
+        Self {
+            rule: rule.to_owned(),
+            what: what.to_owned(),
+            remedy: remedy.to_owned(),
+            since: Timestamp::from_millis(0),
+        }
     }
 }
 
@@ -121,71 +129,6 @@ pub struct DirectorParts {
 }
 
 impl Director {
-    /// Takes over: bumps the store's fence, then the hub's, then takes back what an earlier director left. The order
-    /// is fixed (`coordination.md` 3.6).
-    ///
-    /// # Errors
-    /// When store, hub or coordination refuse.
-    pub async fn take_over(parts: DirectorParts, replica: &str) -> Result<Self, Error> {
-        parts.coordinator.campaign(replica).await?;
-        let hub = parts.hub.clone();
-        let found = run_blocking(move || hub.fence()).await?;
-        let mut tx = parts.store.tx(&[]).await?;
-        let mut incarnation = tx.incarnation().await?;
-        if let Some(found) = found
-            && tx.epoch(&Scope::Director).await?.is_none()
-        {
-            // A new store over a hub that had another: everything of the old one is older than this.
-            incarnation = found.incarnation.saturating_add(1);
-            tx.set_incarnation(incarnation).await?;
-        }
-        let epoch = tx.bump(&Scope::Director, replica).await?;
-        tx.commit().await?;
-        let token = FencingToken { incarnation, epoch };
-        let hub = parts.hub.clone();
-        // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
-        // a stale one would keep the fence from rising.
-        let cleared = run_blocking(move || {
-            let cleared = hub.recover()?;
-            hub.bump_fence(token)?;
-            Ok::<_, HubError>(cleared)
-        })
-        .await?;
-        for lock in cleared {
-            tracing::info!(lock = %lock.display(), "removed a ref lock that an earlier life left");
-        }
-        let director = Self {
-            project: parts.project,
-            store: parts.store,
-            hub: parts.hub,
-            coordinator: parts.coordinator,
-            workers: parts.workers,
-            clock: parts.clock,
-            ids: parts.ids,
-            book: parts.book,
-            exporter: parts.exporter,
-            config: parts.config,
-            epoch,
-            token,
-            denials: Mutex::new(HashMap::new()),
-        };
-        director.adopt().await?;
-        Ok(director)
-    }
-
-    /// Takes back the leases of sessions that did not survive, before anything is granted.
-    async fn adopt(&self) -> Result<(), Error> {
-        let mut tx = self.store.read().await?;
-        let leases = tx.active_leases(None).await?;
-        drop(tx);
-        for lease in leases {
-            if !self.workers.is_connected(&lease.worker, &lease.session) || lease.state == LeaseState::Granting {
-                self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
-            }
-        }
-        Ok(())
-    }
-
     /// The director's epoch.
     #[must_use]
     pub const fn epoch(&self) -> u64 {
@@ -222,8 +165,16 @@ impl Director {
         loop {
             stored.mark_unchanged();
             connected.mark_unchanged();
-            let undone = self.pass().await?;
-            let wait = self.until_next(undone).await?;
+            let undone = match self.pass().await {
+                Ok(undone) => undone,
+                Err(error) if self.is_fenced(&error).await => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "a pass failed and is tried again");
+                    true
+                }
+            };
+            // A store that cannot be read now is asked again soon.
+            let wait = self.until_next(undone).await.unwrap_or(RETRY);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 changed = stored.changed() => if changed.is_err() { return Ok(()) },
@@ -238,9 +189,10 @@ impl Director {
         const IDLE: Duration = Duration::from_secs(3600);
         let mut tx = self.store.read().await?;
         let now = tx.now();
-        let expiry = tx.next_expiry().await?.map_or(IDLE, |at| {
-            Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(Duration::from_millis(10))
-        });
+        let expiry = tx
+            .next_expiry()
+            .await?
+            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
     }
 
@@ -250,18 +202,17 @@ impl Director {
     /// Only when this director is fenced off.
     pub async fn pass(&self) -> Result<bool, Error> {
         let mut undone = false;
+        self.expire_due().await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {
-                Ok(()) => {}
-                Err(error @ (Error::Store(StoreError::Fenced { .. }) | Error::Hub(HubError::Fenced { .. }))) => {
-                    if !self.still_director().await? {
-                        return Err(error);
-                    }
-                    undone = true;
-                }
+                Ok(spent) => undone |= spent,
+                Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
-                    self.deny(&run, Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"));
+                    self.deny(
+                        &run,
+                        Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"),
+                    );
                     undone = true;
                 }
             }
@@ -272,9 +223,15 @@ impl Director {
         Ok(undone)
     }
 
-    async fn still_director(&self) -> Result<bool, Error> {
-        let mut tx = self.store.read().await?;
-        Ok(tx.epoch(&Scope::Director).await? == Some(self.epoch))
+    /// Whether an error says that another director has taken over. A run's fence alone does not.
+    async fn is_fenced(&self, error: &Error) -> bool {
+        if !matches!(error, Error::Store(StoreError::Fenced { .. }) | Error::Hub(HubError::Fenced { .. })) {
+            return false;
+        }
+        match self.store.read().await {
+            Ok(mut tx) => !matches!(tx.epoch(&Scope::Director).await, Ok(epoch) if epoch == Some(self.epoch)),
+            Err(_) => false,
+        }
     }
 
     async fn interesting(&self) -> Result<BTreeSet<RunId>, Error> {
@@ -283,24 +240,33 @@ impl Director {
         let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
         let mut runs: BTreeSet<RunId> = tx.runs(&filter).await?.into_iter().map(|r| r.id).collect();
         runs.extend(tx.open_commands(None).await?.into_iter().map(|c| c.run));
-        runs.extend(tx.runs_with_phase(PhaseState::RollingBack).await?);
+        for state in [PhaseState::RollingBack, PhaseState::Applying, PhaseState::Verifying] {
+            runs.extend(tx.runs_with_phase(state).await?);
+        }
         runs.extend(tx.prepared_applies().await?.into_iter().map(|a| a.run));
         Ok(runs)
     }
 
-    async fn work_on(&self, run: &RunId) -> Result<(), Error> {
+    /// Takes the steps of one run; true when there are more than fit into one burst.
+    async fn work_on(&self, run: &RunId) -> Result<bool, Error> {
         for _ in 0..BURST {
-            let Some((view, now)) = self.load(run).await? else { return Ok(()) };
-            let Some(step) = next::next_step(&view, now) else { return Ok(()) };
+            let Some((view, now)) = self.load(run).await? else { return Ok(false) };
+            let Some(step) = next::next_step(&view, now) else {
+                if view.run.state.is_terminal() {
+                    let (hub, token, id) = (self.hub.clone(), self.token, view.run.id.clone());
+                    self.blocking(move || hub.release(token, &id)).await?;
+                }
+                return Ok(false);
+            };
             match self.perform(&view, step).await {
                 Ok(true) => {}
-                Ok(false) => return Ok(()),
+                Ok(false) => return Ok(false),
                 // Somebody else moved it in between: look again.
                 Err(Error::Store(StoreError::Conflict { .. })) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads a run whole.
@@ -336,7 +302,7 @@ impl Director {
     }
 
     pub(crate) async fn policy_of(&self, run: &Run) -> Result<Arc<PolicyInForce>, Error> {
-        self.book.at(run.fork_commit, run.file.anchor.as_deref()).await
+        self.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await
     }
 
     /// A transaction under the director's fence and others.
@@ -351,9 +317,9 @@ impl Director {
         T: Send + 'static,
         F: FnOnce() -> Result<T, HubError> + Send + 'static,
     {
-        tokio::time::timeout(self.config.hub_deadline, run_blocking(work))
-            .await
-            .map_err(|_| Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs())))?
+        tokio::time::timeout(self.config.hub_deadline, run_blocking(work)).await.map_err(|_| {
+            Error::Bug(format!("the hub did not answer within {} s", self.config.hub_deadline.as_secs()))
+        })?
     }
 }
 
@@ -364,11 +330,18 @@ where
     E: Into<Error> + Send + 'static,
     F: FnOnce() -> Result<T, E> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?.map_err(Into::into)
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::Bug(format!("blocking work panicked: {e}")))?
+        .map_err(Into::into)
 }
 
 /// The scope of a phase, as the gate compares it.
 pub(crate) fn scope_of(phase: &Phase) -> PhaseScopePaths {
+    if phase.spec.scope.paths.is_empty() {
+        // No declared writes means that it may write anything.
+        return PhaseScopePaths::default();
+    }
     PhaseScopePaths {
         write: phase.spec.scope.paths.clone(),
         read: phase.spec.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect(),

@@ -158,7 +158,9 @@ impl Error {
                 ("unavailable", Code::Unavailable)
             }
             Self::Store(StoreError::Schema { .. }) => ("version", Code::FailedPrecondition),
-            Self::Coordination(CoordinationError::DataDirLocked { .. }) => ("data_dir_locked", Code::FailedPrecondition),
+            Self::Coordination(CoordinationError::DataDirLocked { .. }) => {
+                ("data_dir_locked", Code::FailedPrecondition)
+            }
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
@@ -175,9 +177,18 @@ impl Error {
             Self::Store(StoreError::Unavailable { hint, .. }) => hint,
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
-            Self::Invalid { .. } | Self::NotFound { .. } | Self::Exists { .. } | Self::State { .. } | Self::Forbidden { .. }
-            | Self::MergeConflict { .. } | Self::Upload { .. } | Self::Store(_) | Self::Hub(_) | Self::Coordination(_)
-            | Self::Move(_) | Self::Bug(_) => "",
+            Self::Invalid { .. }
+            | Self::NotFound { .. }
+            | Self::Exists { .. }
+            | Self::State { .. }
+            | Self::Forbidden { .. }
+            | Self::MergeConflict { .. }
+            | Self::Upload { .. }
+            | Self::Store(_)
+            | Self::Hub(_)
+            | Self::Coordination(_)
+            | Self::Move(_)
+            | Self::Bug(_) => "",
         }
     }
 }

@@ -115,15 +115,9 @@ pub trait Hub: Send + Sync {
         why: &str,
     ) -> Result<CasOutcome, HubError>;
     /// Remembers a commit under the run's save ref and the tag people look for; replaces those of earlier tries.
-    fn save_point(
-        &self,
-        token: FencingToken,
-        at: &AttemptKey,
-        commit: Oid,
-    ) -> Result<SavePoint, HubError>;
+    fn save_point(&self, token: FencingToken, at: &AttemptKey, commit: Oid) -> Result<SavePoint, HubError>;
     /// Keeps a pending commit or tree alive, whatever the user's gc does.
-    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid)
-    -> Result<(), HubError>;
+    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid) -> Result<(), HubError>;
     /// Drops everything that was kept alive for a run; says how many refs that were.
     fn release(&self, token: FencingToken, run: &RunId) -> Result<usize, HubError>;
 
@@ -132,12 +126,7 @@ pub trait Hub: Send + Sync {
     /// Opens a quarantine over the hub's objects.
     fn quarantine(&self) -> Result<Quarantine, HubError>;
     /// Takes what `result_tree` needs over `base_commit` out of a quarantine into the hub.
-    fn promote(
-        &self,
-        from: &Quarantine,
-        base_commit: Oid,
-        result_tree: Oid,
-    ) -> Result<(), HubError>;
+    fn promote(&self, from: &Quarantine, base_commit: Oid, result_tree: Oid) -> Result<(), HubError>;
 
     /// The repository for reading objects, opened as bare.
     fn repository(&self) -> Result<Repository, HubError>;

@@ -91,10 +91,30 @@ impl PolicyBook {
     /// # Errors
     /// [`Error::Policy`] when a file is there and cannot be used: it never falls back to something weaker.
     pub async fn at(&self, commit: Oid, anchor: Option<&str>) -> Result<Arc<PolicyInForce>, Error> {
+        let registered = self.registered().await?;
+        self.at_with(commit, anchor, &registered).await
+    }
+
+    /// The copies that are registered now.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn registered(&self) -> Result<BTreeMap<String, String>, Error> {
         let mut tx = self.store.read().await?;
-        let registered = tx.project(&self.project).await?.map(|p| p.registered).unwrap_or_default();
-        drop(tx);
-        let copies = Digest::of_json(&registered).map_err(|e| Error::Bug(e.to_string()))?;
+        Ok(tx.project(&self.project).await?.map(|p| p.registered).unwrap_or_default())
+    }
+
+    /// The policy in force at a commit with given copies: those that a run was created under.
+    ///
+    /// # Errors
+    /// As [`PolicyBook::at`].
+    pub async fn at_with(
+        &self,
+        commit: Oid,
+        anchor: Option<&str>,
+        registered: &BTreeMap<String, String>,
+    ) -> Result<Arc<PolicyInForce>, Error> {
+        let copies = Digest::of_json(registered).map_err(|e| Error::Bug(e.to_string()))?;
         let anchor_path = anchor.unwrap_or(ANCHOR_PATH).to_owned();
         let key = (commit, anchor_path.clone(), copies);
         if let Some(found) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
@@ -106,7 +126,7 @@ impl PolicyBook {
             Ok::<_, HubError>((toml, hub.read_file_at(commit, &path, MAX_POLICY_FILE)?))
         })
         .await?;
-        let policy = Arc::new(read(commit, toml, json, &anchor_path, &registered)?);
+        let policy = Arc::new(read(commit, toml, json, &anchor_path, registered)?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.clear();
@@ -124,18 +144,27 @@ fn read(
     registered: &BTreeMap<String, String>,
 ) -> Result<PolicyInForce, Error> {
     let bad = |file: &str, why: String| Error::Policy { file: file.to_owned(), commit: commit.short(), why };
-    let text = |file: &str, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| bad(file, "it is not UTF-8".to_owned()));
+    let text =
+        |file: &str, bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| bad(file, "it is not UTF-8".to_owned()));
     let (config, policy_source) = match (toml, registered.get(FILE_NAME)) {
-        (Some(bytes), _) => (ProjectConfig::parse(&text(FILE_NAME, bytes)?, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "commit"),
-        (None, Some(copy)) => (ProjectConfig::parse(copy, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "registered"),
+        (Some(bytes), _) => (
+            ProjectConfig::parse(&text(FILE_NAME, bytes)?, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?,
+            "commit",
+        ),
+        (None, Some(copy)) => {
+            (ProjectConfig::parse(copy, FILE_NAME).map_err(|e| bad(FILE_NAME, e.to_string()))?, "registered")
+        }
         (None, None) => (ProjectConfig::default(), "builtin"),
     };
     let (anchor, anchor_source) = match (json, registered.get(anchor_path)) {
         (Some(bytes), _) => {
-            let anchor = IntentionAnchorV2::parse(&text(anchor_path, bytes)?).map_err(|e| bad(anchor_path, e.to_string()))?;
+            let anchor =
+                IntentionAnchorV2::parse(&text(anchor_path, bytes)?).map_err(|e| bad(anchor_path, e.to_string()))?;
             (Some(anchor), "commit")
         }
-        (None, Some(copy)) => (Some(IntentionAnchorV2::parse(copy).map_err(|e| bad(anchor_path, e.to_string()))?), "registered"),
+        (None, Some(copy)) => {
+            (Some(IntentionAnchorV2::parse(copy).map_err(|e| bad(anchor_path, e.to_string()))?), "registered")
+        }
         (None, None) => (None, "none"),
     };
     let policy_digest = config.policy.digest();

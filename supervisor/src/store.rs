@@ -266,7 +266,14 @@ pub trait Journal {
     /// The stored answer of an idempotent call, with the digest of the call it answered.
     async fn idem(&mut self, key: &str, principal: &str, method: &str) -> StoreResult<Option<(Digest, Vec<u8>)>>;
     /// Stores such an answer.
-    async fn put_idem(&mut self, key: &str, principal: &str, method: &str, call: Digest, answer: &[u8]) -> StoreResult<()>;
+    async fn put_idem(
+        &mut self,
+        key: &str,
+        principal: &str,
+        method: &str,
+        call: Digest,
+        answer: &[u8],
+    ) -> StoreResult<()>;
     /// Appends to a chain of the audit log, in this transaction.
     async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<AuditRecord>;
     /// Records of a chain from `from_seq`, in order.

@@ -16,7 +16,10 @@ async fn an_approved_change_is_applied_and_its_request_used_once() {
     let run = rig.until_state("ask", "WAITING").await;
     assert_eq!((run.phases[0].state.as_str(), run.phases[0].tier), ("APPROVAL_PENDING", 3));
     let request = rig.pending("ask").await;
-    assert!(request.risk_factors.contains(&"path_protected".to_owned()) && request.risk_factors.contains(&"unsandboxed".to_owned()));
+    assert!(
+        request.risk_factors.contains(&"path_protected".to_owned())
+            && request.risk_factors.contains(&"unsandboxed".to_owned())
+    );
     let leases = rig.admin.leases(pb::LeasesRequest::default()).await.unwrap().into_inner().leases;
     assert!(leases.is_empty(), "a waiting approval holds nothing: {leases:?}");
     rig.decide(&request, Choice::Approve, "read it").await.unwrap();
@@ -26,12 +29,12 @@ async fn an_approved_change_is_applied_and_its_request_used_once() {
     assert_eq!(reason(&again), "NOT_PENDING");
     let call = pb::ListRequestsRequest { states: vec!["CONSUMED".into()], ..Default::default() };
     assert_eq!(rig.governance.list(call).await.unwrap().into_inner().requests.len(), 1);
+    rig.audit_is_whole().await;
+    rig.close().await;
     let folder = site.data().join("ask/governance");
     let decision = std::fs::read_to_string(folder.join(format!("decision_{}.json", request.id))).unwrap();
     let decision: serde_json::Value = serde_json::from_str(&decision).unwrap();
     assert_eq!(decision["decision"]["approved"], json!(true));
-    rig.audit_is_whole().await;
-    rig.close().await;
 }
 
 #[tokio::test]
@@ -57,7 +60,11 @@ async fn a_rejection_reaches_the_next_attempt() {
     rig.submit("again", &[("docs", script, json!({ "max_attempts": 2 }))]).await;
     rig.until_state("again", "WAITING").await;
     let first = rig.pending("again").await;
-    assert_eq!(reason(&rig.decide(&first, Choice::Reject, "").await.unwrap_err()), "INVALID", "a rejection needs words");
+    assert_eq!(
+        reason(&rig.decide(&first, Choice::Reject, "").await.unwrap_err()),
+        "INVALID",
+        "a rejection needs words"
+    );
     rig.decide(&first, Choice::Reject, "say it nicely").await.unwrap();
     rig.until("again", "a second attempt", |r| r.state == "WAITING" && r.phases[0].attempt == 2).await;
     let second = rig.pending("again").await;
@@ -91,7 +98,12 @@ async fn a_blocked_phase_can_be_tried_again_in_another_way() {
     let script = "if grep -q elsewhere \"$AUTOPACK_TASK\"; then echo A > docs/env.md; else echo A=1 > .env; fi";
     rig.submit("retry", &[("p", script, json!({ "max_attempts": 1 }))]).await;
     rig.until_state("retry", "BLOCKED").await;
-    let call = pb::SteerRequest { run_id: "retry".into(), op: SteerOp::Retry.into(), text: "put it elsewhere".into(), ..Default::default() };
+    let call = pb::SteerRequest {
+        run_id: "retry".into(),
+        op: SteerOp::Retry.into(),
+        text: "put it elsewhere".into(),
+        ..Default::default()
+    };
     rig.runs.steer(call).await.unwrap();
     let run = rig.until_state("retry", "WAITING").await;
     assert_eq!(run.phases[0].attempt, 2);
@@ -108,7 +120,10 @@ async fn approvals_of_disjoint_changes_are_carried_over_each_other() {
     let mut rig = Rig::open(&site).await;
     let phases = [("one", "echo 1 > docs/one.md", json!({})), ("two", "echo 2 > docs/two.md", json!({}))];
     rig.submit("both", &phases).await;
-    rig.until("both", "two requests", |r| r.state == "WAITING" && r.phases.iter().all(|p| p.state == "APPROVAL_PENDING")).await;
+    rig.until("both", "two requests", |r| {
+        r.state == "WAITING" && r.phases.iter().all(|p| p.state == "APPROVAL_PENDING")
+    })
+    .await;
     let call = pb::ListRequestsRequest { run_id: "both".into(), ..Default::default() };
     for request in rig.governance.list(call).await.unwrap().into_inner().requests {
         rig.decide(&request, Choice::Approve, "ok").await.unwrap();
@@ -128,15 +143,22 @@ async fn approvals_of_disjoint_changes_are_carried_over_each_other() {
 async fn approvals_of_overlapping_changes_are_not_carried() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;
-    let phases = [("one", "echo 1 >> docs/guide.md", json!({})), ("two", "echo 2 >> docs/guide.md", json!({ "max_attempts": 1 }))];
+    let phases = [
+        ("one", "echo 1 >> docs/guide.md", json!({})),
+        ("two", "echo 2 >> docs/guide.md", json!({ "max_attempts": 1 })),
+    ];
     rig.submit("clash", &phases).await;
-    rig.until("clash", "two requests", |r| r.state == "WAITING" && r.phases.iter().all(|p| p.state == "APPROVAL_PENDING")).await;
+    rig.until("clash", "two requests", |r| {
+        r.state == "WAITING" && r.phases.iter().all(|p| p.state == "APPROVAL_PENDING")
+    })
+    .await;
     let call = pb::ListRequestsRequest { run_id: "clash".into(), ..Default::default() };
     for request in rig.governance.list(call).await.unwrap().into_inner().requests {
         rig.decide(&request, Choice::Approve, "ok").await.unwrap();
     }
     // The second one conflicts with the first, is built anew on it and asked about again.
-    let run = rig.until("clash", "a new request", |r| r.state == "WAITING" && r.phases.iter().any(|p| p.attempt == 2)).await;
+    let run =
+        rig.until("clash", "a new request", |r| r.state == "WAITING" && r.phases.iter().any(|p| p.attempt == 2)).await;
     assert!(run.phases.iter().any(|p| p.feedback.iter().any(|f| f.contains("CONFLICT"))), "{run:#?}");
     let request = rig.pending("clash").await;
     rig.decide(&request, Choice::Approve, "ok").await.unwrap();

@@ -49,15 +49,16 @@ async fn a_red_gate_rolls_back_and_a_green_one_stays() {
 async fn a_person_can_roll_back_what_is_applied() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;
-    let phases = [("one", "echo 1 > docs/one.md", json!({})), ("two", "echo 2 > docs/two.md", json!({ "depends_on": ["one"] }))];
+    let phases =
+        [("one", "echo 1 > docs/one.md", json!({})), ("two", "echo 2 > docs/two.md", json!({ "depends_on": ["one"] }))];
     rig.submit("undo", &phases).await;
-    for _ in 0..2 {
-        rig.until_state("undo", "WAITING").await;
+    for at in 0..2 {
+        rig.until("undo", "its request", |r| r.state == "WAITING" && r.phases[at].state == "APPROVAL_PENDING").await;
         approve(&mut rig, "undo").await;
-        rig.until("undo", "the next", |r| r.state == "WAITING" || r.state == "SUCCEEDED").await;
     }
     rig.until_state("undo", "SUCCEEDED").await;
-    let points = rig.runs.save_points(pb::SavePointsRequest { run_id: "undo".into() }).await.unwrap().into_inner().save_points;
+    let points =
+        rig.runs.save_points(pb::SavePointsRequest { run_id: "undo".into() }).await.unwrap().into_inner().save_points;
     assert_eq!(points.len(), 2, "{points:?}");
     let call = pb::SteerRequest {
         run_id: "undo".into(),

@@ -23,7 +23,7 @@ use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 
 /// How long anything may take before a test gives up on it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A repository with its state folders.
 pub(super) struct Site {
@@ -162,7 +162,8 @@ impl Rig {
     }
 
     pub(super) async fn submit_file(&mut self, file: &Value) -> pb::Run {
-        let call = pb::SubmitRequest { run_file_json: file.to_string(), insecure_no_sandbox: true, ..Default::default() };
+        let call =
+            pb::SubmitRequest { run_file_json: file.to_string(), insecure_no_sandbox: true, ..Default::default() };
         self.runs.submit(call).await.unwrap().into_inner().run.unwrap()
     }
 
@@ -193,7 +194,15 @@ impl Rig {
         };
         match tokio::time::timeout(DEADLINE, wait).await {
             Ok(seen) => seen,
-            Err(_) => panic!("{run} never came to {what}: {:#?}", self.run(run).await),
+            Err(_) => {
+                let why =
+                    self.runs.explain(pb::GetRunRequest { run_id: run.into() }).await.unwrap().into_inner().blockers;
+                panic!(
+                    "{run} never came to {what}: {:#?}\n{why:#?}\n{:#?}",
+                    self.run(run).await,
+                    self.history(run).await
+                )
+            }
         }
     }
 
@@ -210,7 +219,12 @@ impl Rig {
     }
 
     /// Decides a request by the digest it shows.
-    pub(super) async fn decide(&mut self, request: &pb::Request, choice: Choice, reason: &str) -> Result<pb::Request, tonic::Status> {
+    pub(super) async fn decide(
+        &mut self,
+        request: &pb::Request,
+        choice: Choice,
+        reason: &str,
+    ) -> Result<pb::Request, tonic::Status> {
         let call = pb::DecideRequest {
             request_id: request.id.clone(),
             choice: choice.into(),

@@ -63,7 +63,11 @@ async fn builders_that_do_nothing_fail_or_lie_do_no_harm() {
     rig.submit("slow", &[("sleeps", "sleep 300", json!({ "max_attempts": 1, "timeout": 1 }))]).await;
     let run = rig.until_state("slow", "FAILED").await;
     assert!(run.phases[0].reason.contains("timeout"), "{run:#?}");
-    rig.submit("gitty", &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())]).await;
+    rig.submit(
+        "gitty",
+        &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())],
+    )
+    .await;
     let run = rig.until_state("gitty", "FAILED").await;
     assert!(run.phases[0].reason.contains("git_internal"), "{run:#?}");
     rig.submit("wipe", &[("all", "rm -rf ./* .autopack", once)]).await;
@@ -103,7 +107,10 @@ async fn cancel_stops_a_running_builder() {
 async fn phases_that_depend_on_a_failed_one_do_not_start() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;
-    let phases = [("a", "exit 1", json!({ "max_attempts": 1 })), ("b", "echo x > examples/b.txt", json!({ "depends_on": ["a"] }))];
+    let phases = [
+        ("a", "exit 1", json!({ "max_attempts": 1 })),
+        ("b", "echo x > examples/b.txt", json!({ "depends_on": ["a"] })),
+    ];
     rig.submit("chain", &phases).await;
     let run = rig.until_state("chain", "FAILED").await;
     assert!(run.phases[1].reason.contains("dependency") && run.phases[1].attempt == 0, "{run:#?}");
@@ -138,5 +145,67 @@ async fn a_scope_that_can_never_be_written_starts_no_builder() {
     let run = rig.until_state("never", "BLOCKED").await;
     assert_eq!((run.phases[0].attempt, run.phases[0].request_id.as_str()), (0, ""));
     assert!(!marker.exists());
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_paused_run_starts_nothing_until_it_is_resumed() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let go = site.dir.path().join("go");
+    let script = format!("while [ ! -e {} ]; do sleep 0.02; done; echo 1 > examples/one.txt", go.display());
+    rig.submit("hold", &[("a", &script, json!({})), ("b", "echo 2 > examples/two.txt", json!({}))]).await;
+    rig.until("hold", "a running builder", |r| r.state == "RUNNING").await;
+    rig.steer("hold", SteerOp::Pause).await;
+    std::fs::write(&go, "").unwrap();
+    let run = rig.until_state("hold", "PAUSED").await;
+    assert_eq!((run.phases[0].state.as_str(), run.phases[1].state.as_str()), ("COLLECTED", "QUEUED"));
+    rig.steer("hold", SteerOp::Resume).await;
+    rig.until("hold", "both requests", |r| r.phases.iter().all(|p| p.state == "APPROVAL_PENDING")).await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn cancelling_takes_back_what_the_gate_has_not_judged() {
+    let policy = "[policy]\nallowed = [\"examples/**\"]\n\n[[gate.commands]]\nname = \"slow\"\nrun = \"sleep 300\"\n";
+    let site = Site::new(policy);
+    let mut rig = Rig::open(&site).await;
+    rig.submit_file(&json!({ "run_id": "stop", "phases": [patch("n1", "hello")] })).await;
+    rig.until("stop", "its gate", |r| r.state == "RUNNING" && r.phases[0].state == "VERIFYING").await;
+    rig.steer("stop", SteerOp::Cancel).await;
+    let run = rig.until("stop", "the way back", |r| r.state == "CANCELLED" && r.phases[0].state == "ROLLED_BACK").await;
+    assert!(run.phases[0].reason.contains("cancelled"), "{run:#?}");
+    assert!(site.text_at("refs/heads/autopack/stop", "examples/n1.txt").is_none());
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_was_promised_must_be_in_the_tree() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let mut phase = patch("n1", "hello");
+    phase["deliverables"] = json!(["examples/n1.txt", "examples/n2.txt"]);
+    phase["max_attempts"] = json!(1);
+    rig.submit_file(&json!({ "run_id": "promise", "phases": [phase] })).await;
+    let run = rig.until_state("promise", "FAILED").await;
+    assert!(run.phases[0].reason.contains("deliverables_missing: examples/n2.txt"), "{run:#?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_secret_is_never_shown() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    // Put together here, so that this file holds none.
+    let key = ["AK", "IA", "454ML6LG4TJFCZ4K"].concat();
+    rig.submit("leak", &[("p", &format!("echo key={key} | tee examples/key.txt"), json!({}))]).await;
+    let run = rig.until_state("leak", "BLOCKED").await;
+    assert_eq!(run.phases[0].verdict, "BLOCKED");
+    let request = rig.pending("leak").await;
+    let detail =
+        rig.governance.get(pb::GetRequestRequest { request_id: request.id.clone() }).await.unwrap().into_inner();
+    assert!(!detail.verdict_json.contains(&key) && !String::from_utf8_lossy(&detail.diff).contains(&key));
+    assert!(rig.history("leak").await.iter().all(|line| !line.contains(&key)));
     rig.close().await;
 }

@@ -14,8 +14,25 @@ pub(crate) struct Fence {
 
 /// Crates that reach outside: files, sockets, processes, clocks, databases, the wire.
 const OUTSIDE: &[&str] = &[
-    "tokio", "tokio_util", "tonic", "prost", "sqlx", "git2", "rustix", "nix", "tempfile", "tracing", "std::env", "std::fs",
-    "std::net", "std::process", "std::thread", "std::time::Instant", "std::time::SystemTime", "crate::repo", "crate::wire",
+    "tokio",
+    "tokio_util",
+    "tonic",
+    "prost",
+    "sqlx",
+    "git2",
+    "rustix",
+    "nix",
+    "tempfile",
+    "tracing",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "crate::repo",
+    "crate::wire",
     "crate::runtime",
 ];
 
@@ -29,13 +46,24 @@ pub(crate) const FENCES: &[Fence] = &[
     Fence { room: &["supervisor/"], except: &[], never: &["autopack_worker", "autopack"] },
     Fence { room: &["worker/"], except: &[], never: &["autopack_supervisor", "autopack"] },
     Fence { room: &["shared/src/domain"], except: &[], never: OUTSIDE },
-    Fence { room: &["shared/src/repo"], except: &[], never: &["tokio", "tonic", "prost", "crate::wire", "crate::runtime"] },
+    Fence {
+        room: &["shared/src/repo"],
+        except: &[],
+        never: &["tokio", "tonic", "prost", "crate::wire", "crate::runtime"],
+    },
     Fence { room: &["shared/src/wire"], except: &[], never: &["crate::repo", "crate::runtime", "git2", "tokio"] },
     Fence { room: &["shared/src/runtime"], except: &[], never: &["crate::repo", "crate::wire", "tonic", "prost"] },
     Fence {
         room: &["supervisor/src/store"],
         except: &[],
-        never: &["crate::api", "crate::coordination", "crate::director", "crate::hub", "autopack_shared::wire", "tonic"],
+        never: &[
+            "crate::api",
+            "crate::coordination",
+            "crate::director",
+            "crate::hub",
+            "autopack_shared::wire",
+            "tonic",
+        ],
     },
     Fence {
         room: &["supervisor/src/coordination"],
@@ -45,15 +73,26 @@ pub(crate) const FENCES: &[Fence] = &[
     Fence {
         room: &["supervisor/src/hub"],
         except: &[],
-        never: &["crate::api", "crate::coordination", "crate::director", "crate::store", "autopack_shared::wire", "tonic"],
+        never: &[
+            "crate::api",
+            "crate::coordination",
+            "crate::director",
+            "crate::store",
+            "autopack_shared::wire",
+            "tonic",
+        ],
     },
     // The director knows its ports, not what stands behind them.
     Fence {
         room: &["supervisor/src/director"],
         except: &[],
         never: &[
-            "crate::api", "crate::coordination::file_lock", "crate::hub::local", "crate::store::sqlite",
-            "autopack_shared::wire", "tonic",
+            "crate::api",
+            "crate::coordination::file_lock",
+            "crate::hub::local",
+            "crate::store::sqlite",
+            "autopack_shared::wire",
+            "tonic",
         ],
     },
     // Four files of the worker speak to the supervisor; the rest does not know that there is one.
@@ -74,7 +113,8 @@ pub(crate) fn misplaced(file: &Source) -> Vec<String> {
         listed(fence.room) && !listed(fence.except)
     };
     let never: Vec<&str> = FENCES.iter().filter(holds).flat_map(|fence| fence.never).copied().collect();
-    let within = |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let within =
+        |path: &str, root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     let named = paths(file.shipped(), &file.module());
     named
         .into_iter()
@@ -187,7 +227,8 @@ mod tests {
     #[test]
     fn a_use_tree_is_spelled_out() {
         let code = "use a::{b::{self, c as d}, e::*};\nfn f() { super::x::y(); self::z::w(); }";
-        let all: Vec<String> = paths(code, &["m", "n"]).into_iter().map(|(at, path)| format!("{} {path}", line_of(code, at))).collect();
+        let all: Vec<String> =
+            paths(code, &["m", "n"]).into_iter().map(|(at, path)| format!("{} {path}", line_of(code, at))).collect();
         assert_eq!(all, ["1 a::b", "1 a::b::c", "1 a::e", "2 crate::m::x::y", "2 crate::m::n::z::w"]);
     }
 

@@ -8,7 +8,8 @@ use super::source::{Source, is_word, line_of};
 pub(crate) const MOST_LINES: usize = 400;
 
 /// Names that say nothing: help for one type stands beside that type.
-const EMPTY_NAMES: [&str; 9] = ["common", "helper", "helpers", "misc", "shared_types", "types", "util", "utils", "stuff"];
+const EMPTY_NAMES: [&str; 9] =
+    ["common", "helper", "helpers", "misc", "shared_types", "types", "util", "utils", "stuff"];
 
 /// Macros that leave something for later.
 const LATER: [&str; 2] = ["todo!", "unimplemented!"];
@@ -78,7 +79,8 @@ pub(crate) fn expects_unsafe(file: &Source) -> bool {
 /// What a file says that no file should.
 pub(crate) fn unwanted_words(file: &Source) -> Vec<String> {
     let later = LATER.iter().flat_map(|word| file.code.match_indices(word)).map(|(at, word)| (at, word, &file.code));
-    let starts = |at: usize| !file.text[..at].ends_with(|c: char| is_word(c) || matches!(c, '.' | '-' | '*' | '~' | '}' | '>'));
+    let starts =
+        |at: usize| !file.text[..at].ends_with(|c: char| is_word(c) || matches!(c, '.' | '-' | '*' | '~' | '}' | '>'));
     let here = HERE.iter().flat_map(|word| file.text.match_indices(word));
     let here = here.filter(|(at, _)| starts(*at)).map(|(at, word)| (at, word, &file.text));
     later.chain(here).map(|(at, word, text)| format!("{}: {word}", line_of(text, at))).collect()

@@ -206,7 +206,10 @@ mod tests {
 
     #[test]
     fn tests_at_the_foot_are_not_shipped() {
-        let file = Source::new("shared/src/a.rs", "#[cfg(test)]\nmod fixture;\nfn a() {}\n#[cfg(test)]\nmod tests { use git2; }\n");
+        let file = Source::new(
+            "shared/src/a.rs",
+            "#[cfg(test)]\nmod fixture;\nfn a() {}\n#[cfg(test)]\nmod tests { use git2; }\n",
+        );
         assert!(file.shipped().contains("fn a()"));
         assert!(!file.shipped().contains("git2"));
     }

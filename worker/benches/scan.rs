@@ -83,7 +83,8 @@ fn file(folder: usize, n: usize) -> (String, Vec<u8>) {
     match n % 10 {
         0 => {
             // Writing to a String cannot fail.
-            let _infallible = writeln!(text, "# Module {folder}, page {n}\n\nSee [the code](file{}.rs) and `x`.", n + 1);
+            let _infallible =
+                writeln!(text, "# Module {folder}, page {n}\n\nSee [the code](file{}.rs) and `x`.", n + 1);
             lines(&mut text, "Prose about what this module does, and why it is done like that.", 30);
             (format!("page{n}.md"), text.into_bytes())
         }

@@ -94,10 +94,14 @@ pub enum Work {
 /// `unsupported` for kinds that this version cannot run: never a silent success.
 pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, BuildError> {
     match spec {
-        BuilderSpec::Command { name, argv } => Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?)),
+        BuilderSpec::Command { name, argv } => {
+            Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?))
+        }
         BuilderSpec::Patch { diff } => Ok(Work::Import(diff.clone())),
         BuilderSpec::Remediation { .. } => Ok(Work::Build(Box::new(remediation::RemediationBuilder))),
-        BuilderSpec::Landing { run } => Err(BuildError::new("unsupported", format!("landing {run} is the director's work"))),
+        BuilderSpec::Landing { run } => {
+            Err(BuildError::new("unsupported", format!("landing {run} is the director's work")))
+        }
         BuilderSpec::Agent { preset } => {
             Err(BuildError::new("unsupported", format!("agent builders ({preset}) are not supported by this version")))
         }

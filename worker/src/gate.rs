@@ -64,7 +64,9 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
             GateOutcome { name: command.name.clone(), green, text, tail: last_lines(&report.tail, 20) }
         }
         // A gate that cannot run is a gate that failed.
-        Err(error) => GateOutcome { name: command.name.clone(), green: false, text: error.to_string(), tail: Vec::new() },
+        Err(error) => {
+            GateOutcome { name: command.name.clone(), green: false, text: error.to_string(), tail: Vec::new() }
+        }
     }
 }
 

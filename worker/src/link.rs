@@ -64,11 +64,13 @@ struct Active {
 /// # Errors
 /// [`LinkError`] when the stream breaks; a drain or `stop` ends it without one.
 pub async fn serve(channel: Channel, who: &Identity, runner: Arc<Runner>, tasks: &Tasks) -> Result<(), LinkError> {
-    let mut client = WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let mut client =
+        WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
     let (out, outbox) = mpsc::channel::<pb::WorkerMessage>(OUTBOX);
     let mut sender = Sender { out, seq: 0 };
     sender.send(worker_message::Body::Hello(hello(who))).await?;
-    let response = client.session(ReceiverStream::new(outbox)).await.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
+    let response =
+        client.session(ReceiverStream::new(outbox)).await.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
     let mut inbox = response.into_inner();
     let (jobs_out, mut from_jobs) = mpsc::channel::<JobOutput>(OUTBOX);
     let mut active: HashMap<String, Active> = HashMap::new();
@@ -89,7 +91,9 @@ pub async fn serve(channel: Channel, who: &Identity, runner: Arc<Runner>, tasks:
                 Err(status) => break Err(LinkError::Ended(status.message().to_owned())),
             },
             Some(output) = from_jobs.recv() => {
-                if let JobOutput::Done(result) = &output {
+                if let JobOutput::Done(result) = &output
+                    && active.get(&result.run_id).is_some_and(|a| a.epoch == result.epoch)
+                {
                     active.remove(&result.run_id);
                 }
                 if let Err(error) = sender.send(output.into_body()).await {
@@ -122,7 +126,10 @@ fn hello(who: &Identity) -> pb::Hello {
 }
 
 fn heartbeat(active: &HashMap<String, Active>) -> pb::Heartbeat {
-    let held = active.iter().map(|(run, a)| pb::HeldLease { run_id: run.clone(), epoch: a.epoch, ..Default::default() }).collect();
+    let held = active
+        .iter()
+        .map(|(run, a)| pb::HeldLease { run_id: run.clone(), epoch: a.epoch, ..Default::default() })
+        .collect();
     pb::Heartbeat { held }
 }
 

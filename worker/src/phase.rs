@@ -157,7 +157,8 @@ impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
         let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
-        sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase()).await;
+        sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
+            .await;
         let done = match job.purpose {
             LeasePurpose::Build => self.build(&job, &sink, &cancel).await,
             LeasePurpose::Verify => self.verify(&job, &sink, &cancel).await,
@@ -231,7 +232,10 @@ impl Runner {
         }
         let missing = gate::missing_deliverables(space.tree(), &job.spec.deliverables);
         if !missing.is_empty() {
-            return Err(BuildError::new("deliverables_missing", format!("not there afterwards: {}", missing.join(", "))));
+            return Err(BuildError::new(
+                "deliverables_missing",
+                format!("not there afterwards: {}", missing.join(", ")),
+            ));
         }
         let collected = self.workspaces.collect(space).await?;
         let mut notes = report.notes;
@@ -273,7 +277,11 @@ impl Runner {
         for command in &job.gate {
             sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
             let outcome = gate::run_command(&context, command, cancel).await;
-            sink.send(if outcome.green { "gate.passed" } else { "gate.failed" }, format!("{} {}", outcome.name, outcome.text)).await;
+            sink.send(
+                if outcome.green { "gate.passed" } else { "gate.failed" },
+                format!("{} {}", outcome.name, outcome.text),
+            )
+            .await;
             if !outcome.green {
                 for line in &outcome.tail {
                     sink.send("gate.output", line.clone()).await;

@@ -102,13 +102,14 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     let err = child.stderr.take();
     let budget = spec.log_budget;
     let pump = async { tokio::join!(drain(out, budget), drain(err, budget)) };
-    tokio::pin!(pump);
+    let limit = tokio::time::sleep(spec.timeout);
+    tokio::pin!(pump, limit);
     let mut output = None;
     let ended = loop {
         tokio::select! {
             status = child.wait() => break Ok(status.map_err(|source| ProcError::Wait { program: program.clone(), source })?),
             drained = &mut pump, if output.is_none() => output = Some(drained),
-            () = tokio::time::sleep(spec.timeout) => break Err(ProcEnd::Timeout),
+            () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
         }
     };
@@ -209,7 +210,10 @@ pub fn kill_leftovers(mark: &str) -> usize {
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let Some(lease) = lease_of(&entry.path()) else { continue };
-        if pid != me && lease.split('|').next() == Some(mark) && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok()) {
+        if pid != me
+            && lease.split('|').next() == Some(mark)
+            && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok())
+        {
             killed += 1;
         }
     }
@@ -219,9 +223,7 @@ pub fn kill_leftovers(mark: &str) -> usize {
 fn lease_of(proc_dir: &Path) -> Option<String> {
     let environ = std::fs::read(proc_dir.join("environ")).ok()?;
     let prefix = format!("{LEASE_MARK}=");
-    environ
-        .split(|b| *b == 0)
-        .find_map(|var| std::str::from_utf8(var).ok()?.strip_prefix(&prefix).map(str::to_owned))
+    environ.split(|b| *b == 0).find_map(|var| std::str::from_utf8(var).ok()?.strip_prefix(&prefix).map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -241,7 +243,9 @@ mod tests {
 
     #[tokio::test]
     async fn reports_the_exit_code_and_the_output() {
-        let report = run(&spec("echo out; echo err >&2; exit 3", Duration::from_secs(10)), &CancellationToken::new()).await.unwrap();
+        let report = run(&spec("echo out; echo err >&2; exit 3", Duration::from_secs(10)), &CancellationToken::new())
+            .await
+            .unwrap();
         assert_eq!(report.end, ProcEnd::Exit(3));
         assert!(report.tail.contains("out") && report.tail.contains("err"));
     }
@@ -250,7 +254,8 @@ mod tests {
     async fn a_timeout_takes_the_grandchildren_too() {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("pid");
-        let script = format!("sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done' & wait", mark.display());
+        let script =
+            format!("sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done' & wait", mark.display());
         let report = run(&spec(&script, Duration::from_millis(600)), &CancellationToken::new()).await.unwrap();
         assert_eq!(report.end, ProcEnd::Timeout);
         let pid = std::fs::read_to_string(&mark).unwrap();
@@ -268,7 +273,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_environment_is_exactly_what_was_given() {
-        let report = run(&spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10)), &CancellationToken::new()).await.unwrap();
+        let report =
+            run(&spec("env | cut -d= -f1 | sort | tr '\\n' ' '", Duration::from_secs(10)), &CancellationToken::new())
+                .await
+                .unwrap();
         for name in report.tail.split_whitespace() {
             assert!(["AUTOPACK_LEASE", "PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name), "{name}");
         }

@@ -123,10 +123,7 @@ struct Draft {
 
 impl Draft {
     fn write(&mut self, path: &str, bytes: Vec<u8>) {
-        self.edits.push(Edit::Write {
-            path: path.to_owned(),
-            bytes,
-        });
+        self.edits.push(Edit::Write { path: path.to_owned(), bytes });
     }
 
     fn note(&mut self, path: &str, why: &str) {
@@ -155,20 +152,14 @@ pub const fn is_supported(kind: GapType) -> bool {
 /// Every path that mending a gap touches; empty where no built-in remediation mends it.
 #[must_use]
 pub fn planned_paths(gap: &Gap) -> Vec<String> {
-    gap.safe_remediation
-        .target_paths
-        .clone()
-        .unwrap_or_default()
+    gap.safe_remediation.target_paths.clone().unwrap_or_default()
 }
 
 /// Mends a gap in the files below `tree`, a private worktree.
 ///
 /// # Errors
 /// [`RemediationError`]; nothing was changed unless it is `Io`.
-pub fn remediate(
-    tree: &Path,
-    task: &RemediationTask,
-) -> Result<RemediationReport, RemediationError> {
+pub fn remediate(tree: &Path, task: &RemediationTask) -> Result<RemediationReport, RemediationError> {
     let files = tree::Tree::open(tree)?;
     let draft = match task.gap_type {
         GapType::DocDrift => links::draft(&files, task)?,
@@ -188,10 +179,7 @@ pub fn remediate(
     }
     let changed = in_scope(&draft.edits, &task.scope)?;
     apply(files.root(), &draft.edits)?;
-    Ok(RemediationReport {
-        changed,
-        notes: draft.notes,
-    })
+    Ok(RemediationReport { changed, notes: draft.notes })
 }
 
 /// The paths the edits touch, if all of them may be touched.
@@ -204,9 +192,7 @@ fn in_scope(edits: &[Edit], scope: &[String]) -> Result<Vec<String>, Remediation
         })
         .collect();
     match touched.iter().find(|path| !scope.contains(path)) {
-        Some(path) => Err(RemediationError::OutOfScope {
-            path: (**path).clone(),
-        }),
+        Some(path) => Err(RemediationError::OutOfScope { path: (**path).clone() }),
         None => Ok(touched.into_iter().cloned().collect()),
     }
 }
@@ -218,10 +204,7 @@ fn apply(root: &Beneath, edits: &[Edit]) -> Result<(), RemediationError> {
             Edit::Write { path, bytes } => (path, root.write(path, bytes)),
             Edit::Remove { path } => (path, root.remove(path)),
         };
-        done.map_err(|source| RemediationError::Io {
-            path: path.clone(),
-            source,
-        })?;
+        done.map_err(|source| RemediationError::Io { path: path.clone(), source })?;
     }
     Ok(())
 }

@@ -51,13 +51,7 @@ pub struct ScanLimits {
 
 impl Default for ScanLimits {
     fn default() -> Self {
-        Self {
-            evidence: 10,
-            targets: 50,
-            whole_bytes: 4 << 20,
-            document_bytes: 100_000,
-            threads: 0,
-        }
+        Self { evidence: 10, targets: 50, whole_bytes: 4 << 20, document_bytes: 100_000, threads: 0 }
     }
 }
 
@@ -151,20 +145,12 @@ pub fn scan(root: &Path, options: &ScanOptions) -> Result<GapReportV1, ScanError
         project_id: options.project_id.to_string(),
         run_id: options.run_id.to_string(),
         generated_at: options.now,
-        digest: facts
-            .digest
-            .as_ref()
-            .ok()
-            .map(|digest: &Digest| HexDigest::from(*digest)),
+        digest: facts.digest.as_ref().ok().map(|digest: &Digest| HexDigest::from(*digest)),
         workspace_state: facts.state(),
         notices: facts.notices(),
     };
     let mut report = GapReportV1::assemble(head, gaps);
-    if let Some(anchor) = options
-        .anchor
-        .as_ref()
-        .filter(|a| a.profile() == Profile::Strict)
-    {
+    if let Some(anchor) = options.anchor.as_ref().filter(|a| a.profile() == Profile::Strict) {
         report.block_protected(protected::by_anchor(anchor));
     }
     Ok(report)

@@ -26,6 +26,9 @@ pub async fn send(channel: Channel, header: UploadHeader, pack: Vec<u8>) -> Resu
         chunks.push(UploadChunk { body: Some(upload_chunk::Body::Data(pack.slice(at..end).to_vec())) });
         at = end;
     }
-    client.upload_objects(iter(chunks)).await.map_err(|status| BuildError::new("upload_refused", status.message().to_owned()))?;
+    client
+        .upload_objects(iter(chunks))
+        .await
+        .map_err(|status| BuildError::new("upload_refused", status.message().to_owned()))?;
     Ok(())
 }

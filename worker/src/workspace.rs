@@ -11,6 +11,9 @@ use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, Workspac
 
 use crate::builder::BuildError;
 
+/// The folder of scratch folders.
+const SCRATCH: &str = ".scratch";
+
 /// Where worktrees are made.
 #[derive(Debug)]
 pub struct Workspaces {
@@ -64,6 +67,13 @@ impl Workspaces {
         for key in mirror.cleanup(&[])? {
             tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
         }
+        let scratch = root.join(SCRATCH);
+        match std::fs::remove_dir_all(&scratch) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "scratch folders could not be swept")
+            }
+            Ok(()) | Err(_) => {}
+        }
         Ok(Self { mirror: Arc::new(mirror), root: root.to_path_buf() })
     }
 
@@ -71,10 +81,17 @@ impl Workspaces {
     ///
     /// # Errors
     /// `workspace` when it cannot be made.
-    pub async fn create(&self, run: &RunId, epoch: u64, attempt: u32, base: Oid, purpose: Purpose) -> Result<Workspace, BuildError> {
+    pub async fn create(
+        &self,
+        run: &RunId,
+        epoch: u64,
+        attempt: u32,
+        base: Oid,
+        purpose: Purpose,
+    ) -> Result<Workspace, BuildError> {
         let mirror = self.mirror.clone();
         let key = WorkspaceKey { run: run.clone(), epoch, attempt, purpose };
-        let scratch = self.root.join(".scratch").join(format!("{run}-{epoch}-{attempt}"));
+        let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}"));
         let made = scratch.clone();
         let inner = blocking("workspace", move || {
             std::fs::create_dir_all(&made).map_err(|e| failed("workspace", &e))?;
@@ -91,7 +108,9 @@ impl Workspaces {
     pub async fn collect(&self, space: &Workspace) -> Result<Collected, BuildError> {
         let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
         let found = blocking("workspace", move || {
-            mirror.collect(&inner, &CollectLimits::default()).map_err(|e| BuildError::new(collect_reason(&e), chain(&e)))
+            mirror
+                .collect(&inner, &CollectLimits::default())
+                .map_err(|e| BuildError::new(collect_reason(&e), chain(&e)))
         })
         .await?;
         let mut notices: Vec<String> = found.skipped.iter().take(20).map(skipped).collect();
@@ -173,8 +192,12 @@ fn collect_reason(error: &CollectError) -> &'static str {
         CollectError::Unstable { .. } => "workspace_unstable",
         CollectError::TooLarge { .. } => "too_large",
         CollectError::TooComplex { .. } => "too_complex",
-        CollectError::Unreadable { .. } | CollectError::Mount { .. } | CollectError::Io { .. } | CollectError::Tree(_)
-        | CollectError::Open(_) | CollectError::Git(_) => "workspace_unreadable",
+        CollectError::Unreadable { .. }
+        | CollectError::Mount { .. }
+        | CollectError::Io { .. }
+        | CollectError::Tree(_)
+        | CollectError::Open(_)
+        | CollectError::Git(_) => "workspace_unreadable",
     }
 }
 

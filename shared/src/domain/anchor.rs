@@ -14,9 +14,9 @@ use super::ids::{Digest, Timestamp};
 use super::path::{PathRoot, PathSet};
 
 pub use pivots::{
-    AutoApproveRule, BudgetCost, CostEscalation, DefaultPolicy, Deployment, EvidenceVerification,
-    GovernanceReview, IsolationModel, MemoryContinuity, NorthStar, ParallelismIsolation, Pivots,
-    RiskTolerance, SafetyRisk, ScopeBoundaries,
+    AutoApproveRule, BudgetCost, CostEscalation, DefaultPolicy, Deployment, EvidenceVerification, GovernanceReview,
+    IsolationModel, MemoryContinuity, NorthStar, ParallelismIsolation, Pivots, RiskTolerance, SafetyRisk,
+    ScopeBoundaries,
 };
 
 /// The only value of `format_version` that is read.
@@ -119,18 +119,9 @@ impl IntentionAnchorV2 {
         let mut reader = serde_json::Deserializer::from_str(text);
         let anchor: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
-            syntax(
-                if path == "." {
-                    "anchor".to_owned()
-                } else {
-                    path
-                },
-                error.inner(),
-            )
+            syntax(if path == "." { "anchor".to_owned() } else { path }, error.inner())
         })?;
-        reader
-            .end()
-            .map_err(|error| syntax("anchor".to_owned(), &error))?;
+        reader.end().map_err(|error| syntax("anchor".to_owned(), &error))?;
         anchor.check().map_err(|(field, why)| {
             let line = line_of(text, &field);
             AnchorError::Invalid { field, line, why }
@@ -142,31 +133,16 @@ impl IntentionAnchorV2 {
     fn check(&self) -> Result<(), (String, String)> {
         let refuse = |field: &str, why: String| Err((field.to_owned(), why));
         if self.format_version != FORMAT_VERSION {
-            return refuse(
-                "format_version",
-                format!("{:?} is not supported; only \"v2\" is", self.format_version),
-            );
+            return refuse("format_version", format!("{:?} is not supported; only \"v2\" is", self.format_version));
         }
         if self.project_id.trim().is_empty() {
             return refuse("project_id", "it must not be blank".to_owned());
         }
         let digest = self.raw_input_digest.as_bytes();
-        if !(16..=64).contains(&digest.len())
-            || !digest
-                .iter()
-                .all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-        {
-            return refuse(
-                "raw_input_digest",
-                "it must be 16 to 64 lower-case hex digits".to_owned(),
-            );
+        if !(16..=64).contains(&digest.len()) || !digest.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+            return refuse("raw_input_digest", "it must be 16 to 64 lower-case hex digits".to_owned());
         }
-        if self
-            .pivot_intentions
-            .parallelism_isolation
-            .as_ref()
-            .is_some_and(|p| p.max_concurrent_runs == 0)
-        {
+        if self.pivot_intentions.parallelism_isolation.as_ref().is_some_and(|p| p.max_concurrent_runs == 0) {
             return refuse(
                 "pivot_intentions.parallelism_isolation.max_concurrent_runs",
                 "it must be at least 1".to_owned(),
@@ -177,24 +153,16 @@ impl IntentionAnchorV2 {
             let Some(glob) = rule.strip_prefix("path:") else {
                 return Err((
                     field(),
-                    format!(
-                        "{rule:?} is no known predicate; write `path:GLOB`, for example `path:secrets/**`"
-                    ),
+                    format!("{rule:?} is no known predicate; write `path:GLOB`, for example `path:secrets/**`"),
                 ));
             };
             PathSet::compile([glob]).map_err(|error| (field(), error.to_string()))?;
         }
-        let lists = [
-            ("allowed_write_roots", self.allowed_write_roots()),
-            ("protected_paths", self.protected_paths()),
-        ];
+        let lists = [("allowed_write_roots", self.allowed_write_roots()), ("protected_paths", self.protected_paths())];
         for (name, entries) in lists {
             for (index, entry) in entries.iter().enumerate() {
                 PathRoot::parse(entry).map_err(|error| {
-                    (
-                        format!("pivot_intentions.scope_boundaries.{name}[{index}]"),
-                        error.to_string(),
-                    )
+                    (format!("pivot_intentions.scope_boundaries.{name}[{index}]"), error.to_string())
                 })?;
             }
         }
@@ -204,12 +172,7 @@ impl IntentionAnchorV2 {
     /// How strictly verdicts are given: `moderate` and `high` tolerance are normal, everything else is strict.
     #[must_use]
     pub fn profile(&self) -> Profile {
-        match self
-            .pivot_intentions
-            .safety_risk
-            .as_ref()
-            .map(|pivot| pivot.risk_tolerance)
-        {
+        match self.pivot_intentions.safety_risk.as_ref().map(|pivot| pivot.risk_tolerance) {
             Some(RiskTolerance::Moderate | RiskTolerance::High) => Profile::Normal,
             Some(RiskTolerance::Minimal | RiskTolerance::Low) | None => Profile::Strict,
         }
@@ -230,28 +193,19 @@ impl IntentionAnchorV2 {
     /// The `never_allow` predicates; empty without the pivot.
     #[must_use]
     pub fn never_allow(&self) -> &[String] {
-        self.pivot_intentions
-            .safety_risk
-            .as_ref()
-            .map_or(&[], |pivot| &pivot.never_allow)
+        self.pivot_intentions.safety_risk.as_ref().map_or(&[], |pivot| &pivot.never_allow)
     }
 
     /// The allowed write roots; empty without the pivot.
     #[must_use]
     pub fn allowed_write_roots(&self) -> &[String] {
-        self.pivot_intentions
-            .scope_boundaries
-            .as_ref()
-            .map_or(&[], |pivot| &pivot.allowed_write_roots)
+        self.pivot_intentions.scope_boundaries.as_ref().map_or(&[], |pivot| &pivot.allowed_write_roots)
     }
 
     /// The protected paths; empty without the pivot.
     #[must_use]
     pub fn protected_paths(&self) -> &[String] {
-        self.pivot_intentions
-            .scope_boundaries
-            .as_ref()
-            .map_or(&[], |pivot| &pivot.protected_paths)
+        self.pivot_intentions.scope_boundaries.as_ref().map_or(&[], |pivot| &pivot.protected_paths)
     }
 
     /// What the anchor says and Autopack records but does not follow, one sentence each.
@@ -260,10 +214,14 @@ impl IntentionAnchorV2 {
         let mut warnings = Vec::new();
         if let Some(review) = &self.pivot_intentions.governance_review {
             if review.default_policy == DefaultPolicy::Allow {
-                warnings.push("governance_review.default_policy = allow is ignored: what no rule allows is denied".to_owned());
+                warnings.push(
+                    "governance_review.default_policy = allow is ignored: what no rule allows is denied".to_owned(),
+                );
             }
             if !review.auto_approve_rules.is_empty() {
-                warnings.push("governance_review.auto_approve_rules are ignored: only the policy approves by itself".to_owned());
+                warnings.push(
+                    "governance_review.auto_approve_rules are ignored: only the policy approves by itself".to_owned(),
+                );
             }
         }
         warnings
@@ -274,21 +232,14 @@ fn syntax(field: String, error: &serde_json::Error) -> AnchorError {
     let text = error.to_string();
     let tail = format!(" at line {} column {}", error.line(), error.column());
     let message = text.strip_suffix(&tail).unwrap_or(&text).to_owned();
-    AnchorError::Syntax {
-        field,
-        line: error.line(),
-        column: error.column(),
-        message,
-    }
+    AnchorError::Syntax { field, line: error.line(), column: error.column(), message }
 }
 
 /// The first line that holds the last name of a field path as a key.
 fn line_of(text: &str, field: &str) -> usize {
     let name = field.rsplit('.').next().unwrap_or(field);
     let key = format!("\"{}\"", name.split('[').next().unwrap_or(name));
-    text.lines()
-        .position(|line| line.contains(&key))
-        .map_or(1, |index| index + 1)
+    text.lines().position(|line| line.contains(&key)).map_or(1, |index| index + 1)
 }
 
 #[cfg(test)]

@@ -104,11 +104,7 @@ impl AuditDraft {
         if let Some(whole) = whole {
             digests.insert("reason".to_owned(), whole.to_string());
         }
-        let kind = self
-            .actor
-            .id
-            .split_once(':')
-            .map_or("unknown", |(kind, _)| kind);
+        let kind = self.actor.id.split_once(':').map_or("unknown", |(kind, _)| kind);
         // Keys come out sorted and without white space, since serde_json's map is ordered (see `Digest::of_json`).
         json!({
             "v": 1,
@@ -144,18 +140,11 @@ fn record_hash(prev: &Digest, seq: u64, body: &str) -> Digest {
 }
 
 fn integer(value: u64) -> Value {
-    if value > MAX_SAFE_INTEGER {
-        Value::from(value.to_string())
-    } else {
-        Value::from(value)
-    }
+    if value > MAX_SAFE_INTEGER { Value::from(value.to_string()) } else { Value::from(value) }
 }
 
 fn fence(text: &str) -> Value {
-    match text
-        .rsplit_once('#')
-        .and_then(|(scope, epoch)| Some((scope, epoch.parse().ok()?)))
-    {
+    match text.rsplit_once('#').and_then(|(scope, epoch)| Some((scope, epoch.parse().ok()?))) {
         Some((scope, epoch)) => json!({ "scope": scope, "epoch": integer(epoch) }),
         None => json!({ "scope": text, "epoch": null }),
     }
@@ -166,11 +155,7 @@ fn shown(text: &str) -> (String, Option<Digest>) {
     let mut out = String::new();
     let mut length = 0;
     for c in text.chars() {
-        let piece = if c.is_control() {
-            c.escape_unicode().to_string()
-        } else {
-            c.to_string()
-        };
+        let piece = if c.is_control() { c.escape_unicode().to_string() } else { c.to_string() };
         length += piece.chars().count();
         if length > MAX_REASON {
             return (out, Some(Digest::of(text.as_bytes())));
@@ -276,11 +261,7 @@ impl ChainCheck {
     /// Starts before the first record.
     #[must_use]
     pub fn new(chain: &str) -> Self {
-        Self {
-            chain: chain.to_owned(),
-            seq: 0,
-            prev: NO_RECORD,
-        }
+        Self { chain: chain.to_owned(), seq: 0, prev: NO_RECORD }
     }
 
     /// The number of the last good record.
@@ -304,9 +285,7 @@ impl ChainCheck {
         if record.hash != record_hash(&self.prev, seq, &record.body) {
             return Err(self.broken("its body is not the one that was hashed".to_owned()));
         }
-        let entry = record
-            .entry()
-            .map_err(|e| self.broken(format!("its body cannot be read: {e}")))?;
+        let entry = record.entry().map_err(|e| self.broken(format!("its body cannot be read: {e}")))?;
         let placed = record.chain == self.chain && entry.chain == self.chain;
         if !placed || entry.seq != integer(seq) || entry.ts_db != record.at {
             return Err(self.broken("its columns and its body disagree".to_owned()));
@@ -322,31 +301,23 @@ impl ChainCheck {
     /// [`AuditBreak::MissingTail`] when the head knows more records, [`AuditBreak::Chain`] when it knows others.
     pub fn finish(self, head: (u64, Digest)) -> Result<(), AuditBreak> {
         match head {
-            (seq, _) if seq > self.seq => Err(AuditBreak::MissingTail {
-                chain: self.chain,
-                found: self.seq,
-                expected: seq,
-            }),
+            (seq, _) if seq > self.seq => {
+                Err(AuditBreak::MissingTail { chain: self.chain, found: self.seq, expected: seq })
+            }
             (seq, _) if seq < self.seq => Err(AuditBreak::Chain {
                 seq: seq + 1,
                 chain: self.chain,
                 why: format!("the head knows {seq} records only"),
             }),
-            (seq, hash) if hash != self.prev => Err(AuditBreak::Chain {
-                seq,
-                chain: self.chain,
-                why: "the head has another hash".to_owned(),
-            }),
+            (seq, hash) if hash != self.prev => {
+                Err(AuditBreak::Chain { seq, chain: self.chain, why: "the head has another hash".to_owned() })
+            }
             (..) => Ok(()),
         }
     }
 
     fn broken(&self, why: String) -> AuditBreak {
-        AuditBreak::Chain {
-            chain: self.chain.clone(),
-            seq: self.seq + 1,
-            why,
-        }
+        AuditBreak::Chain { chain: self.chain.clone(), seq: self.seq + 1, why }
     }
 }
 
@@ -354,11 +325,7 @@ impl ChainCheck {
 ///
 /// # Errors
 /// The first [`AuditBreak`].
-pub fn verify_chain(
-    chain: &str,
-    records: &[AuditRecord],
-    head: (u64, Digest),
-) -> Result<(), AuditBreak> {
+pub fn verify_chain(chain: &str, records: &[AuditRecord], head: (u64, Digest)) -> Result<(), AuditBreak> {
     let mut check = ChainCheck::new(chain);
     for record in records {
         check.push(record)?;

@@ -81,10 +81,7 @@ impl ChangeFacts {
     #[must_use]
     pub fn from_entries(mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let mut facts = Self {
-            files: entries.len() as u64,
-            ..Self::default()
-        };
+        let mut facts = Self { files: entries.len() as u64, ..Self::default() };
         let mut dirs: Vec<&str> = entries.iter().map(|entry| entry.path.parent()).collect();
         dirs.sort_unstable();
         dirs.dedup();

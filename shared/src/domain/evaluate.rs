@@ -60,10 +60,7 @@ impl PhaseScope {
     /// # Errors
     /// [`GlobError`] for an entry that cannot be read.
     pub fn of_paths(entries: Vec<String>) -> Result<Self, GlobError> {
-        Ok(Self {
-            paths: PathRoots::new(entries)?,
-            ..Self::default()
-        })
+        Ok(Self { paths: PathRoots::new(entries)?, ..Self::default() })
     }
 }
 
@@ -106,11 +103,7 @@ pub fn evaluate(
         removed: facts.removed,
         files: facts.files,
         dirs: facts.dirs,
-        class: class_sizes
-            .keys()
-            .next_back()
-            .copied()
-            .unwrap_or(PathClass::Allowed),
+        class: class_sizes.keys().next_back().copied().unwrap_or(PathClass::Allowed),
         odd_entry: facts.entries.iter().any(is_odd),
         category,
     });
@@ -127,22 +120,11 @@ pub fn evaluate(
         let rule = format!("claimed {claimed}, computed {severity}");
         findings.add_flag(ReasonCode::ClaimedRisk, Some(rule));
     }
-    Verdict::of(
-        findings,
-        facts.clone(),
-        score,
-        severity,
-        class_sizes,
-        digests,
-    )
+    Verdict::of(findings, facts.clone(), score, severity, class_sizes, digests)
 }
 
 /// Judges every entry, and what they collide in or exceed; returns the changed lines by class.
-fn judge_entries(
-    facts: &ChangeFacts,
-    rules: &PathRules<'_>,
-    findings: &mut Findings,
-) -> BTreeMap<PathClass, u64> {
+fn judge_entries(facts: &ChangeFacts, rules: &PathRules<'_>, findings: &mut Findings) -> BTreeMap<PathClass, u64> {
     let mut sizes = BTreeMap::new();
     for entry in &facts.entries {
         let class = rules.judge(entry, facts, findings);
@@ -150,20 +132,10 @@ fn judge_entries(
         *sizes.entry(class).or_insert(0) += entry.added + entry.removed;
     }
     for group in &facts.collisions {
-        findings.add_paths(
-            Level::Rejected,
-            ReasonCode::CaseCollision,
-            group.clone(),
-            None,
-        );
+        findings.add_paths(Level::Rejected, ReasonCode::CaseCollision, group.clone(), None);
     }
     for excess in &facts.excess {
-        findings.add_number(
-            Level::Rejected,
-            ReasonCode::TooLarge,
-            excess.value,
-            excess.limit,
-        );
+        findings.add_number(Level::Rejected, ReasonCode::TooLarge, excess.value, excess.limit);
     }
     sizes
 }
@@ -184,10 +156,8 @@ fn judge_content(entry: &Entry, findings: &mut Findings) {
         findings.add_path(Level::Approval, ReasonCode::Binary, path(), None);
     }
     if entry.new_binary && entry.bytes > MAX_BINARY_BYTES {
-        let reason = Reason {
-            paths: vec![path()],
-            ..Reason::of_number(ReasonCode::Binary, entry.bytes, MAX_BINARY_BYTES)
-        };
+        let reason =
+            Reason { paths: vec![path()], ..Reason::of_number(ReasonCode::Binary, entry.bytes, MAX_BINARY_BYTES) };
         findings.add(Level::Rejected, reason);
     }
     if entry.longest_line > MAX_LINE_CHARS {
@@ -198,10 +168,7 @@ fn judge_content(entry: &Entry, findings: &mut Findings) {
         findings.add(Level::Approval, reason);
     }
     for hit in &entry.secrets {
-        let rule = Some(format!(
-            "{} in line {}: {}",
-            hit.rule, hit.line, hit.redacted
-        ));
+        let rule = Some(format!("{} in line {}: {}", hit.rule, hit.line, hit.redacted));
         findings.add_path(Level::Blocked, ReasonCode::SecretDetected, path(), rule);
     }
 }
@@ -212,32 +179,12 @@ fn is_odd(entry: &Entry) -> bool {
 
 /// The ladders: of each only the highest rung is reported.
 fn judge_sums(facts: &ChangeFacts, findings: &mut Findings) {
-    use ReasonCode::{
-        DirsOver3, FilesOver5, FilesOver20, RemovedOver50, RemovedOver200, SizeOver100, SizeOver200,
-    };
+    use ReasonCode::{DirsOver3, FilesOver5, FilesOver20, RemovedOver50, RemovedOver200, SizeOver100, SizeOver200};
     type Rung = (u64, Level, ReasonCode);
     let ladders: [(u64, &[Rung]); 4] = [
-        (
-            facts.size,
-            &[
-                (200, Level::Approval, SizeOver200),
-                (100, Level::Notify, SizeOver100),
-            ],
-        ),
-        (
-            facts.removed,
-            &[
-                (200, Level::Approval, RemovedOver200),
-                (50, Level::Approval, RemovedOver50),
-            ],
-        ),
-        (
-            facts.files,
-            &[
-                (20, Level::Approval, FilesOver20),
-                (5, Level::Notify, FilesOver5),
-            ],
-        ),
+        (facts.size, &[(200, Level::Approval, SizeOver200), (100, Level::Notify, SizeOver100)]),
+        (facts.removed, &[(200, Level::Approval, RemovedOver200), (50, Level::Approval, RemovedOver50)]),
+        (facts.files, &[(20, Level::Approval, FilesOver20), (5, Level::Notify, FilesOver5)]),
         (facts.dirs, &[(3, Level::Notify, DirsOver3)]),
     ];
     for (value, rungs) in ladders {
@@ -250,9 +197,7 @@ fn judge_sums(facts: &ChangeFacts, findings: &mut Findings) {
 fn judge_score(score: u8, category: CategoryRisk, findings: &mut Findings) {
     match score {
         0..=29 => {}
-        30..=49 => {
-            findings.add_number(Level::Notify, ReasonCode::ScoreMedium, u64::from(score), 29)
-        }
+        30..=49 => findings.add_number(Level::Notify, ReasonCode::ScoreMedium, u64::from(score), 29),
         50.. => findings.add_number(Level::Approval, ReasonCode::ScoreHigh, u64::from(score), 49),
     }
     match category {
@@ -267,19 +212,10 @@ fn judge_window(sizes: &BTreeMap<PathClass, u64>, window: &Window, findings: &mu
         let spent = window.0.get(class).copied().unwrap_or_default();
         size.saturating_add(spent.run_size.max(spent.project_24h_size))
     };
-    let Some(total) = sizes
-        .iter()
-        .map(sum)
-        .max()
-        .filter(|total| *total > WINDOW_LIMIT)
-    else {
+    let Some(total) = sizes.iter().map(sum).max().filter(|total| *total > WINDOW_LIMIT) else {
         return;
     };
-    let level = if findings.has(Level::Notify) {
-        Level::Approval
-    } else {
-        Level::Notify
-    };
+    let level = if findings.has(Level::Notify) { Level::Approval } else { Level::Notify };
     findings.add_number(level, ReasonCode::BudgetWindow, total, WINDOW_LIMIT);
 }
 

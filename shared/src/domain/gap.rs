@@ -65,11 +65,7 @@ impl TryFrom<String> for HexDigest {
     type Error = InvalidHexDigest;
     fn try_from(value: String) -> Result<Self, InvalidHexDigest> {
         let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
-        if (16..=64).contains(&value.len()) && value.bytes().all(hex) {
-            Ok(Self(value))
-        } else {
-            Err(InvalidHexDigest)
-        }
+        if (16..=64).contains(&value.len()) && value.bytes().all(hex) { Ok(Self(value)) } else { Err(InvalidHexDigest) }
     }
 }
 
@@ -80,9 +76,7 @@ impl From<HexDigest> for String {
 }
 
 /// The eleven kinds of gap, in the order of the predecessor's table.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GapType {
     /// Documentation that no longer agrees with the tree: relative links to nothing.
@@ -157,9 +151,7 @@ impl fmt::Display for GapType {
 }
 
 /// How much harm a gap can do; the declared order is the order in a report.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RiskClass {
     /// Work must stop.
@@ -194,18 +186,10 @@ impl Excerpt {
     #[must_use]
     pub fn new(source: impl Into<String>, preview: &str) -> Self {
         let harmless = |c: char| {
-            if c.is_control() || is_bidi(c) {
-                '\u{fffd}'
-            } else {
-                c
-            }
+            if c.is_control() || is_bidi(c) { '\u{fffd}' } else { c }
         };
         let preview = preview.chars().take(PREVIEW_CHARS).map(harmless).collect();
-        Self {
-            source: source.into(),
-            content_hash: None,
-            preview: Some(preview),
-        }
+        Self { source: source.into(), content_hash: None, preview: Some(preview) }
     }
 }
 

@@ -19,7 +19,18 @@ pub struct InvalidName {
 }
 
 /// Names that the data directory itself uses; a run may not take them (`interfaces.md` 2).
-const RESERVED: &[&str] = &["locks", "autopack.db", "autopack.sock", "autopack.addr", "autopack.lock", "autopack.log", "registered", "tmp", "mirror.git", "mirror.lock"];
+const RESERVED: &[&str] = &[
+    "locks",
+    "autopack.db",
+    "autopack.sock",
+    "autopack.addr",
+    "autopack.lock",
+    "autopack.log",
+    "registered",
+    "tmp",
+    "mirror.git",
+    "mirror.lock",
+];
 
 fn check(what: &'static str, value: &str) -> Result<(), InvalidName> {
     let refuse = |why| Err(InvalidName { what, value: value.chars().take(80).collect(), why });
@@ -241,7 +252,11 @@ impl fmt::Debug for Oid {
 impl std::str::FromStr for Oid {
     type Err = InvalidName;
     fn from_str(value: &str) -> Result<Self, InvalidName> {
-        let bad = || InvalidName { what: "object id", value: value.chars().take(80).collect(), why: "it must be 40 hex digits" };
+        let bad = || InvalidName {
+            what: "object id",
+            value: value.chars().take(80).collect(),
+            why: "it must be 40 hex digits",
+        };
         let bytes = hex::decode(value).map_err(|_| bad())?;
         Ok(Self(bytes.try_into().map_err(|_| bad())?))
     }
@@ -365,31 +380,4 @@ pub struct Fence {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn run_ids_follow_the_grammar() {
-        for good in ["a", "fix-docs", "tidy.2", "a_b", &"x".repeat(63)] {
-            assert!(RunId::new(good).is_ok(), "{good}");
-        }
-        for bad in ["", "A", "a/b", "../x", "a..b", "a.", "a.lock", "-a", ".a", "é", "locks", &"x".repeat(64), "a\n"] {
-            assert!(RunId::new(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn timestamps_show_milliseconds_and_round_trip() {
-        let at = Timestamp::from_millis(1_767_225_600_123);
-        assert_eq!(at.to_string(), "2026-01-01T00:00:00.123Z");
-        let json = serde_json::to_string(&at).unwrap();
-        assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), at);
-    }
-
-    #[test]
-    fn digest_of_json_ignores_key_order() {
-        let a: serde_json::Value = serde_json::from_str(r#"{"b":1,"a":[2]}"#).unwrap();
-        let b: serde_json::Value = serde_json::from_str(r#"{"a":[2],"b":1}"#).unwrap();
-        assert_eq!(Digest::of_json(&a).unwrap(), Digest::of_json(&b).unwrap());
-    }
-}
+mod tests;

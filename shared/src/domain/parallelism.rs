@@ -97,18 +97,10 @@ pub struct GateDecision {
 #[must_use]
 pub fn decide(input: &GateInput<'_>) -> GateDecision {
     let Some(effective) = effective(input) else {
-        return GateDecision {
-            allow: false,
-            reason: GateReason::InvalidInput,
-            effective: 0,
-        };
+        return GateDecision { allow: false, reason: GateReason::InvalidInput, effective: 0 };
     };
     let reason = reason(input.anchor, effective);
-    GateDecision {
-        allow: reason == GateReason::Allowed,
-        reason,
-        effective,
-    }
+    GateDecision { allow: reason == GateReason::Allowed, reason, effective }
 }
 
 fn effective(input: &GateInput<'_>) -> Option<u64> {
@@ -116,9 +108,7 @@ fn effective(input: &GateInput<'_>) -> Option<u64> {
         RunsRequest::Count(count) => u64::try_from(*count).ok()?,
         RunsRequest::Names(names) => {
             let distinct: BTreeSet<&String> = names.iter().collect();
-            if distinct.len() < names.len()
-                || names.iter().any(|name| RunId::new(name.as_str()).is_err())
-            {
+            if distinct.len() < names.len() || names.iter().any(|name| RunId::new(name.as_str()).is_err()) {
                 return None;
             }
             names.len() as u64
@@ -126,11 +116,7 @@ fn effective(input: &GateInput<'_>) -> Option<u64> {
     };
     let workers = u64::try_from(input.workers).ok()?;
     let active = u64::try_from(input.active).ok()?;
-    if runs == 0 || workers == 0 {
-        None
-    } else {
-        Some(active.saturating_add(workers.min(runs)))
-    }
+    if runs == 0 || workers == 0 { None } else { Some(active.saturating_add(workers.min(runs))) }
 }
 
 fn reason(anchor: AnchorState<'_>, effective: u64) -> GateReason {
@@ -198,19 +184,13 @@ pub fn scopes_overlap(a: &PhaseScopePaths, b: &PhaseScopePaths) -> Option<ScopeO
 }
 
 fn first_overlap(a: &[String], b: &[String]) -> Option<ScopeOverlap> {
-    let roots: Vec<(&String, Option<PathRoot>)> = b
-        .iter()
-        .map(|entry| (entry, PathRoot::parse(entry).ok()))
-        .collect();
+    let roots: Vec<(&String, Option<PathRoot>)> = b.iter().map(|entry| (entry, PathRoot::parse(entry).ok())).collect();
     a.iter().find_map(|first| {
         let own = PathRoot::parse(first).ok();
         let hit = roots.iter().find(|(_, other)| match (&own, other) {
             (Some(own), Some(other)) => own.overlaps(other),
             (None, _) | (_, None) => true,
         });
-        hit.map(|(second, _)| ScopeOverlap::Paths {
-            first: first.clone(),
-            second: (*second).clone(),
-        })
+        hit.map(|(second, _)| ScopeOverlap::Paths { first: first.clone(), second: (*second).clone() })
     })
 }

@@ -19,9 +19,7 @@ pub use key::MatchKey;
 pub use root::{PathRoot, PathRoots};
 
 /// A path inside the repository in its one canonical spelling: `a/b.txt`, never `./a`, `/a`, `a//b` or `.git/x`.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepoPath(String);
 

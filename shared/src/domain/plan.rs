@@ -71,9 +71,7 @@ impl ActionType {
 }
 
 /// The forecast. The order is from free to forbidden.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalStatus {
     /// It runs, and its patch is expected to need nobody.
@@ -285,28 +283,19 @@ impl PlanProposalV1 {
     /// # Errors
     /// Never for a plan that was read from JSON or made by [`propose`].
     pub fn digest(&self) -> Result<Digest, serde_json::Error> {
-        let plan = Self {
-            generated_at: Timestamp::from_millis(0),
-            metadata: PlanMetadata::default(),
-            ..self.clone()
-        };
+        let plan = Self { generated_at: Timestamp::from_millis(0), metadata: PlanMetadata::default(), ..self.clone() };
         Digest::of_json(&plan)
     }
 
     /// `plan-` and the full digest.
     #[must_use]
     pub fn id(&self) -> String {
-        self.digest().map_or_else(
-            |_| "plan-".to_owned(),
-            |digest| format!("plan-{}", digest.to_hex()),
-        )
+        self.digest().map_or_else(|_| "plan-".to_owned(), |digest| format!("plan-{}", digest.to_hex()))
     }
 
     /// The actions that may run: what is blocked does not stop the others.
     pub fn runnable(&self) -> impl Iterator<Item = &PlanAction> {
-        self.actions
-            .iter()
-            .filter(|action| action.approval_status != ApprovalStatus::Blocked)
+        self.actions.iter().filter(|action| action.approval_status != ApprovalStatus::Blocked)
     }
 }
 

@@ -20,9 +20,7 @@ pub const BUILTIN_ORIGIN: &str = "builtin/autopack.toml";
 const BUILTIN_TEXT: &str = include_str!("policy/builtin.toml");
 
 /// The class of a path, from harmless to forbidden. The order is the order of severity.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PathClass {
     /// P1: may be changed unasked.
@@ -69,9 +67,7 @@ impl RuleList {
     /// The first rule that is rooted below a folded directory.
     #[must_use]
     pub fn find_rooted_below(&self, directory: &[&str]) -> Option<&Rule> {
-        self.set
-            .find_rooted_below(directory)
-            .and_then(|index| self.rules.get(index))
+        self.set.find_rooted_below(directory).and_then(|index| self.rules.get(index))
     }
 }
 
@@ -87,10 +83,7 @@ pub struct ApprovalRules {
 
 impl Default for ApprovalRules {
     fn default() -> Self {
-        Self {
-            tier4_approvers: None,
-            timeout_seconds: 3600,
-        }
+        Self { tier4_approvers: None, timeout_seconds: 3600 }
     }
 }
 
@@ -189,8 +182,7 @@ impl Policy {
 
 fn builtin() -> &'static Policy {
     static BUILTIN: LazyLock<Policy> = LazyLock::new(|| {
-        Policy::parse(BUILTIN_TEXT, BUILTIN_ORIGIN)
-            .expect("the built-in policy is part of the program and is tested")
+        Policy::parse(BUILTIN_TEXT, BUILTIN_ORIGIN).expect("the built-in policy is part of the program and is tested")
     });
     &BUILTIN
 }

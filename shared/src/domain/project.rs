@@ -123,10 +123,7 @@ const fn one_hour() -> u32 {
 /// The file as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(
-    dead_code,
-    reason = "the host's sections are accepted by name and read elsewhere"
-)]
+#[expect(dead_code, reason = "the host's sections are accepted by name and read elsewhere")]
 struct File {
     #[serde(default)]
     project: ProjectSection,
@@ -156,11 +153,7 @@ impl ProjectConfig {
 
     /// Reads the file and insists on a `[policy]` section.
     pub(super) fn parse_with_policy(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        Self::read(text, origin, |source| {
-            Err(ConfigError::NoRules {
-                origin: source.origin.to_owned(),
-            })
-        })
+        Self::read(text, origin, |source| Err(ConfigError::NoRules { origin: source.origin.to_owned() }))
     }
 
     fn read(
@@ -174,12 +167,7 @@ impl ProjectConfig {
             Some(section) => section.build(&source)?,
             None => without_policy(&source)?,
         };
-        let config = Self {
-            project: file.project,
-            policy,
-            gate: file.gate,
-            builders: file.builders,
-        };
+        let config = Self { project: file.project, policy, gate: file.gate, builders: file.builders };
         config.check(&source)?;
         Ok(config)
     }
@@ -192,14 +180,9 @@ impl ProjectConfig {
         }
         for (index, command) in self.gate.commands.iter().enumerate() {
             if command.name.trim().is_empty() || command.run.trim().is_empty() {
-                return Err(
-                    source.invalid("gate", "a gate command needs a name and something to run")
-                );
+                return Err(source.invalid("gate", "a gate command needs a name and something to run"));
             }
-            if self.gate.commands[..index]
-                .iter()
-                .any(|other| other.name == command.name)
-            {
+            if self.gate.commands[..index].iter().any(|other| other.name == command.name) {
                 return Err(source.invalid(&command.name, "two gate commands have this name"));
             }
             if command.timeout_seconds == 0 {
@@ -215,10 +198,7 @@ impl ProjectConfig {
                 BuilderKind::Llm | BuilderKind::Patch | BuilderKind::Remediation => false,
             };
             if needs_program && builder.argv.is_empty() {
-                return Err(source.invalid(
-                    name,
-                    "a builder of this kind needs argv = [\"program\", ...]",
-                ));
+                return Err(source.invalid(name, "a builder of this kind needs argv = [\"program\", ...]"));
             }
         }
         Ok(())
@@ -227,12 +207,7 @@ impl ProjectConfig {
     /// The SHA-256 of what the file says.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let content = (
-            &self.project,
-            self.policy.digest(),
-            &self.gate,
-            &self.builders,
-        );
+        let content = (&self.project, self.policy.digest(), &self.gate, &self.builders);
         Digest::of_json(&content).expect("every map of the file has text keys")
     }
 }
@@ -253,33 +228,22 @@ mod tests {
         assert_eq!(config.gate.commands[0].report, ReportKind::Junit);
         assert_eq!(config.builders["tidy"].kind, BuilderKind::Command);
         assert_ne!(config.digest(), ProjectConfig::default().digest());
-        assert_eq!(
-            ProjectConfig::parse("", "x").unwrap(),
-            ProjectConfig::default()
-        );
+        assert_eq!(ProjectConfig::parse("", "x").unwrap(), ProjectConfig::default());
     }
 
     #[test]
     fn a_wrong_key_is_refused_with_the_right_one() {
         let cases = [
-            (
-                "[builders.a]\nknd = \"command\"\n",
-                "autopack.toml:2: unknown key `knd`; did you mean `kind`?",
-            ),
+            ("[builders.a]\nknd = \"command\"\n", "autopack.toml:2: unknown key `knd`; did you mean `kind`?"),
             (
                 "[gate]\n\n[[gate.command]]\nname = \"x\"\n",
                 "autopack.toml:3: unknown key `command`; did you mean `commands`?",
             ),
-            (
-                "[suprvisor]\n",
-                "autopack.toml:1: unknown key `suprvisor`; did you mean `supervisor`?",
-            ),
+            ("[suprvisor]\n", "autopack.toml:1: unknown key `suprvisor`; did you mean `supervisor`?"),
             ("[zzzzzz]\n", "autopack.toml:1: unknown key `zzzzzz`"),
         ];
         for (text, expected) in cases {
-            let error = ProjectConfig::parse(text, "autopack.toml")
-                .unwrap_err()
-                .to_string();
+            let error = ProjectConfig::parse(text, "autopack.toml").unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
     }

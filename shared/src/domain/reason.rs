@@ -140,25 +140,13 @@ impl Reason {
     /// A reason that rests on paths.
     #[must_use]
     pub const fn of_paths(code: ReasonCode, paths: Vec<String>, rule: Option<String>) -> Self {
-        Self {
-            code,
-            paths,
-            value: None,
-            limit: None,
-            rule,
-        }
+        Self { code, paths, value: None, limit: None, rule }
     }
 
     /// A reason that rests on a number above a limit.
     #[must_use]
     pub const fn of_number(code: ReasonCode, value: u64, limit: u64) -> Self {
-        Self {
-            code,
-            paths: Vec::new(),
-            value: Some(value),
-            limit: Some(limit),
-            rule: None,
-        }
+        Self { code, paths: Vec::new(), value: Some(value), limit: Some(limit), rule: None }
     }
 }
 

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{InvalidName, PhaseId, ProjectId, RunId};
+use super::path::{PathRoots, RepoPath};
 
 /// The most phases one run may have.
 pub const MAX_PHASES: usize = 500;
@@ -294,6 +295,13 @@ impl RunFile {
                 && argv.is_empty()
             {
                 return Err(field("builder", "a command builder needs 'name' or 'argv'"));
+            }
+            PathRoots::new(phase.scope.paths.clone()).map_err(|e| field("scope.paths", &e.to_string()))?;
+            let reads = phase.scope.read_only_context.iter().map(|r| r.path().to_owned()).collect();
+            PathRoots::new(reads).map_err(|e| field("scope.read_only_context", &e.to_string()))?;
+            for path in &phase.deliverables {
+                RepoPath::parse(path.trim_end_matches('/'))
+                    .map_err(|e| field("deliverables", &format!("{path}: {e}")))?;
             }
             if phase.gate.iter().any(|g| g.run.trim().is_empty() || g.name.trim().is_empty()) {
                 return Err(field("gate", "a gate command needs 'name' and 'run'"));

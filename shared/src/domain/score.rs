@@ -9,9 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::policy::PathClass;
 
 /// The band of a score, as shown to people.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Severity {
     /// 0 to 29.
@@ -80,19 +78,9 @@ pub enum CategoryRisk {
     High,
 }
 
-const HIGH: &[&[&str]] = &[
-    &["database", "migration"],
-    &["schema", "change"],
-    &["security"],
-    &["authentication"],
-    &["authorization"],
-];
-const MEDIUM: &[&[&str]] = &[
-    &["api", "change"],
-    &["refactor"],
-    &["infrastructure"],
-    &["configuration"],
-];
+const HIGH: &[&[&str]] =
+    &[&["database", "migration"], &["schema", "change"], &["security"], &["authentication"], &["authorization"]];
+const MEDIUM: &[&[&str]] = &[&["api", "change"], &["refactor"], &["infrastructure"], &["configuration"]];
 
 impl CategoryRisk {
     /// The risk of a category or of what a description speaks about, whichever is higher.
@@ -103,12 +91,8 @@ impl CategoryRisk {
 
     fn of_text(text: &str) -> Self {
         let lower = text.to_lowercase();
-        let words: Vec<&str> = lower
-            .split(|c: char| !c.is_alphanumeric())
-            .filter(|word| !word.is_empty())
-            .collect();
-        let speaks_of =
-            |phrases: &[&[&str]]| phrases.iter().any(|phrase| contains_phrase(&words, phrase));
+        let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+        let speaks_of = |phrases: &[&[&str]]| phrases.iter().any(|phrase| contains_phrase(&words, phrase));
         if speaks_of(HIGH) {
             Self::High
         } else if speaks_of(MEDIUM) {
@@ -121,12 +105,7 @@ impl CategoryRisk {
 
 /// The words one after the other; each may carry an ending (`refactoring`, `schema changes`).
 fn contains_phrase(words: &[&str], phrase: &[&str]) -> bool {
-    words.windows(phrase.len()).any(|window| {
-        window
-            .iter()
-            .zip(phrase)
-            .all(|(word, stem)| word.starts_with(stem))
-    })
+    words.windows(phrase.len()).any(|window| window.iter().zip(phrase).all(|(word, stem)| word.starts_with(stem)))
 }
 
 /// What the score is made of.
@@ -172,20 +151,11 @@ pub fn score(input: &ScoreInput) -> u8 {
         CategoryRisk::Medium => 15,
         CategoryRisk::High => 50,
     };
-    let base = [size, removed, class, odd, category]
-        .into_iter()
-        .max()
-        .unwrap_or(0);
+    let base = [size, removed, class, odd, category].into_iter().max().unwrap_or(0);
     let files = input.files.saturating_sub(5).min(10);
     let dirs = input.dirs.saturating_sub(1).min(5);
-    let medium = if input.category == CategoryRisk::Medium && base > 15 {
-        5
-    } else {
-        0
-    };
-    u8::try_from(base + files + dirs + medium)
-        .unwrap_or(100)
-        .min(100)
+    let medium = if input.category == CategoryRisk::Medium && base > 15 { 5 } else { 0 };
+    u8::try_from(base + files + dirs + medium).unwrap_or(100).min(100)
 }
 
 #[cfg(test)]
@@ -197,22 +167,14 @@ mod tests {
         for (category, description, risk) in [
             ("database_migration", "", CategoryRisk::High),
             ("Database-Migration", "", CategoryRisk::High),
-            (
-                "feature",
-                "rework the authentication flow",
-                CategoryRisk::High,
-            ),
+            ("feature", "rework the authentication flow", CategoryRisk::High),
             ("feature", "two schema changes", CategoryRisk::High),
             ("feature", "refactoring, small", CategoryRisk::Medium),
             ("api_change", "security", CategoryRisk::High),
             ("feature", "insecurity of the author", CategoryRisk::None),
             ("database", "migration", CategoryRisk::None),
         ] {
-            assert_eq!(
-                CategoryRisk::of(category, description),
-                risk,
-                "{category} {description}"
-            );
+            assert_eq!(CategoryRisk::of(category, description), risk, "{category} {description}");
         }
     }
 

@@ -34,10 +34,7 @@ static SCANNER: LazyLock<Scanner> = LazyLock::new(|| {
     let why = "the rules are constant and compiled by a test";
     Scanner {
         prefilter: RegexSet::new(RULES.iter().map(|(_, pattern)| *pattern)).expect(why),
-        rules: RULES
-            .iter()
-            .map(|(name, pattern)| (*name, Regex::new(pattern).expect(why)))
-            .collect(),
+        rules: RULES.iter().map(|(name, pattern)| (*name, Regex::new(pattern).expect(why))).collect(),
     }
 });
 
@@ -56,8 +53,7 @@ pub fn scan(text: &[u8], first_line: u32) -> Vec<SecretHit> {
                 continue;
             };
             let before = &text[..secret.start()];
-            let line = u32::try_from(before.iter().filter(|byte| **byte == b'\n').count())
-                .unwrap_or(u32::MAX);
+            let line = u32::try_from(before.iter().filter(|byte| **byte == b'\n').count()).unwrap_or(u32::MAX);
             hits.push(SecretHit {
                 rule: (*name).to_owned(),
                 line: first_line.saturating_add(line),
@@ -78,14 +74,9 @@ pub fn redact(text: &str) -> String {
         let (_, regex) = &SCANNER.rules[index];
         bytes = regex
             .replace_all(&bytes, |found: &regex::bytes::Captures<'_>| {
-                let secret = found
-                    .get(1)
-                    .or_else(|| found.get(0))
-                    .map_or(&[][..], |group| group.as_bytes());
+                let secret = found.get(1).or_else(|| found.get(0)).map_or(&[][..], |group| group.as_bytes());
                 let whole = String::from_utf8_lossy(&found[0]).into_owned();
-                whole
-                    .replace(&*String::from_utf8_lossy(secret), &stub(secret))
-                    .into_bytes()
+                whole.replace(&*String::from_utf8_lossy(secret), &stub(secret)).into_bytes()
             })
             .into_owned();
     }

@@ -68,14 +68,10 @@ impl SessionStatus {
     #[must_use]
     pub const fn is_open(self) -> bool {
         match self {
-            Self::Planned
-            | Self::Running
-            | Self::AwaitingApproval
-            | Self::BlockedGap
-            | Self::BlockedCircuitBreaker => true,
-            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => {
-                false
+            Self::Planned | Self::Running | Self::AwaitingApproval | Self::BlockedGap | Self::BlockedCircuitBreaker => {
+                true
             }
+            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => false,
         }
     }
 
@@ -86,14 +82,9 @@ impl SessionStatus {
             Self::Planned => !matches!(next, Self::Planned | Self::Completed),
             Self::Running => !matches!(next, Self::Planned | Self::DryRun | Self::Running),
             Self::AwaitingApproval | Self::BlockedGap | Self::BlockedCircuitBreaker => {
-                matches!(
-                    next,
-                    Self::Running | Self::Completed | Self::Failed | Self::Aborted
-                )
+                matches!(next, Self::Running | Self::Completed | Self::Failed | Self::Aborted)
             }
-            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => {
-                false
-            }
+            Self::DryRun | Self::Completed | Self::NothingToDo | Self::Failed | Self::Aborted => false,
         }
     }
 }

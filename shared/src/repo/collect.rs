@@ -30,12 +30,7 @@ pub struct CollectLimits {
 
 impl Default for CollectLimits {
     fn default() -> Self {
-        Self {
-            entries: 1_000_000,
-            depth: 64,
-            file_bytes: 5 << 20,
-            total_bytes: 50 << 20,
-        }
+        Self { entries: 1_000_000, depth: 64, file_bytes: 5 << 20, total_bytes: 50 << 20 }
     }
 }
 
@@ -160,26 +155,9 @@ pub fn collect(
         None => tree::write(&odb, Vec::new())?,
     };
     // Deleting is not limited by what is on disk, so deletions get the same budget once more.
-    let changed = tree::diff(
-        repo,
-        Some(base),
-        Some(result_tree),
-        limits.entries.saturating_mul(2),
-    )?;
-    let walk::Found {
-        root_git,
-        nested_git,
-        skipped,
-        ignored,
-    } = walk.found;
-    Ok(Collected {
-        result_tree,
-        changed,
-        root_git,
-        nested_git,
-        skipped,
-        ignored,
-    })
+    let changed = tree::diff(repo, Some(base), Some(result_tree), limits.entries.saturating_mul(2))?;
+    let walk::Found { root_git, nested_git, skipped, ignored } = walk.found;
+    Ok(Collected { result_tree, changed, root_git, nested_git, skipped, ignored })
 }
 
 #[cfg(test)]

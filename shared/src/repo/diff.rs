@@ -11,7 +11,12 @@ use crate::domain::ids::Oid;
 ///
 /// # Errors
 /// [`TreeError`] when an object cannot be read.
-pub fn unified_diff(repo: &Repository, base_commit: Oid, result_tree: Oid, limit: usize) -> Result<(Vec<u8>, bool), TreeError> {
+pub fn unified_diff(
+    repo: &Repository,
+    base_commit: Oid,
+    result_tree: Oid,
+    limit: usize,
+) -> Result<(Vec<u8>, bool), TreeError> {
     let old = repo.find_tree(to_git(tree_of(repo, base_commit)?))?;
     let new = repo.find_tree(to_git(result_tree))?;
     let mut options = DiffOptions::new();
@@ -34,4 +39,24 @@ pub fn unified_diff(repo: &Repository, base_commit: Oid, result_tree: Oid, limit
         Err(error) => return Err(error.into()),
     }
     Ok((text, cut))
+}
+
+/// The wanted paths that a tree lacks; one that ends in `/` wants a file below it.
+///
+/// # Errors
+/// [`TreeError`] when an object cannot be read.
+pub fn missing_paths(repo: &Repository, tree: Oid, wanted: &[String]) -> Result<Vec<String>, TreeError> {
+    let tree = repo.find_tree(to_git(tree))?;
+    let mut missing = Vec::new();
+    for path in wanted {
+        let found = match tree.get_path(std::path::Path::new(path.trim_end_matches('/'))) {
+            Ok(entry) => !path.ends_with('/') || entry.kind() == Some(git2::ObjectType::Tree),
+            Err(error) if error.code() == git2::ErrorCode::NotFound => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !found {
+            missing.push(path.clone());
+        }
+    }
+    Ok(missing)
 }

@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use git2::Repository;
 
-use crate::domain::change::{
-    ChangeFacts, Entry, EntryPath, Excess, ExcessKind, FileMode, MovedFrom, Op,
-};
+use crate::domain::change::{ChangeFacts, Entry, EntryPath, Excess, ExcessKind, FileMode, MovedFrom, Op};
 use crate::domain::ids::Oid;
 
 use super::raw::{self, RawError};
@@ -34,13 +32,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            files: 2_000,
-            lines: 100_000,
-            bytes: 50 * 1024 * 1024,
-            tree_entries: 1_000_000,
-            link_contents: 1_000,
-        }
+        Self { files: 2_000, lines: 100_000, bytes: 50 * 1024 * 1024, tree_entries: 1_000_000, link_contents: 1_000 }
     }
 }
 
@@ -84,10 +76,7 @@ pub fn tree_facts(
     result_tree: Oid,
     limits: &Limits,
 ) -> Result<ChangeFacts, FactsError> {
-    let odb = repo.odb().map_err(|source| RawError::Object {
-        id: base_tree,
-        source,
-    })?;
+    let odb = repo.odb().map_err(|source| RawError::Object { id: base_tree, source })?;
     let mut walk = Walk::new(&odb, limits);
     walk.compare(base_tree, result_tree)?;
     walk.changes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -95,11 +84,7 @@ pub fn tree_facts(
     let moves = pair_moves(&walk.changes);
     let bytes = new_bytes(&odb, &walk.changes, &moves)?;
     if bytes > limits.bytes {
-        excess.push(Excess {
-            of: ExcessKind::Bytes,
-            value: bytes,
-            limit: limits.bytes,
-        });
+        excess.push(Excess { of: ExcessKind::Bytes, value: bytes, limit: limits.bytes });
     }
     let readable = excess.is_empty();
     let mut entries = Vec::with_capacity(walk.changes.len());
@@ -107,21 +92,16 @@ pub fn tree_facts(
         let mut entry = entry_of(change);
         let partner = moves.get(&index).map(|other| &walk.changes[*other]);
         if let (Some(partner), Op::Add) = (partner, entry.op) {
-            entry.moved_from = partner.old.map(|side| MovedFrom {
-                path: EntryPath::of(&partner.path).shown().to_owned(),
-                mode: side.entry.mode,
-            });
+            entry.moved_from = partner
+                .old
+                .map(|side| MovedFrom { path: EntryPath::of(&partner.path).shown().to_owned(), mode: side.entry.mode });
         }
         if readable {
             content::measure(&odb, change, partner.is_some(), &mut entry)?;
         }
         entries.push(entry);
     }
-    let origins = if readable {
-        walk.origins(base_tree, &origin_ids(&walk.changes, &odb)?)?
-    } else {
-        BTreeMap::new()
-    };
+    let origins = if readable { walk.origins(base_tree, &origin_ids(&walk.changes, &odb)?)? } else { BTreeMap::new() };
     if readable {
         links::resolve(&odb, result_tree, &mut entries, limits)?;
         excess = walk.excess();
@@ -129,11 +109,7 @@ pub fn tree_facts(
     let mut facts = ChangeFacts::from_entries(entries);
     facts.files = walk.changed;
     if facts.size > limits.lines {
-        excess.push(Excess {
-            of: ExcessKind::Lines,
-            value: facts.size,
-            limit: limits.lines,
-        });
+        excess.push(Excess { of: ExcessKind::Lines, value: facts.size, limit: limits.lines });
     }
     facts.collisions = walk.collisions;
     facts.excess = excess;
@@ -180,11 +156,7 @@ fn pair_moves(changes: &[Change]) -> BTreeMap<usize, usize> {
 }
 
 /// The bytes of content that is new, from the headers alone.
-fn new_bytes(
-    odb: &git2::Odb<'_>,
-    changes: &[Change],
-    moves: &BTreeMap<usize, usize>,
-) -> Result<u64, RawError> {
+fn new_bytes(odb: &git2::Odb<'_>, changes: &[Change], moves: &BTreeMap<usize, usize>) -> Result<u64, RawError> {
     let mut total = 0_u64;
     for (index, change) in changes.iter().enumerate() {
         let same = change.old.map(|side| side.entry.id) == change.new.map(|side| side.entry.id);

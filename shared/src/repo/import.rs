@@ -61,13 +61,8 @@ impl ImportError {
     /// The error itself, where it is a failure to read or write and no statement about the patch.
     pub fn into_verdict(self, digests: (Digest, Option<Digest>)) -> Result<Verdict, Self> {
         match self {
-            Self::Malformed { line, why } => Ok(Verdict::malformed_patch(
-                format!("line {line}: {why}"),
-                digests,
-            )),
-            Self::Refused { reasons } => {
-                Ok(Verdict::without_tier(Decision::Rejected, reasons, digests))
-            }
+            Self::Malformed { line, why } => Ok(Verdict::malformed_patch(format!("line {line}: {why}"), digests)),
+            Self::Refused { reasons } => Ok(Verdict::without_tier(Decision::Rejected, reasons, digests)),
             Self::Conflict { path, why } => Ok(Verdict::conflict(path, why.to_owned(), digests)),
             other @ (Self::Object(_) | Self::Write(_)) => Err(other),
         }
@@ -82,14 +77,8 @@ impl ImportError {
 /// [`ImportError`] says whether the text, its paths or its fit to the base is to blame.
 pub fn import_patch(repo: &Repository, base_commit: Oid, text: &[u8]) -> Result<Oid, ImportError> {
     if text.len() > MAX_PATCH_BYTES {
-        let reason = Reason::of_number(
-            ReasonCode::TooLarge,
-            text.len() as u64,
-            MAX_PATCH_BYTES as u64,
-        );
-        return Err(ImportError::Refused {
-            reasons: vec![reason],
-        });
+        let reason = Reason::of_number(ReasonCode::TooLarge, text.len() as u64, MAX_PATCH_BYTES as u64);
+        return Err(ImportError::Refused { reasons: vec![reason] });
     }
     let patches = parse::parse(text)?;
     let patches = judge_names(patches)?;
@@ -142,19 +131,11 @@ fn judge_names(patches: Vec<FilePatch<'_>>) -> Result<Vec<SoundPatch<'_>>, Impor
         let (old, new) = (inspect(patch.old_name()), inspect(patch.new_name()));
         let invalid = patch.new_mode().filter(|mode: &FileMode| !mode.is_valid());
         if let (Some(mode), Some(path)) = (invalid, &new) {
-            refuse(
-                ReasonCode::ModeInvalid,
-                path.as_str(),
-                Some(mode.to_string()),
-            );
+            refuse(ReasonCode::ModeInvalid, path.as_str(), Some(mode.to_string()));
         }
         sound.push(SoundPatch { old, new, patch });
     }
-    if reasons.is_empty() {
-        Ok(sound)
-    } else {
-        Err(ImportError::Refused { reasons })
-    }
+    if reasons.is_empty() { Ok(sound) } else { Err(ImportError::Refused { reasons }) }
 }
 
 #[cfg(test)]

@@ -73,9 +73,7 @@ impl Paper {
     /// # Errors
     /// [`JudgeError::Open`] says why not.
     pub fn open(path: &Path) -> Result<Self, JudgeError> {
-        Ok(Self {
-            repo: open::open(path)?,
-        })
+        Ok(Self { repo: open::open(path)? })
     }
 
     /// The commit that a revision names (`HEAD~1`, a branch, a tag, an id).
@@ -83,15 +81,10 @@ impl Paper {
     /// # Errors
     /// [`JudgeError::Revision`] when it names none.
     pub fn commit(&self, revision: &str) -> Result<Oid, JudgeError> {
-        let found = self
-            .repo
-            .revparse_single(revision)
-            .and_then(|object| object.peel_to_commit());
+        let found = self.repo.revparse_single(revision).and_then(|object| object.peel_to_commit());
         match found {
             Ok(commit) => Ok(from_git(commit.id())),
-            Err(_) => Err(JudgeError::Revision {
-                revision: revision.to_owned(),
-            }),
+            Err(_) => Err(JudgeError::Revision { revision: revision.to_owned() }),
         }
     }
 
@@ -101,10 +94,7 @@ impl Paper {
     /// [`JudgeError::Object`] when the tree or the file cannot be read.
     pub fn read(&self, commit: Oid, path: &RepoPath) -> Result<Option<Vec<u8>>, JudgeError> {
         let tree = raw::tree_of_commit(&self.repo, commit)?;
-        let odb = self
-            .repo
-            .odb()
-            .map_err(|source| RawError::Object { id: tree, source })?;
+        let odb = self.repo.odb().map_err(|source| RawError::Object { id: tree, source })?;
         let parts: Vec<&[u8]> = path.components().map(str::as_bytes).collect();
         match raw::lookup(&odb, tree, &parts)?.filter(|entry| entry.mode.is_regular()) {
             Some(entry) => Ok(Some(raw::read_blob(&odb, entry.id)?.data().to_vec())),
@@ -116,36 +106,22 @@ impl Paper {
     ///
     /// # Errors
     /// [`JudgeError::Object`] when the tree or the file cannot be read.
-    pub fn config_at(
-        &self,
-        commit: Oid,
-    ) -> Result<Option<Result<ProjectConfig, ConfigError>>, JudgeError> {
+    pub fn config_at(&self, commit: Oid) -> Result<Option<Result<ProjectConfig, ConfigError>>, JudgeError> {
         let Ok(path) = RepoPath::parse(FILE_NAME) else {
             return Ok(None);
         };
         let Some(bytes) = self.read(commit, &path)? else {
             return Ok(None);
         };
-        Ok(Some(ProjectConfig::parse(
-            &String::from_utf8_lossy(&bytes),
-            FILE_NAME,
-        )))
+        Ok(Some(ProjectConfig::parse(&String::from_utf8_lossy(&bytes), FILE_NAME)))
     }
 
     /// Judges a proposal. What cannot be read as a patch, or does not fit, is a verdict as well.
     ///
     /// # Errors
     /// [`JudgeError`] when an object is missing or damaged.
-    pub fn judge(
-        &self,
-        base: Oid,
-        proposal: Proposal<'_>,
-        terms: Terms<'_>,
-    ) -> Result<Verdict, JudgeError> {
-        let digests = (
-            terms.policy.digest(),
-            terms.anchor.map(IntentionAnchorV2::digest),
-        );
+    pub fn judge(&self, base: Oid, proposal: Proposal<'_>, terms: Terms<'_>) -> Result<Verdict, JudgeError> {
+        let digests = (terms.policy.digest(), terms.anchor.map(IntentionAnchorV2::digest));
         let result = match proposal {
             Proposal::Commit(commit) => raw::tree_of_commit(&self.repo, commit)?,
             Proposal::Patch(text) => {
@@ -157,13 +133,7 @@ impl Paper {
             }
         };
         let facts = change_facts(&self.repo, base, result, &Limits::default())?;
-        let verdict = evaluate(
-            &facts,
-            terms.policy,
-            terms.anchor,
-            terms.scope,
-            terms.window,
-        );
+        let verdict = evaluate(&facts, terms.policy, terms.anchor, terms.scope, terms.window);
         let (policy, anchor) = digests;
         Ok(verdict.bind(&Subject {
             repository: self.repo.path().to_string_lossy().into_owned(),
@@ -181,9 +151,7 @@ impl Paper {
     /// The branch that is checked out, or `HEAD` where there is none.
     fn head(&self) -> String {
         let head = self.repo.find_reference("HEAD").ok();
-        let target = head
-            .as_ref()
-            .and_then(|head| head.symbolic_target().ok().flatten());
+        let target = head.as_ref().and_then(|head| head.symbolic_target().ok().flatten());
         target.unwrap_or("HEAD").to_owned()
     }
 }
@@ -200,30 +168,18 @@ mod tests {
         let repo = Repository::init_bare(dir).unwrap();
         let commit = |text: &[u8], parents: &[&git2::Commit<'_>]| {
             let mut inner = repo.treebuilder(None).unwrap();
-            inner
-                .insert("a", repo.blob(text).unwrap(), 0o100_644)
-                .unwrap();
+            inner.insert("a", repo.blob(text).unwrap(), 0o100_644).unwrap();
             let mut root = repo.treebuilder(None).unwrap();
-            root.insert("examples", inner.write().unwrap(), 0o040_000)
-                .unwrap();
+            root.insert("examples", inner.write().unwrap(), 0o040_000).unwrap();
             let tree = repo.find_tree(root.write().unwrap()).unwrap();
             let author = Signature::new("t", "t@example.invalid", &Time::new(0, 0)).unwrap();
-            repo.commit(
-                Some("refs/heads/main"),
-                &author,
-                &author,
-                "c",
-                &tree,
-                parents,
-            )
-            .unwrap()
+            repo.commit(Some("refs/heads/main"), &author, &author, "c", &tree, parents).unwrap()
         };
         let first = commit(b"1\n", &[]);
         from_git(commit(b"2\n", &[&repo.find_commit(first).unwrap()]))
     }
 
-    const PATCH: &[u8] =
-        b"diff --git a/examples/a b/examples/a\nindex d00491f..0cfbf08 100644\n--- a/examples/a\n\
+    const PATCH: &[u8] = b"diff --git a/examples/a b/examples/a\nindex d00491f..0cfbf08 100644\n--- a/examples/a\n\
         +++ b/examples/a\n@@ -1 +1 @@\n-1\n+2\n";
 
     #[test]
@@ -233,26 +189,13 @@ mod tests {
         let paper = Paper::open(dir.path()).unwrap();
         let base = paper.commit("refs/heads/main~1").unwrap();
         let (policy, window, scope) = (Policy::builtin(), Window::default(), PhaseScope::default());
-        let terms = Terms {
-            policy: &policy,
-            anchor: None,
-            scope: &scope,
-            window: &window,
-        };
+        let terms = Terms { policy: &policy, anchor: None, scope: &scope, window: &window };
         let range = paper.judge(base, Proposal::Commit(second), terms).unwrap();
         let patch = paper.judge(base, Proposal::Patch(PATCH), terms).unwrap();
         assert_eq!(range, patch);
-        assert_eq!(
-            (range.verdict, range.facts.size),
-            (Decision::AutoApproved, 2)
-        );
-        let broken = paper
-            .judge(base, Proposal::Patch(b"hello\n"), terms)
-            .unwrap();
-        assert_eq!(
-            (broken.verdict, broken.subject_digest),
-            (Decision::Rejected, None)
-        );
+        assert_eq!((range.verdict, range.facts.size), (Decision::AutoApproved, 2));
+        let broken = paper.judge(base, Proposal::Patch(b"hello\n"), terms).unwrap();
+        assert_eq!((broken.verdict, broken.subject_digest), (Decision::Rejected, None));
     }
 
     #[test]
@@ -261,10 +204,7 @@ mod tests {
         let second = repository(dir.path());
         let paper = Paper::open(dir.path()).unwrap();
         assert_eq!(paper.commit("refs/heads/main").unwrap(), second);
-        assert!(matches!(
-            paper.commit("nowhere"),
-            Err(JudgeError::Revision { .. })
-        ));
+        assert!(matches!(paper.commit("nowhere"), Err(JudgeError::Revision { .. })));
         assert!(paper.config_at(second).unwrap().is_none());
         let path = RepoPath::parse("examples/a").unwrap();
         assert_eq!(paper.read(second, &path).unwrap().unwrap(), b"2\n");

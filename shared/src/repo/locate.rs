@@ -8,10 +8,7 @@ use super::open::open;
 /// folder itself.
 #[must_use]
 pub fn around(start: &Path) -> Option<PathBuf> {
-    start
-        .ancestors()
-        .find(|dir| dir.join(".git").exists() || is_git_dir(dir))
-        .map(Path::to_path_buf)
+    start.ancestors().find(|dir| dir.join(".git").exists() || is_git_dir(dir)).map(Path::to_path_buf)
 }
 
 /// The folder that all work trees of a repository share; none where `root` is no repository.

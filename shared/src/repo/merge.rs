@@ -28,10 +28,7 @@ pub fn rebase_tree(
     result_tree: Oid,
     onto_commit: Oid,
 ) -> Result<Merged, TreeError> {
-    let (base, onto) = (
-        tree::tree_of(repo, base_commit)?,
-        tree::tree_of(repo, onto_commit)?,
-    );
+    let (base, onto) = (tree::tree_of(repo, base_commit)?, tree::tree_of(repo, onto_commit)?);
     merge(repo, base, onto, result_tree)
 }
 
@@ -39,12 +36,7 @@ pub fn rebase_tree(
 ///
 /// # Errors
 /// [`TreeError`] when an object cannot be read or written.
-pub fn revert_tree(
-    repo: &Repository,
-    save_tree: Oid,
-    applied_tree: Oid,
-    tip_tree: Oid,
-) -> Result<Merged, TreeError> {
+pub fn revert_tree(repo: &Repository, save_tree: Oid, applied_tree: Oid, tip_tree: Oid) -> Result<Merged, TreeError> {
     merge(repo, applied_tree, tip_tree, save_tree)
 }
 
@@ -55,37 +47,20 @@ pub fn revert_tree(
 pub fn merge_commits_tree(repo: &Repository, ours: Oid, theirs: Oid) -> Result<Merged, TreeError> {
     let base = match repo.merge_base(to_git(ours), to_git(theirs)) {
         Ok(base) => tree::tree_of(repo, from_git(base))?,
-        Err(error) if error.code() == git2::ErrorCode::NotFound => {
-            tree::write(&repo.odb()?, Vec::new())?
-        }
+        Err(error) if error.code() == git2::ErrorCode::NotFound => tree::write(&repo.odb()?, Vec::new())?,
         Err(error) => return Err(error.into()),
     };
-    merge(
-        repo,
-        base,
-        tree::tree_of(repo, ours)?,
-        tree::tree_of(repo, theirs)?,
-    )
+    merge(repo, base, tree::tree_of(repo, ours)?, tree::tree_of(repo, theirs)?)
 }
 
 /// Whether two changes are the same list of (path, old mode and object, new mode and object).
 ///
 /// # Errors
 /// [`TreeError::TooComplex`] past a million changed paths, and whatever reading meets.
-pub fn same_entries(
-    repo: &Repository,
-    first: (Oid, Oid),
-    second: (Oid, Oid),
-) -> Result<bool, TreeError> {
+pub fn same_entries(repo: &Repository, first: (Oid, Oid), second: (Oid, Oid)) -> Result<bool, TreeError> {
     const LIMIT: usize = 1_000_000;
-    let list = |(base, result)| {
-        tree::diff(
-            repo,
-            Some(tree::tree_of(repo, base)?),
-            Some(tree::tree_of(repo, result)?),
-            LIMIT,
-        )
-    };
+    let list =
+        |(base, result)| tree::diff(repo, Some(tree::tree_of(repo, base)?), Some(tree::tree_of(repo, result)?), LIMIT);
     Ok(list(first)? == list(second)?)
 }
 
@@ -94,11 +69,7 @@ pub fn same_entries(
 /// # Errors
 /// [`TreeError`] when an object cannot be read or written.
 pub fn merge(repo: &Repository, base: Oid, ours: Oid, theirs: Oid) -> Result<Merged, TreeError> {
-    let mut merger = Merger {
-        odb: &repo.odb()?,
-        path: Vec::new(),
-        conflicts: Vec::new(),
-    };
+    let mut merger = Merger { odb: &repo.odb()?, path: Vec::new(), conflicts: Vec::new() };
     let tree = merger.trees(Some(base), Some(ours), Some(theirs), 0)?;
     if !merger.conflicts.is_empty() {
         merger.conflicts.sort();
@@ -135,11 +106,8 @@ impl Merger<'_, '_> {
             return Ok(theirs);
         }
         tree::deep(depth)?;
-        let mut sides = [
-            tree::by_name(self.odb, base)?,
-            tree::by_name(self.odb, ours)?,
-            tree::by_name(self.odb, theirs)?,
-        ];
+        let mut sides =
+            [tree::by_name(self.odb, base)?, tree::by_name(self.odb, ours)?, tree::by_name(self.odb, theirs)?];
         let names: BTreeSet<Vec<u8>> = sides.iter().flat_map(|side| side.keys().cloned()).collect();
         let mut merged = Vec::new();
         for name in names {
@@ -168,19 +136,10 @@ impl Merger<'_, '_> {
         }
         let folder_or_nothing = |side: &Option<Entry>| side.as_ref().is_none_or(Entry::is_tree);
         if sides.iter().all(folder_or_nothing) {
-            let name = sides
-                .iter()
-                .flatten()
-                .next()
-                .map(|entry| entry.name.clone())
-                .unwrap_or_default();
+            let name = sides.iter().flatten().next().map(|entry| entry.name.clone()).unwrap_or_default();
             let [base, ours, theirs] = sides.map(|side| side.map(|entry| entry.oid));
             let tree = self.trees(base, ours, theirs, depth + 1)?;
-            return Ok(tree.map(|oid| Entry {
-                mode: 0o040_000,
-                name,
-                oid,
-            }));
+            return Ok(tree.map(|oid| Entry { mode: 0o040_000, name, oid }));
         }
         if let [base, Some(ours), Some(theirs)] = &sides
             && ours.is_file()
@@ -193,12 +152,7 @@ impl Merger<'_, '_> {
         Ok(None)
     }
 
-    fn files(
-        &mut self,
-        base: Option<&Entry>,
-        ours: &Entry,
-        theirs: &Entry,
-    ) -> Result<Option<Entry>, TreeError> {
+    fn files(&mut self, base: Option<&Entry>, ours: &Entry, theirs: &Entry) -> Result<Option<Entry>, TreeError> {
         let Some(mode) = pick(ours.mode, theirs.mode, base.map(|entry| entry.mode)) else {
             self.conflict();
             return Ok(None);
@@ -213,31 +167,16 @@ impl Merger<'_, '_> {
                 }
             },
         };
-        Ok(Some(Entry {
-            mode,
-            name: ours.name.clone(),
-            oid,
-        }))
+        Ok(Some(Entry { mode, name: ours.name.clone(), oid }))
     }
 
     /// Merges texts line by line; `None` when they overlap, or when any is binary.
-    fn contents(
-        &self,
-        base: Option<&Entry>,
-        ours: &Entry,
-        theirs: &Entry,
-    ) -> Result<Option<Vec<u8>>, TreeError> {
-        let blob = |entry: &Entry| {
-            self.odb
-                .read(to_git(entry.oid))
-                .map_err(|error| TreeError::reading(error, entry.oid))
-        };
+    fn contents(&self, base: Option<&Entry>, ours: &Entry, theirs: &Entry) -> Result<Option<Vec<u8>>, TreeError> {
+        let blob =
+            |entry: &Entry| self.odb.read(to_git(entry.oid)).map_err(|error| TreeError::reading(error, entry.oid));
         let Some(base) = base else { return Ok(None) };
         let (base, ours, theirs) = (blob(base)?, blob(ours)?, blob(theirs)?);
-        if [&base, &ours, &theirs]
-            .iter()
-            .any(|object| object.data().contains(&0))
-        {
+        if [&base, &ours, &theirs].iter().any(|object| object.data().contains(&0)) {
             return Ok(None);
         }
         let input = |bytes| {

@@ -91,23 +91,11 @@ pub struct WorkspaceKey {
 
 impl WorkspaceKey {
     fn name(&self) -> String {
-        format!(
-            "{}.{}.{}.{}",
-            self.run,
-            self.epoch,
-            self.attempt,
-            self.purpose.folder()
-        )
+        format!("{}.{}.{}.{}", self.run, self.epoch, self.attempt, self.purpose.folder())
     }
 
     fn branch(&self) -> String {
-        format!(
-            "refs/heads/wt/{}/{}-{}/{}",
-            self.run,
-            self.epoch,
-            self.attempt,
-            self.purpose.folder()
-        )
+        format!("refs/heads/wt/{}/{}-{}/{}", self.run, self.epoch, self.attempt, self.purpose.folder())
     }
 }
 
@@ -171,21 +159,11 @@ impl Mirror {
         fs::create_dir_all(root).map_err(io_error(root))?;
         let root = root.canonicalize().map_err(io_error(root))?;
         let lock_path = root.join("mirror.lock");
-        let lock = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path);
-        let mirror = Self {
-            writer: Mutex::new(lock.map_err(io_error(&lock_path))?),
-            root,
-        };
+        let lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
+        let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), root };
         let writing = mirror.write()?;
         let git_dir = mirror.git_dir();
-        let mut config = open::init_bare(&git_dir)?
-            .config()?
-            .open_level(git2::ConfigLevel::Local)?;
+        let mut config = open::init_bare(&git_dir)?.config()?.open_level(git2::ConfigLevel::Local)?;
         config.set_i32("gc.auto", 0)?;
         config.set_str("core.hooksPath", "/dev/null")?;
         if let Some(objects) = source_objects {
@@ -225,11 +203,7 @@ impl Mirror {
     /// # Errors
     /// When an object is missing.
     pub fn pack(&self, base_commit: Oid, result_tree: Oid) -> Result<Vec<u8>, MirrorError> {
-        Ok(pack::pack_new_objects(
-            &self.repository()?,
-            base_commit,
-            result_tree,
-        )?)
+        Ok(pack::pack_new_objects(&self.repository()?, base_commit, result_tree)?)
     }
 
     /// Checks a commit (or a bare tree) out into a fresh workspace: raw blobs, no filters, no hooks, and no `.git` left
@@ -249,32 +223,21 @@ impl Mirror {
         let git_link = self.register(&repo, key, base)?;
         let dir = checkout::open_dir(&path).map_err(io_error(&path))?;
         checkout::write_tree(&odb, tree, dir.as_fd(), &path)?;
-        Ok(Workspace {
-            key: key.clone(),
-            base,
-            path,
-            dir,
-            git_link,
-        })
+        Ok(Workspace { key: key.clone(), base, path, dir, git_link })
     }
 
     /// Collects what a builder left in a workspace, as a tree over its base. The builder must be dead.
     ///
     /// # Errors
     /// [`CollectError::Swapped`] when the folder is no longer the one that was made, and what [`collect::collect`] says.
-    pub fn collect(
-        &self,
-        workspace: &Workspace,
-        limits: &CollectLimits,
-    ) -> Result<Collected, CollectError> {
+    pub fn collect(&self, workspace: &Workspace, limits: &CollectLimits) -> Result<Collected, CollectError> {
         let opened = rustix::fs::fstat(&workspace.dir).ok();
         let named = rustix::fs::lstat(&workspace.path).ok();
-        if opened.zip(named).is_none_or(|(opened, named)| {
-            (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino)
-        }) {
-            return Err(CollectError::Swapped {
-                path: workspace.path.clone(),
-            });
+        if opened
+            .zip(named)
+            .is_none_or(|(opened, named)| (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino))
+        {
+            return Err(CollectError::Swapped { path: workspace.path.clone() });
         }
         let repo = open::open_bare(&self.git_dir())?;
         collect::collect(workspace.dir(), &repo, workspace.base, limits)
@@ -290,9 +253,7 @@ impl Mirror {
         self.unregister(&self.repository()?, key)?;
         folders::remove_empty_parents(&self.root, &self.path_of(key));
         drop(writing);
-        trashed.map_or(Ok(()), |path| {
-            folders::delete(&path).map_err(io_error(&path))
-        })
+        trashed.map_or(Ok(()), |path| folders::delete(&path).map_err(io_error(&path)))
     }
 
     /// The workspaces that exist on disk, in order.
@@ -309,10 +270,7 @@ impl Mirror {
     /// # Errors
     /// When the worker's folder cannot be read, or a workspace cannot be removed.
     pub fn cleanup(&self, keep: &[(RunId, u64)]) -> Result<Vec<WorkspaceKey>, MirrorError> {
-        let kept = |key: &WorkspaceKey| {
-            keep.iter()
-                .any(|(run, epoch)| *run == key.run && *epoch == key.epoch)
-        };
+        let kept = |key: &WorkspaceKey| keep.iter().any(|(run, epoch)| *run == key.run && *epoch == key.epoch);
         let mut removed = self.list()?;
         removed.retain(|key| !kept(key));
         for key in &removed {
@@ -337,18 +295,14 @@ impl Mirror {
 
     fn path_of(&self, key: &WorkspaceKey) -> PathBuf {
         let attempt = format!("{}-{}", key.epoch, key.attempt);
-        self.root
-            .join(key.run.as_str())
-            .join(attempt)
-            .join(key.purpose.folder())
+        self.root.join(key.run.as_str()).join(attempt).join(key.purpose.folder())
     }
 
     /// Waits for the turn to change the mirror: libgit2 and git fail, rather than wait, on a shared lock.
     fn write(&self) -> Result<Writing<'_>, MirrorError> {
         // The guarded file has no state of its own, so a panic elsewhere cannot have broken it.
         let file = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        file.lock()
-            .map_err(io_error(&self.root.join("mirror.lock")))?;
+        file.lock().map_err(io_error(&self.root.join("mirror.lock")))?;
         Ok(Writing(file))
     }
 }

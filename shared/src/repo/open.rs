@@ -43,8 +43,7 @@ pub enum OpenError {
 pub fn open(path: &Path) -> Result<Repository, OpenError> {
     isolate()?;
     let nowhere: [&Path; 0] = [];
-    Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, nowhere)
-        .map_err(|error| explain(path, error))
+    Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, nowhere).map_err(|error| explain(path, error))
 }
 
 /// Opens a git folder as if it were bare: no work tree, no index, no attribute file of a checkout is looked at.
@@ -63,11 +62,7 @@ pub fn open_bare(path: &Path) -> Result<Repository, OpenError> {
 pub fn init_bare(path: &Path) -> Result<Repository, OpenError> {
     isolate()?;
     let mut options = RepositoryInitOptions::new();
-    options
-        .bare(true)
-        .mkpath(true)
-        .external_template(false)
-        .initial_head("refs/heads/none");
+    options.bare(true).mkpath(true).external_template(false).initial_head("refs/heads/none");
     Repository::init_opts(path, &options).map_err(|error| explain(path, error))
 }
 
@@ -115,15 +110,9 @@ pub fn from_git(oid: git2::Oid) -> Oid {
 fn isolate() -> Result<(), git2::Error> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
-        for level in [
-            ConfigLevel::System,
-            ConfigLevel::Global,
-            ConfigLevel::XDG,
-            ConfigLevel::ProgramData,
-        ] {
+        for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {
             // SAFETY: `OnceLock` runs this exactly once, and every repository is opened after it has returned.
-            unsafe { git2::opts::set_search_path(level, "") }
-                .map_err(|error| error.message().to_owned())?;
+            unsafe { git2::opts::set_search_path(level, "") }.map_err(|error| error.message().to_owned())?;
         }
         Ok(())
     })
@@ -143,10 +132,7 @@ fn explain(path: &Path, error: git2::Error) -> OpenError {
         return OpenError::NotARepository { path };
     }
     if error.message().contains("unsupported") {
-        return OpenError::Unsupported {
-            path,
-            what: error.message().to_owned(),
-        };
+        return OpenError::Unsupported { path, what: error.message().to_owned() };
     }
     OpenError::Git(error)
 }
@@ -160,22 +146,10 @@ fn unsupported(path: &Path) -> Option<String> {
         Some(admin.join(common.trim()))
     });
     let candidates = [linked, Some(dot_git), Some(path.to_path_buf())];
-    let file = candidates
-        .into_iter()
-        .flatten()
-        .map(|dir| dir.join("config"))
-        .find(|file| file.is_file())?;
+    let file = candidates.into_iter().flatten().map(|dir| dir.join("config")).find(|file| file.is_file())?;
     let config = git2::Config::open(&file).ok()?;
-    let extension = |name: &str| {
-        config
-            .get_string(name)
-            .ok()
-            .map(|value| value.to_ascii_lowercase())
-    };
-    match (
-        extension("extensions.objectformat").as_deref(),
-        extension("extensions.refstorage").as_deref(),
-    ) {
+    let extension = |name: &str| config.get_string(name).ok().map(|value| value.to_ascii_lowercase());
+    match (extension("extensions.objectformat").as_deref(), extension("extensions.refstorage").as_deref()) {
         (Some(format), _) if format != "sha1" => Some(format!("{format} object ids")),
         (_, Some(storage)) if storage != "files" => Some(format!("the {storage} ref format")),
         _ => None,
@@ -189,28 +163,16 @@ mod tests {
     #[test]
     fn refusals_name_their_reason() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(matches!(
-            open(dir.path()),
-            Err(OpenError::NotARepository { .. })
-        ));
-        assert!(matches!(
-            open(&dir.path().join("absent")),
-            Err(OpenError::NotARepository { .. })
-        ));
+        assert!(matches!(open(dir.path()), Err(OpenError::NotARepository { .. })));
+        assert!(matches!(open(&dir.path().join("absent")), Err(OpenError::NotARepository { .. })));
 
-        for (line, word) in [
-            ("objectformat = sha256", "sha256"),
-            ("refstorage = reftable", "reftable"),
-        ] {
+        for (line, word) in [("objectformat = sha256", "sha256"), ("refstorage = reftable", "reftable")] {
             let repo = dir.path().join(word);
             Repository::init(&repo).unwrap();
             let config = format!("[core]\n\trepositoryformatversion = 1\n[extensions]\n\t{line}\n");
             std::fs::write(repo.join(".git/config"), config).unwrap();
             let error = open(&repo).err().unwrap();
-            assert!(
-                matches!(&error, OpenError::Unsupported { what, .. } if what.contains(word)),
-                "{error}"
-            );
+            assert!(matches!(&error, OpenError::Unsupported { what, .. } if what.contains(word)), "{error}");
         }
     }
 
@@ -220,9 +182,6 @@ mod tests {
         Repository::init(dir.path()).unwrap();
         std::fs::create_dir(dir.path().join("sub")).unwrap();
         assert!(open(dir.path()).is_ok());
-        assert!(matches!(
-            open(&dir.path().join("sub")),
-            Err(OpenError::NotARepository { .. })
-        ));
+        assert!(matches!(open(&dir.path().join("sub")), Err(OpenError::NotARepository { .. })));
     }
 }

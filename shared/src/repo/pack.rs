@@ -26,10 +26,7 @@ pub struct PackBudget {
 impl Default for PackBudget {
     /// Four times the largest change that is judged at all, so that its trees fit too.
     fn default() -> Self {
-        Self {
-            inflated: 200 << 20,
-            objects: 200_000,
-        }
+        Self { inflated: 200 << 20, objects: 200_000 }
     }
 }
 
@@ -73,11 +70,7 @@ pub enum PackError {
 ///
 /// # Errors
 /// [`PackError::Tree`] when an object is missing.
-pub fn pack_new_objects(
-    repo: &Repository,
-    base_commit: Oid,
-    result_tree: Oid,
-) -> Result<Vec<u8>, PackError> {
+pub fn pack_new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<Vec<u8>, PackError> {
     let fresh = new_objects(repo, base_commit, result_tree)?;
     if fresh.is_empty() {
         return Ok(Vec::new());
@@ -117,9 +110,7 @@ pub fn store_pack(repo: &Repository, pack: &[u8]) -> Result<(), PackError> {
     }
     let odb = repo.odb()?;
     let mut writer = odb.packwriter()?;
-    writer.write_all(pack).map_err(|_| PackError::Malformed {
-        why: "libgit2 cannot index it",
-    })?;
+    writer.write_all(pack).map_err(|_| PackError::Malformed { why: "libgit2 cannot index it" })?;
     writer.commit()?;
     odb.refresh()?;
     Ok(())
@@ -143,16 +134,10 @@ impl Quarantine {
             move |source| PackError::Scratch { path, source }
         };
         std::fs::create_dir_all(scratch).map_err(failed(scratch))?;
-        let dir = tempfile::Builder::new()
-            .prefix("quarantine-")
-            .tempdir_in(scratch)
-            .map_err(failed(scratch))?;
+        let dir = tempfile::Builder::new().prefix("quarantine-").tempdir_in(scratch).map_err(failed(scratch))?;
         drop(open::init_bare(dir.path())?);
         open::borrow_objects(dir.path(), hub_objects).map_err(failed(dir.path()))?;
-        Ok(Self {
-            repo: open::open_bare(dir.path())?,
-            dir,
-        })
+        Ok(Self { repo: open::open_bare(dir.path())?, dir })
     }
 
     /// Takes a pack in, after counting what it inflates to without keeping any of it.
@@ -165,11 +150,8 @@ impl Quarantine {
         }
         scan::measure(pack, budget)?;
         let odb = self.repo.odb()?;
-        let mut indexer =
-            Indexer::new(Some(&odb), &self.dir.path().join("objects/pack"), 0, false)?;
-        indexer.write_all(pack).map_err(|_| PackError::Malformed {
-            why: "libgit2 cannot index it",
-        })?;
+        let mut indexer = Indexer::new(Some(&odb), &self.dir.path().join("objects/pack"), 0, false)?;
+        indexer.write_all(pack).map_err(|_| PackError::Malformed { why: "libgit2 cannot index it" })?;
         indexer.commit()?;
         odb.refresh()?;
         Ok(())
@@ -195,33 +177,19 @@ impl Quarantine {
     ///
     /// # Errors
     /// [`TreeError::Missing`] when the tree is not whole.
-    pub fn promote(
-        &self,
-        hub: &Repository,
-        base_commit: Oid,
-        result_tree: Oid,
-    ) -> Result<(), PackError> {
-        store_pack(
-            hub,
-            &pack_new_objects(&self.repo, base_commit, result_tree)?,
-        )
+    pub fn promote(&self, hub: &Repository, base_commit: Oid, result_tree: Oid) -> Result<(), PackError> {
+        store_pack(hub, &pack_new_objects(&self.repo, base_commit, result_tree)?)
     }
 }
 
 /// The trees and blobs that `result_tree` reaches and `base_commit` does not.
-fn new_objects(
-    repo: &Repository,
-    base_commit: Oid,
-    result_tree: Oid,
-) -> Result<Vec<Oid>, TreeError> {
+fn new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<Vec<Oid>, TreeError> {
     let base = tree::tree_of(repo, base_commit)?;
     if base == result_tree {
         return Ok(Vec::new());
     }
     let odb = repo.odb()?;
-    let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?
-        .into_iter()
-        .collect();
+    let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?.into_iter().collect();
     tree::closure(&odb, result_tree, &known)
 }
 

@@ -61,14 +61,9 @@ pub type RawTree = Vec<(Vec<u8>, RawEntry)>;
 /// # Errors
 /// [`RawError`] when it is missing, no tree, or damaged.
 pub fn read_tree(odb: &Odb<'_>, id: Oid) -> Result<RawTree, RawError> {
-    let object = odb
-        .read(to_git(id))
-        .map_err(|source| RawError::Object { id, source })?;
+    let object = odb.read(to_git(id)).map_err(|source| RawError::Object { id, source })?;
     if object.kind() != ObjectType::Tree {
-        return Err(RawError::Kind {
-            id,
-            expected: "tree",
-        });
+        return Err(RawError::Kind { id, expected: "tree" });
     }
     parse_tree(object.data()).ok_or(RawError::Tree { id })
 }
@@ -78,17 +73,8 @@ pub fn read_tree(odb: &Odb<'_>, id: Oid) -> Result<RawTree, RawError> {
 /// # Errors
 /// [`RawError`] when it is missing or no blob.
 pub fn read_blob<'a>(odb: &'a Odb<'_>, id: Oid) -> Result<git2::OdbObject<'a>, RawError> {
-    let object = odb
-        .read(to_git(id))
-        .map_err(|source| RawError::Object { id, source })?;
-    if object.kind() == ObjectType::Blob {
-        Ok(object)
-    } else {
-        Err(RawError::Kind {
-            id,
-            expected: "blob",
-        })
-    }
+    let object = odb.read(to_git(id)).map_err(|source| RawError::Object { id, source })?;
+    if object.kind() == ObjectType::Blob { Ok(object) } else { Err(RawError::Kind { id, expected: "blob" }) }
 }
 
 /// The length of a blob, without its bytes.
@@ -96,17 +82,8 @@ pub fn read_blob<'a>(odb: &'a Odb<'_>, id: Oid) -> Result<git2::OdbObject<'a>, R
 /// # Errors
 /// [`RawError`] when it is missing or no blob.
 pub fn blob_size(odb: &Odb<'_>, id: Oid) -> Result<u64, RawError> {
-    let (size, kind) = odb
-        .read_header(to_git(id))
-        .map_err(|source| RawError::Object { id, source })?;
-    if kind == ObjectType::Blob {
-        Ok(size as u64)
-    } else {
-        Err(RawError::Kind {
-            id,
-            expected: "blob",
-        })
-    }
+    let (size, kind) = odb.read_header(to_git(id)).map_err(|source| RawError::Object { id, source })?;
+    if kind == ObjectType::Blob { Ok(size as u64) } else { Err(RawError::Kind { id, expected: "blob" }) }
 }
 
 /// The tree of a commit.
@@ -114,9 +91,7 @@ pub fn blob_size(odb: &Odb<'_>, id: Oid) -> Result<u64, RawError> {
 /// # Errors
 /// [`RawError`] when there is no such commit.
 pub fn tree_of_commit(repo: &git2::Repository, commit: Oid) -> Result<Oid, RawError> {
-    let found = repo
-        .find_commit(to_git(commit))
-        .map_err(|source| RawError::Object { id: commit, source })?;
+    let found = repo.find_commit(to_git(commit)).map_err(|source| RawError::Object { id: commit, source })?;
     Ok(from_git(found.tree_id()))
 }
 
@@ -151,10 +126,7 @@ pub fn write_tree(odb: &Odb<'_>, mut tree: RawTree) -> Result<Oid, git2::Error> 
 pub fn lookup(odb: &Odb<'_>, root: Oid, path: &[&[u8]]) -> Result<Option<RawEntry>, RawError> {
     let mut tree = root;
     for (index, name) in path.iter().enumerate() {
-        let Some((_, entry)) = read_tree(odb, tree)?
-            .into_iter()
-            .find(|(own, _)| own == name)
-        else {
+        let Some((_, entry)) = read_tree(odb, tree)?.into_iter().find(|(own, _)| own == name) else {
             return Ok(None);
         };
         if index + 1 == path.len() {
@@ -173,10 +145,7 @@ fn parse_tree(mut data: &[u8]) -> Option<RawTree> {
     while !data.is_empty() {
         let space = data.iter().position(|byte| *byte == b' ')?;
         let digits = std::str::from_utf8(data.get(..space)?).ok()?;
-        if digits.is_empty()
-            || digits.len() > 7
-            || !digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'))
-        {
+        if digits.is_empty() || digits.len() > 7 || !digits.bytes().all(|digit| matches!(digit, b'0'..=b'7')) {
             return None;
         }
         let mode = FileMode(u32::from_str_radix(digits, 8).ok()?);
@@ -185,14 +154,7 @@ fn parse_tree(mut data: &[u8]) -> Option<RawTree> {
         let name = data.get(..end)?.to_vec();
         let id = Oid::from_bytes(data.get(end + 1..end + 21)?.try_into().ok()?);
         data = data.get(end + 21..)?;
-        tree.push((
-            name,
-            RawEntry {
-                mode,
-                padded: digits.starts_with('0'),
-                id,
-            },
-        ));
+        tree.push((name, RawEntry { mode, padded: digits.starts_with('0'), id }));
     }
     Some(tree)
 }
@@ -207,21 +169,11 @@ mod tests {
         let repo = git2::Repository::init_bare(dir.path()).unwrap();
         let odb = repo.odb().unwrap();
         let id = from_git(odb.write(ObjectType::Blob, b"x").unwrap());
-        let entry = |mode| RawEntry {
-            mode: FileMode(mode),
-            padded: false,
-            id,
-        };
+        let entry = |mode| RawEntry { mode: FileMode(mode), padded: false, id };
         let tree = vec![
             (b"a".to_vec(), entry(0o100_664)),
             (b"a.b".to_vec(), entry(0o104_755)),
-            (
-                b"\xff".to_vec(),
-                RawEntry {
-                    padded: true,
-                    ..entry(0o100_644)
-                },
-            ),
+            (b"\xff".to_vec(), RawEntry { padded: true, ..entry(0o100_644) }),
         ];
         let written = write_tree(&odb, tree.clone()).unwrap();
         assert_eq!(read_tree(&odb, written).unwrap(), tree);

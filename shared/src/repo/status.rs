@@ -96,9 +96,7 @@ pub struct WorkTree {
 
 impl std::fmt::Debug for WorkTree {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkTree")
-            .field("root", &self.root)
-            .finish_non_exhaustive()
+        f.debug_struct("WorkTree").field("root", &self.root).finish_non_exhaustive()
     }
 }
 
@@ -108,24 +106,16 @@ impl WorkTree {
     /// # Errors
     /// [`StatusError`] for a folder that is no repository, is bare, has no commit or belongs to someone else.
     pub fn open(root: &Path) -> Result<Self, StatusError> {
-        let repo =
-            Repository::open(root).map_err(|source| match (source.code(), source.class()) {
-                (ErrorCode::Owner, _) => StatusError::NotOwned(root.to_owned()),
-                (ErrorCode::NotFound, _) => StatusError::NotARepository(root.to_owned()),
-                _ => StatusError::Unreadable {
-                    what: "the repository",
-                    source,
-                },
-            })?;
+        let repo = Repository::open(root).map_err(|source| match (source.code(), source.class()) {
+            (ErrorCode::Owner, _) => StatusError::NotOwned(root.to_owned()),
+            (ErrorCode::NotFound, _) => StatusError::NotARepository(root.to_owned()),
+            _ => StatusError::Unreadable { what: "the repository", source },
+        })?;
         let Some(workdir) = repo.workdir() else {
             return Err(StatusError::Bare(root.to_owned()));
         };
-        let real = |path: &Path| {
-            path.canonicalize().map_err(|source| StatusError::Io {
-                path: path.to_owned(),
-                source,
-            })
-        };
+        let real =
+            |path: &Path| path.canonicalize().map_err(|source| StatusError::Io { path: path.to_owned(), source });
         let workdir = real(workdir)?;
         if workdir != real(root)? {
             return Err(StatusError::NotARepository(root.to_owned()));
@@ -149,14 +139,8 @@ impl WorkTree {
     pub fn checkout(&self) -> Checkout {
         let head = self.repo.head().ok();
         let commit = head.as_ref().and_then(|h| h.peel_to_commit().ok());
-        let branch = head
-            .as_ref()
-            .filter(|h| h.is_branch())
-            .map(|h| lossy(h.shorthand_bytes()));
-        let partial = self
-            .repo
-            .config()
-            .is_ok_and(|c| c.get_entry("extensions.partialclone").is_ok());
+        let branch = head.as_ref().filter(|h| h.is_branch()).map(|h| lossy(h.shorthand_bytes()));
+        let partial = self.repo.config().is_ok_and(|c| c.get_entry("extensions.partialclone").is_ok());
         Checkout {
             head: commit.map(|c| oid(c.id())),
             branch,
@@ -167,10 +151,7 @@ impl WorkTree {
     }
 
     fn head_tree(&self) -> Result<git2::Tree<'_>, StatusError> {
-        self.repo
-            .head()
-            .and_then(|head| head.peel_to_tree())
-            .map_err(StatusError::unreadable("the tree of HEAD"))
+        self.repo.head().and_then(|head| head.peel_to_tree()).map_err(StatusError::unreadable("the tree of HEAD"))
     }
 }
 
@@ -181,9 +162,7 @@ const fn operation(state: RepositoryState) -> Option<&'static str> {
         RepositoryState::Revert | RepositoryState::RevertSequence => Some("revert"),
         RepositoryState::CherryPick | RepositoryState::CherryPickSequence => Some("cherry-pick"),
         RepositoryState::Bisect => Some("bisect"),
-        RepositoryState::Rebase
-        | RepositoryState::RebaseInteractive
-        | RepositoryState::RebaseMerge => Some("rebase"),
+        RepositoryState::Rebase | RepositoryState::RebaseInteractive | RepositoryState::RebaseMerge => Some("rebase"),
         RepositoryState::ApplyMailbox | RepositoryState::ApplyMailboxOrRebase => Some("am"),
     }
 }

@@ -53,11 +53,7 @@ impl TreeError {
     /// What a failed read of `oid` means: libgit2's "not found" is [`TreeError::Missing`].
     #[must_use]
     pub fn reading(error: git2::Error, oid: Oid) -> Self {
-        if error.code() == ErrorCode::NotFound {
-            Self::Missing { oid }
-        } else {
-            Self::Git(error)
-        }
+        if error.code() == ErrorCode::NotFound { Self::Missing { oid } } else { Self::Git(error) }
     }
 }
 
@@ -100,10 +96,7 @@ impl Entry {
     /// The mode and object, without the name.
     #[must_use]
     pub const fn leaf(&self) -> Leaf {
-        Leaf {
-            mode: self.mode,
-            oid: self.oid,
-        }
+        Leaf { mode: self.mode, oid: self.oid }
     }
 
     fn order(&self) -> Vec<u8> {
@@ -140,14 +133,9 @@ pub struct EntryChange {
 /// # Errors
 /// [`TreeError::Missing`], [`TreeError::WrongKind`] or [`TreeError::Malformed`].
 pub fn read(odb: &Odb<'_>, oid: Oid) -> Result<Vec<Entry>, TreeError> {
-    let object = odb
-        .read(to_git(oid))
-        .map_err(|error| TreeError::reading(error, oid))?;
+    let object = odb.read(to_git(oid)).map_err(|error| TreeError::reading(error, oid))?;
     if object.kind() != ObjectType::Tree {
-        return Err(TreeError::WrongKind {
-            oid,
-            wanted: "tree",
-        });
+        return Err(TreeError::WrongKind { oid, wanted: "tree" });
     }
     parse(object.data()).map_err(|why| TreeError::Malformed { oid, why })
 }
@@ -173,15 +161,8 @@ pub fn write(odb: &Odb<'_>, mut entries: Vec<Entry>) -> Result<Oid, TreeError> {
 /// # Errors
 /// [`TreeError::Missing`] or [`TreeError::WrongKind`].
 pub fn tree_of(repo: &Repository, oid: Oid) -> Result<Oid, TreeError> {
-    let object = repo
-        .find_object(to_git(oid), None)
-        .map_err(|error| TreeError::reading(error, oid))?;
-    let tree = object
-        .peel(ObjectType::Tree)
-        .map_err(|_| TreeError::WrongKind {
-            oid,
-            wanted: "commit or tree",
-        })?;
+    let object = repo.find_object(to_git(oid), None).map_err(|error| TreeError::reading(error, oid))?;
+    let tree = object.peel(ObjectType::Tree).map_err(|_| TreeError::WrongKind { oid, wanted: "commit or tree" })?;
     Ok(from_git(tree.id()))
 }
 
@@ -195,12 +176,7 @@ pub fn diff(
     new: Option<Oid>,
     limit: usize,
 ) -> Result<Vec<EntryChange>, TreeError> {
-    let mut walk = Walk {
-        odb: &repo.odb()?,
-        limit,
-        path: Vec::new(),
-        changes: Vec::new(),
-    };
+    let mut walk = Walk { odb: &repo.odb()?, limit, path: Vec::new(), changes: Vec::new() };
     walk.descend(old, new, 0)?;
     let mut changes = walk.changes;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
@@ -237,67 +213,38 @@ pub fn closure(odb: &Odb<'_>, root: Oid, known: &HashSet<Oid>) -> Result<Vec<Oid
 }
 
 pub(super) fn deep(depth: usize) -> Result<(), TreeError> {
-    if depth > MAX_DEPTH {
-        Err(TreeError::TooComplex {
-            limit: MAX_DEPTH,
-            unit: "levels",
-        })
-    } else {
-        Ok(())
-    }
+    if depth > MAX_DEPTH { Err(TreeError::TooComplex { limit: MAX_DEPTH, unit: "levels" }) } else { Ok(()) }
 }
 
 /// Entries by name, for walking several trees side by side.
-pub(super) fn by_name(
-    odb: &Odb<'_>,
-    tree: Option<Oid>,
-) -> Result<BTreeMap<Vec<u8>, Entry>, TreeError> {
+pub(super) fn by_name(odb: &Odb<'_>, tree: Option<Oid>) -> Result<BTreeMap<Vec<u8>, Entry>, TreeError> {
     let Some(tree) = tree else {
         return Ok(BTreeMap::new());
     };
-    Ok(read(odb, tree)?
-        .into_iter()
-        .map(|entry| (entry.name.clone(), entry))
-        .collect())
+    Ok(read(odb, tree)?.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
 }
 
 fn parse(mut rest: &[u8]) -> Result<Vec<Entry>, &'static str> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut names = HashSet::new();
     while !rest.is_empty() {
-        let space = rest
-            .iter()
-            .position(|byte| *byte == b' ')
-            .ok_or("an entry has no mode")?;
+        let space = rest.iter().position(|byte| *byte == b' ').ok_or("an entry has no mode")?;
         let (mode, tail) = (&rest[..space], &rest[space + 1..]);
         let mode = std::str::from_utf8(mode)
             .ok()
             .and_then(|text| u32::from_str_radix(text, 8).ok())
             .ok_or("a mode is no number")?;
-        let end = tail
-            .iter()
-            .position(|byte| *byte == 0)
-            .ok_or("a name does not end")?;
+        let end = tail.iter().position(|byte| *byte == 0).ok_or("a name does not end")?;
         let (name, tail) = (&tail[..end], &tail[end + 1..]);
-        let oid: [u8; 20] = tail
-            .get(..20)
-            .and_then(|id| id.try_into().ok())
-            .ok_or("an object id is cut off")?;
+        let oid: [u8; 20] = tail.get(..20).and_then(|id| id.try_into().ok()).ok_or("an object id is cut off")?;
         if name.is_empty() || name.contains(&b'/') {
             return Err("a name is empty or has a slash");
         }
         if !names.insert(name) {
             return Err("a name stands twice");
         }
-        let entry = Entry {
-            mode,
-            name: name.to_vec(),
-            oid: Oid::from_bytes(oid),
-        };
-        if entries
-            .last()
-            .is_some_and(|last| last.order() >= entry.order())
-        {
+        let entry = Entry { mode, name: name.to_vec(), oid: Oid::from_bytes(oid) };
+        if entries.last().is_some_and(|last| last.order() >= entry.order()) {
             return Err("the entries are out of order");
         }
         entries.push(entry);
@@ -314,24 +261,14 @@ struct Walk<'a, 'repo> {
 }
 
 impl Walk<'_, '_> {
-    fn descend(
-        &mut self,
-        old: Option<Oid>,
-        new: Option<Oid>,
-        depth: usize,
-    ) -> Result<(), TreeError> {
+    fn descend(&mut self, old: Option<Oid>, new: Option<Oid>, depth: usize) -> Result<(), TreeError> {
         if old == new {
             return Ok(());
         }
         deep(depth)?;
         let (mut old, mut new) = (by_name(self.odb, old)?, by_name(self.odb, new)?);
-        let names: Vec<Vec<u8>> = old
-            .keys()
-            .chain(new.keys())
-            .cloned()
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let names: Vec<Vec<u8>> =
+            old.keys().chain(new.keys()).cloned().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
         for name in names {
             let (before, after) = (old.remove(&name), new.remove(&name));
             if before == after {
@@ -348,12 +285,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn pair(
-        &mut self,
-        before: Option<Entry>,
-        after: Option<Entry>,
-        depth: usize,
-    ) -> Result<(), TreeError> {
+    fn pair(&mut self, before: Option<Entry>, after: Option<Entry>, depth: usize) -> Result<(), TreeError> {
         let split = |entry: Option<Entry>| match entry {
             Some(entry) if entry.is_tree() => (Some(entry.oid), None),
             Some(entry) => (None, Some(entry.leaf())),
@@ -362,16 +294,9 @@ impl Walk<'_, '_> {
         let ((old_tree, old), (new_tree, new)) = (split(before), split(after));
         if old != new {
             if self.changes.len() >= self.limit {
-                return Err(TreeError::TooComplex {
-                    limit: self.limit,
-                    unit: "changed paths",
-                });
+                return Err(TreeError::TooComplex { limit: self.limit, unit: "changed paths" });
             }
-            self.changes.push(EntryChange {
-                path: self.path.clone(),
-                old,
-                new,
-            });
+            self.changes.push(EntryChange { path: self.path.clone(), old, new });
         }
         self.descend(old_tree, new_tree, depth + 1)
     }

@@ -38,10 +38,7 @@ pub(crate) struct Context {
     pub(crate) window: Option<CaseWindow>,
 }
 
-#[expect(
-    clippy::option_option,
-    reason = "absent and null mean different things in a case"
-)]
+#[expect(clippy::option_option, reason = "absent and null mean different things in a case")]
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::<String>::deserialize(deserializer).map(Some)
 }
@@ -132,13 +129,7 @@ pub(crate) struct ExpectFacts {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum GateLine {
-    Overlap {
-        id: String,
-        title: String,
-        a: PhaseScopePaths,
-        b: PhaseScopePaths,
-        expect_overlap: bool,
-    },
+    Overlap { id: String, title: String, a: PhaseScopePaths, b: PhaseScopePaths, expect_overlap: bool },
     Gate(GateCase),
 }
 
@@ -172,13 +163,9 @@ pub(crate) struct ExpectGate {
 
 /// Reads the lines of a file of cases.
 pub(crate) fn read<T: DeserializeOwned>(file: &str) -> Vec<T> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../tests/cases")
-        .join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cases").join(file);
     let text = std::fs::read_to_string(&path).unwrap();
     text.lines()
-        .map(|line| {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{file}: {error}: {line}"))
-        })
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{file}: {error}: {line}")))
         .collect()
 }

@@ -33,10 +33,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            repo: Repository::init_bare(dir.path()).unwrap(),
-            _dir: dir,
-        }
+        Self { repo: Repository::init_bare(dir.path()).unwrap(), _dir: dir }
     }
 
     /// Commits the base.
@@ -44,20 +41,13 @@ impl Bench {
         let tree = self.write(&snapshot(files));
         let tree = self.repo.find_tree(to_git(tree)).unwrap();
         let author = Signature::new("cases", "cases@example.invalid", &Time::new(0, 0)).unwrap();
-        from_git(
-            self.repo
-                .commit(None, &author, &author, "base", &tree, &[])
-                .unwrap(),
-        )
+        from_git(self.repo.commit(None, &author, &author, "base", &tree, &[]).unwrap())
     }
 
     /// Writes the tree of the changed base.
     pub(crate) fn changed(&self, files: &[File], steps: &[Step]) -> Oid {
         let mut nodes = snapshot(files);
-        for step in steps
-            .iter()
-            .flat_map(|step| expand(step, step.count, |copy, path| copy.path = path))
-        {
+        for step in steps.iter().flat_map(|step| expand(step, step.count, |copy, path| copy.path = path)) {
             apply(&mut nodes, &step);
         }
         self.write(&nodes)
@@ -71,14 +61,7 @@ impl Bench {
                 Data::Bytes(bytes) => from_git(odb.write(ObjectType::Blob, bytes).unwrap()),
                 Data::Commit(commit) => *commit,
             };
-            leaves.insert(
-                path.clone(),
-                RawEntry {
-                    mode: node.mode,
-                    padded: false,
-                    id,
-                },
-            );
+            leaves.insert(path.clone(), RawEntry { mode: node.mode, padded: false, id });
         }
         write_directory(&odb, &leaves)
     }
@@ -90,47 +73,25 @@ fn write_directory(odb: &git2::Odb<'_>, leaves: &BTreeMap<Vec<u8>, RawEntry>) ->
     for (path, entry) in leaves {
         match path.iter().position(|byte| *byte == b'/') {
             Some(at) => {
-                below
-                    .entry(path[..at].to_vec())
-                    .or_default()
-                    .insert(path[at + 1..].to_vec(), *entry);
+                below.entry(path[..at].to_vec()).or_default().insert(path[at + 1..].to_vec(), *entry);
             }
             None => tree.push((path.clone(), *entry)),
         }
     }
     for (name, inner) in below {
         let id = write_directory(odb, &inner);
-        tree.push((
-            name,
-            RawEntry {
-                mode: FileMode::TREE,
-                padded: false,
-                id,
-            },
-        ));
+        tree.push((name, RawEntry { mode: FileMode::TREE, padded: false, id }));
     }
     write_tree(odb, tree).unwrap()
 }
 
 fn snapshot(files: &[File]) -> Snapshot {
-    let all = files
-        .iter()
-        .flat_map(|file| expand(file, file.count, |copy, path| copy.path = path));
-    all.map(|file| {
-        (
-            path_of(file.path.as_deref(), file.path_b64.as_deref()),
-            node_of(&file),
-        )
-    })
-    .collect()
+    let all = files.iter().flat_map(|file| expand(file, file.count, |copy, path| copy.path = path));
+    all.map(|file| (path_of(file.path.as_deref(), file.path_b64.as_deref()), node_of(&file))).collect()
 }
 
 /// A spec with a count stands for that many, `{i}` in its path being 1 to the count.
-fn expand<T: Clone + HasPath>(
-    spec: &T,
-    count: Option<usize>,
-    set: impl Fn(&mut T, Option<String>),
-) -> Vec<T> {
+fn expand<T: Clone + HasPath>(spec: &T, count: Option<usize>, set: impl Fn(&mut T, Option<String>)) -> Vec<T> {
     let Some(count) = count else {
         return vec![spec.clone()];
     };
@@ -160,25 +121,16 @@ impl HasPath for Step {
 }
 
 fn path_of(path: Option<&str>, path_b64: Option<&str>) -> Vec<u8> {
-    path.map_or_else(
-        || base64(path_b64.unwrap()),
-        |path| path.as_bytes().to_vec(),
-    )
+    path.map_or_else(|| base64(path_b64.unwrap()), |path| path.as_bytes().to_vec())
 }
 
 fn node_of(file: &File) -> Node {
     let path = path_of(file.path.as_deref(), file.path_b64.as_deref());
     if let Some(target) = &file.symlink {
-        return Node {
-            mode: FileMode::SYMLINK,
-            data: Data::Bytes(target.clone().into_bytes()),
-        };
+        return Node { mode: FileMode::SYMLINK, data: Data::Bytes(target.clone().into_bytes()) };
     }
     if let Some(commit) = &file.gitlink {
-        return Node {
-            mode: FileMode::GITLINK,
-            data: Data::Commit(commit.parse().unwrap()),
-        };
+        return Node { mode: FileMode::GITLINK, data: Data::Commit(commit.parse().unwrap()) };
     }
     let bytes = bytes_of(
         &tag(file.seed.as_deref(), &path),
@@ -187,10 +139,7 @@ fn node_of(file: &File) -> Node {
         file.bytes,
         file.blob_b64.as_deref(),
     );
-    Node {
-        mode: mode_of(file.mode.as_deref()).unwrap_or(FileMode::FILE),
-        data: Data::Bytes(bytes.unwrap()),
-    }
+    Node { mode: mode_of(file.mode.as_deref()).unwrap_or(FileMode::FILE), data: Data::Bytes(bytes.unwrap()) }
 }
 
 fn mode_of(text: Option<&str>) -> Option<FileMode> {
@@ -230,64 +179,33 @@ fn bytes_of(
 }
 
 fn numbered(word: &str, count: usize, tag: &str) -> Vec<u8> {
-    (1..=count)
-        .map(|i| format!("{word} {i} of {tag}\n"))
-        .collect::<String>()
-        .into_bytes()
+    (1..=count).map(|i| format!("{word} {i} of {tag}\n")).collect::<String>().into_bytes()
 }
 
 fn apply(nodes: &mut Snapshot, step: &Step) {
     let path = step.path.is_some() || step.path_b64.is_some();
-    let path = if path {
-        path_of(step.path.as_deref(), step.path_b64.as_deref())
-    } else {
-        Vec::new()
-    };
+    let path = if path { path_of(step.path.as_deref(), step.path_b64.as_deref()) } else { Vec::new() };
     let mode = mode_of(step.mode.as_deref());
     match step.op.as_str() {
         "add" | "binary" => {
             let data = Data::Bytes(content(step, &path).unwrap());
-            nodes.insert(
-                path,
-                Node {
-                    mode: mode.unwrap_or(FileMode::FILE),
-                    data,
-                },
-            );
+            nodes.insert(path, Node { mode: mode.unwrap_or(FileMode::FILE), data });
         }
         "modify" => {
             let node = nodes.get(&path).unwrap().clone();
             let data = content(step, &path).map_or_else(|| edit(&node, step, &path), Data::Bytes);
-            nodes.insert(
-                path,
-                Node {
-                    mode: mode.unwrap_or(node.mode),
-                    data,
-                },
-            );
+            nodes.insert(path, Node { mode: mode.unwrap_or(node.mode), data });
         }
         "delete" => assert!(nodes.remove(&path).is_some()),
         "rename" | "copy" => transfer(nodes, step, mode),
         "chmod" => nodes.get_mut(&path).unwrap().mode = mode.unwrap(),
         "symlink" => {
             let data = Data::Bytes(step.target.clone().unwrap().into_bytes());
-            nodes.insert(
-                path,
-                Node {
-                    mode: FileMode::SYMLINK,
-                    data,
-                },
-            );
+            nodes.insert(path, Node { mode: FileMode::SYMLINK, data });
         }
         "gitlink" => {
             let data = Data::Commit(step.commit.as_ref().unwrap().parse().unwrap());
-            nodes.insert(
-                path,
-                Node {
-                    mode: FileMode::GITLINK,
-                    data,
-                },
-            );
+            nodes.insert(path, Node { mode: FileMode::GITLINK, data });
         }
         other => panic!("no such op: {other}"),
     }
@@ -295,13 +213,7 @@ fn apply(nodes: &mut Snapshot, step: &Step) {
 
 fn content(step: &Step, path: &[u8]) -> Option<Vec<u8>> {
     let tag = tag(step.seed.as_deref(), path);
-    bytes_of(
-        &tag,
-        step.content.as_ref(),
-        step.lines,
-        step.bytes,
-        step.blob_b64.as_deref(),
-    )
+    bytes_of(&tag, step.content.as_ref(), step.lines, step.bytes, step.blob_b64.as_deref())
 }
 
 fn transfer(nodes: &mut Snapshot, step: &Step, mode: Option<FileMode>) {
@@ -311,32 +223,16 @@ fn transfer(nodes: &mut Snapshot, step: &Step, mode: Option<FileMode>) {
     if step.op == "rename" {
         nodes.remove(from);
     }
-    let data = if step.added.is_some() {
-        edit(&node, step, to)
-    } else {
-        node.data
-    };
-    nodes.insert(
-        to.to_vec(),
-        Node {
-            mode: mode.unwrap_or(node.mode),
-            data,
-        },
-    );
+    let data = if step.added.is_some() { edit(&node, step, to) } else { node.data };
+    nodes.insert(to.to_vec(), Node { mode: mode.unwrap_or(node.mode), data });
 }
 
 /// The first lines dropped, new ones appended.
 fn edit(node: &Node, step: &Step, path: &[u8]) -> Data {
-    let Data::Bytes(old) = &node.data else {
-        panic!("a submodule has no lines")
-    };
+    let Data::Bytes(old) = &node.data else { panic!("a submodule has no lines") };
     let lines: Vec<&[u8]> = old.split_inclusive(|byte| *byte == b'\n').collect();
     let mut data = lines[step.removed.unwrap()..].concat();
-    data.extend(numbered(
-        "added",
-        step.added.unwrap(),
-        &tag(step.seed.as_deref(), path),
-    ));
+    data.extend(numbered("added", step.added.unwrap(), &tag(step.seed.as_deref(), path)));
     Data::Bytes(data)
 }
 
@@ -345,8 +241,7 @@ fn base64(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let (mut bits, mut count) = (0_u32, 0);
     for c in text.bytes().filter(|c| *c != b'=') {
-        bits = bits << 6
-            | u32::try_from(DIGITS.iter().position(|digit| *digit == c).unwrap()).unwrap();
+        bits = bits << 6 | u32::try_from(DIGITS.iter().position(|digit| *digit == c).unwrap()).unwrap();
         count += 6;
         if count >= 8 {
             count -= 8;

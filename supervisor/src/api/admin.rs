@@ -9,7 +9,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::ids::{Digest, Scope};
 use autopack_shared::domain::project::{FILE_NAME, ProjectConfig};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::process::{OnError, Tasks};
@@ -50,7 +51,10 @@ impl AdminService for AdminApi {
         Ok(Response::new(self.core.register(call.into_inner()).await?))
     }
 
-    async fn verify_audit(&self, _call: Call<pb::VerifyAuditRequest>) -> Result<Response<pb::VerifyAuditResponse>, Status> {
+    async fn verify_audit(
+        &self,
+        _call: Call<pb::VerifyAuditRequest>,
+    ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
         let report = verify::verify(self.core.store.as_ref()).await.map_err(Error::from)?;
         Ok(Response::new(pb::VerifyAuditResponse {
             code: report.exit_code(),
@@ -65,39 +69,47 @@ impl AdminService for AdminApi {
         let (out, stream) = mpsc::channel(256);
         let core = self.core.clone();
         self.tasks.spawn("export-audit", OnError::Log, async move {
-            let mut tx = core.store.read().await?;
-            for (chain, _, _) in tx.audit_heads().await? {
-                if !wanted.is_empty() && wanted != chain {
-                    continue;
-                }
-                let mut from = 1;
-                loop {
-                    let page = tx.audit(&chain, from, PAGE).await?;
-                    let Some(last) = page.last() else { break };
-                    from = last.seq + 1;
-                    for r in page {
-                        let entry = pb::AuditEntry {
-                            chain: r.chain,
-                            seq: r.seq,
-                            leaf_index: r.leaf_index,
-                            body: r.body,
-                            prev_hash: r.prev_hash.to_hex(),
-                            hash: r.hash.to_hex(),
-                            at_ms: r.at.as_millis(),
-                        };
-                        if out.send(Ok(entry)).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                }
+            match core.export(&wanted, &out).await {
+                Ok(()) => Ok(()),
+                // The reader must not take a failure for the end.
+                Err(error) => out.send(Err(error.into())).await.map_err(|_| Error::Bug("the reader left".to_owned())),
             }
-            Ok::<(), Error>(())
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 
 impl Core {
+    async fn export(&self, wanted: &str, out: &mpsc::Sender<Result<pb::AuditEntry, Status>>) -> Result<(), Error> {
+        let mut tx = self.store.read().await?;
+        for (chain, _, _) in tx.audit_heads().await? {
+            if !wanted.is_empty() && wanted != chain {
+                continue;
+            }
+            let mut from = 1;
+            loop {
+                let page = tx.audit(&chain, from, PAGE).await?;
+                let Some(last) = page.last() else { break };
+                from = last.seq + 1;
+                for r in page {
+                    let entry = pb::AuditEntry {
+                        chain: r.chain,
+                        seq: r.seq,
+                        leaf_index: r.leaf_index,
+                        body: r.body,
+                        prev_hash: r.prev_hash.to_hex(),
+                        hash: r.hash.to_hex(),
+                        at_ms: r.at.as_millis(),
+                    };
+                    if out.send(Ok(entry)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn status(&self) -> Result<pb::StatusResponse, Error> {
         let mut tx = self.store.read().await?;
         Ok(pb::StatusResponse {
@@ -146,10 +158,31 @@ impl Core {
         let mut tx = self.store.tx(&[]).await?;
         let mut project = match tx.project(&self.project).await? {
             Some(project) => project,
-            None => Project { id: self.project.clone(), repo: String::new(), registered: std::collections::BTreeMap::new(), created_at: tx.now() },
+            None => Project {
+                id: self.project.clone(),
+                repo: String::new(),
+                registered: std::collections::BTreeMap::new(),
+                created_at: tx.now(),
+            },
         };
+        let digests =
+            call.files.iter().map(|(path, text)| (path.clone(), Digest::of(text.as_bytes()).to_string())).collect();
         project.registered.extend(call.files);
         tx.put_project(&project).await?;
+        tx.append_audit(AuditDraft {
+            chain: format!("project/{}", self.project),
+            actor: self.principal(),
+            op: "policy.registered".to_owned(),
+            object_type: "project".to_owned(),
+            object_id: self.project.to_string(),
+            before: None,
+            after: None,
+            fence: None,
+            digests,
+            reason: "copies of policy files for commits that lack them".to_owned(),
+            request: std::collections::BTreeMap::new(),
+        })
+        .await?;
         tx.commit().await?;
         Ok(pb::RegisterResponse { project: self.project.to_string() })
     }

@@ -63,7 +63,8 @@ impl GovernanceService for GovernanceApi {
             let mut seen: BTreeMap<String, String> = BTreeMap::new();
             loop {
                 changes.mark_unchanged();
-                let all = pb::ListRequestsRequest { states: vec!["ALL".to_owned()], run_id: run_id.clone(), limit: 1000 };
+                let all =
+                    pb::ListRequestsRequest { states: vec!["ALL".to_owned()], run_id: run_id.clone(), limit: 1000 };
                 for request in core.list_requests(&all).await?.into_iter().rev() {
                     if seen.insert(request.id.clone(), request.state.clone()).as_deref() != Some(request.state.as_str())
                         && out.send(Ok(request)).await.is_err()
@@ -90,7 +91,10 @@ impl Core {
                 states = RequestState::ALL.to_vec();
                 break;
             }
-            let state = word.to_lowercase().parse().map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?;
+            let state = word
+                .to_lowercase()
+                .parse()
+                .map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?;
             states.push(state);
         }
         if states.is_empty() {
@@ -120,7 +124,10 @@ impl Core {
         match fitting.len() {
             1 => fitting.pop().ok_or_else(missing),
             0 => Err(missing()),
-            n => Err(Error::Invalid { field: "request_id".to_owned(), why: format!("{n} requests begin with {id:?}: name more of it") }),
+            n => Err(Error::Invalid {
+                field: "request_id".to_owned(),
+                why: format!("{n} requests begin with {id:?}: name more of it"),
+            }),
         }
     }
 
@@ -141,7 +148,12 @@ impl Core {
             goal: phase.map(|p| p.spec.goal).unwrap_or_default(),
             votes: votes
                 .iter()
-                .map(|v| pb::Vote { principal: v.principal.id.clone(), approve: v.approve, notes: v.notes.clone(), at_ms: v.at.as_millis() })
+                .map(|v| pb::Vote {
+                    principal: v.principal.id.clone(),
+                    approve: v.approve,
+                    notes: v.notes.clone(),
+                    at_ms: v.at.as_millis(),
+                })
                 .collect(),
         })
     }
@@ -156,13 +168,17 @@ impl Core {
         };
         let expected: Digest = call.expected_digest.parse()?;
         let reason: String = call.reason.chars().take(MAX_REASON).collect();
-        let hash = Digest::of(format!("{}|{approve}|{expected}|{reason}|{}", call.request_id, call.reason_code).as_bytes());
+        let hash =
+            Digest::of(format!("{}|{approve}|{expected}|{reason}|{}", call.request_id, call.reason_code).as_bytes());
         let mut tx = self.store.tx(&[]).await?;
         let request = self.find_request(tx.as_mut(), &call.request_id).await?;
-        if let Some((before, _)) = self.idem(tx.as_mut(), &call.idempotency_key, principal, "Decide").await?
-        {
+        if let Some((before, _)) = self.idem(tx.as_mut(), &call.idempotency_key, principal, "Decide").await? {
             if before != hash {
-                return Err(Error::Exists { what: "idempotency key", id: call.idempotency_key, hint: "use a fresh key for another call" });
+                return Err(Error::Exists {
+                    what: "idempotency key",
+                    id: call.idempotency_key,
+                    hint: "use a fresh key for another call",
+                });
             }
             let votes = tx.votes(&request.id).await?;
             return Ok(show::request(&request, approving(&votes)));
@@ -175,7 +191,13 @@ impl Core {
         Ok(shown)
     }
 
-    pub(super) async fn idem(&self, tx: &mut dyn Tx, key: &str, principal: &Principal, method: &str) -> Result<Option<(Digest, Vec<u8>)>, Error> {
+    pub(super) async fn idem(
+        &self,
+        tx: &mut dyn Tx,
+        key: &str,
+        principal: &Principal,
+        method: &str,
+    ) -> Result<Option<(Digest, Vec<u8>)>, Error> {
         if key.is_empty() {
             return Ok(None);
         }
@@ -205,7 +227,14 @@ impl Core {
             });
         }
         let at = tx.now();
-        let vote = Vote { request: request.id.clone(), principal: principal.clone(), approve, subject_digest: expected, notes: reason.clone(), at };
+        let vote = Vote {
+            request: request.id.clone(),
+            principal: principal.clone(),
+            approve,
+            subject_digest: expected,
+            notes: reason.clone(),
+            at,
+        };
         tx.insert_vote(&vote).await?;
         note(
             tx,
@@ -229,7 +258,11 @@ impl Core {
             request.decided_at = Some(at);
             request.notes = Some(reason.clone());
             if !approve {
-                request.reason_code = Some(if reason_code.is_empty() { "rejected".to_owned() } else { reason_code.chars().take(64).collect() });
+                request.reason_code = Some(if reason_code.is_empty() {
+                    "rejected".to_owned()
+                } else {
+                    reason_code.chars().take(64).collect()
+                });
             }
             let event = if approve { RequestEvent::Approve } else { RequestEvent::Reject };
             moves::request(tx, &mut request, event, Some(reason), principal).await?;
@@ -238,7 +271,15 @@ impl Core {
     }
 }
 
-fn check(tx: &dyn Tx, request: &Request, approve: bool, expected: Digest, reason: &str, principal: &Principal, mode: &str) -> Result<(), Error> {
+fn check(
+    tx: &dyn Tx,
+    request: &Request,
+    approve: bool,
+    expected: Digest,
+    reason: &str,
+    principal: &Principal,
+    mode: &str,
+) -> Result<(), Error> {
     let state = |why: String, reason| Error::State {
         what: "request",
         id: request.id.to_string(),
@@ -261,10 +302,14 @@ fn check(tx: &dyn Tx, request: &Request, approve: bool, expected: Digest, reason
         });
     }
     if approve && mode == "cluster" && request.author.id == principal.id {
-        return Err(Error::Forbidden { reason: "sod_self_approval", why: format!("{} started the run and cannot approve it", principal.id) });
+        return Err(Error::Forbidden {
+            reason: "sod_self_approval",
+            why: format!("{} started the run and cannot approve it", principal.id),
+        });
     }
     if reason.trim().is_empty() && (request.tier == 4 || !approve) {
-        let why = if approve { "tier 4 needs a written justification" } else { "a rejection needs words for the builder" };
+        let why =
+            if approve { "tier 4 needs a written justification" } else { "a rejection needs words for the builder" };
         return Err(Error::Invalid { field: "reason".to_owned(), why: why.to_owned() });
     }
     Ok(())

@@ -9,9 +9,10 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
-use autopack_shared::domain::ids::{Oid, PhaseId, RowId, RunId};
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
+use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Run};
-use autopack_shared::domain::state::ApplyState;
+use autopack_shared::domain::state::{ApplyState, PhaseState};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::run_service_server::RunService;
 use autopack_shared::wire::pb::{self, SteerOp};
@@ -67,7 +68,11 @@ impl RunService for RunApi {
         self.tasks.spawn("watch", OnError::Log, async move {
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                done = core.stream_events(run.id, call.after_seq, call.once, out) => done,
+                done = core.stream_events(run.id, call.after_seq, call.once, out.clone()) => match done {
+                    Ok(()) => Ok(()),
+                    // The reader must not take a failure for the end.
+                    Err(error) => out.send(Err(error.into())).await.map_err(|_| Error::Bug("the watcher left".to_owned())),
+                },
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -125,7 +130,11 @@ impl Core {
     async fn list_runs(&self, call: &pb::ListRunsRequest) -> Result<Vec<pb::Run>, Error> {
         let mut states = Vec::new();
         for word in &call.states {
-            states.push(word.to_lowercase().parse().map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?);
+            states.push(
+                word.to_lowercase()
+                    .parse()
+                    .map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?,
+            );
         }
         let limit = if call.limit == 0 { 100 } else { call.limit.min(10_000) };
         let mut tx = self.store.read().await?;
@@ -146,7 +155,9 @@ impl Core {
             let mut tx = self.store.read().await?;
             // Read before the events: what comes between is found at the next look.
             let ended = tx.run(&run).await?.is_none_or(|r| r.state.is_terminal());
-            let quiet = tx.open_commands(Some(&run)).await?.is_empty() && !tx.prepared_applies().await?.iter().any(|a| a.run == run);
+            let quiet = tx.open_commands(Some(&run)).await?.is_empty()
+                && !tx.prepared_applies().await?.iter().any(|a| a.run == run)
+                && !tx.phases(&run).await?.iter().any(|p| p.state == PhaseState::RollingBack);
             loop {
                 let events = tx.events(&run, after, PAGE).await?;
                 let Some(last) = events.last() else { break };
@@ -181,7 +192,9 @@ impl Core {
             let phase = tx.phase(&run.id, &id).await?.ok_or_else(missing)?;
             match (phase.base, phase.tree) {
                 (Some(base), Some(tree)) => (base, tree),
-                (Some(_) | None, _) => return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) }),
+                (Some(_) | None, _) => {
+                    return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) });
+                }
             }
         };
         drop(tx);
@@ -194,13 +207,19 @@ impl Core {
         let principal = self.principal();
         let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
         let text: String = call.text.chars().take(2000).collect();
+        PathRoots::new(call.scope.clone())
+            .map_err(|e| Error::Invalid { field: "scope".to_owned(), why: e.to_string() })?;
         let op = match call.op() {
             SteerOp::Cancel => CommandOp::Cancel,
             SteerOp::Pause => CommandOp::Pause,
             SteerOp::Resume => CommandOp::Resume,
-            SteerOp::Retry => CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) },
+            SteerOp::Retry => {
+                CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) }
+            }
             SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
-            SteerOp::Unspecified => return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() }),
+            SteerOp::Unspecified => {
+                return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() });
+            }
         };
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
@@ -208,9 +227,17 @@ impl Core {
         // The key names the command, so that a repeated call finds the row it made before.
         let id = match call.idempotency_key.as_str() {
             "" => self.ids.fresh("cmd"),
-            key => format!("cmd-{}", &autopack_shared::domain::ids::Digest::of(key.as_bytes()).to_hex()[..24]),
+            key => format!("cmd-{}", &Digest::of(format!("{key}|{}|{op:?}", run.id).as_bytes()).to_hex()[..24]),
         };
-        let command = Command { id: RowId::new(id)?, run: run.id.clone(), op, principal, created_at: at, done_at: None, result: None };
+        let command = Command {
+            id: RowId::new(id)?,
+            run: run.id.clone(),
+            op,
+            principal,
+            created_at: at,
+            done_at: None,
+            result: None,
+        };
         match tx.insert_command(&command).await {
             Ok(()) => {
                 record_command(tx.as_mut(), &command).await?;

@@ -3,6 +3,7 @@
 use autopack_shared::domain::ids::Oid;
 use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::secret::redact;
 use autopack_shared::repo::diff::unified_diff;
 use autopack_shared::wire::pb;
 
@@ -145,5 +146,9 @@ pub fn lease(lease: &Lease) -> pb::Lease {
 /// When an object cannot be read.
 pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Error> {
     let repo = hub.repository()?;
-    Ok(unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?)
+    let (text, cut) = unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?;
+    let shown = String::from_utf8_lossy(&text);
+    let redacted = redact(&shown);
+    // Bytes that are no UTF-8 stay as they are unless there is something to hide.
+    Ok(if redacted == shown { (text, cut) } else { (redacted.into_bytes(), cut) })
 }

@@ -9,27 +9,33 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope, WorkerId};
-use autopack_shared::domain::record::{Event, LeasePurpose, Principal};
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RunEvent};
+use autopack_shared::domain::ids::{Oid, PhaseId, RunId, Scope, WorkerId};
 use autopack_shared::repo::pack::PackBudget;
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
-use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
+use autopack_shared::wire::pb::{self, worker_message};
+
+mod session;
+
+use session::SessionTask;
 
 use super::Core;
-use crate::coordination::{Coordinator, LockName, LockOwner};
-use crate::director::{moves, run_blocking};
+use crate::coordination::Coordinator;
+use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::AttemptKey;
-use crate::workers::{GrantOrder, WorkerOrder, Workers};
+use crate::store::StoreError;
+use crate::workers::Workers;
 
 /// Messages that may wait for one worker's stream.
 const OUTBOX: usize = 64;
 
 /// Bytes of one pack, as sent.
 const MAX_PACK: u64 = 256 * 1024 * 1024;
+
+/// Wall time of one upload.
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(300);
 
 /// What a pack may become.
 const BUDGET: PackBudget = PackBudget { inflated: 1024 * 1024 * 1024, objects: 200_000 };
@@ -56,7 +62,9 @@ impl WorkerService for WorkerApi {
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(Duration::from_secs(10), inbound.message()).await;
         let Ok(Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Hello(hello)), .. }))) = first else {
-            return Err(Error::Invalid { field: "hello".to_owned(), why: "a session starts with hello".to_owned() }.into());
+            return Err(
+                Error::Invalid { field: "hello".to_owned(), why: "a session starts with hello".to_owned() }.into()
+            );
         };
         if hello.protocol != PROTOCOL {
             return Err(Error::Version { theirs: hello.protocol, ours: PROTOCOL }.into());
@@ -78,19 +86,32 @@ impl WorkerService for WorkerApi {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
 
-    async fn upload_objects(&self, request: Request<Streaming<pb::UploadChunk>>) -> Result<Response<pb::UploadResult>, Status> {
+    async fn upload_objects(
+        &self,
+        request: Request<Streaming<pb::UploadChunk>>,
+    ) -> Result<Response<pb::UploadResult>, Status> {
         let mut chunks = request.into_inner();
-        let Some(pb::UploadChunk { body: Some(pb::upload_chunk::Body::Header(header)) }) = chunks.message().await? else {
-            return Err(Error::Invalid { field: "header".to_owned(), why: "an upload starts with its header".to_owned() }.into());
+        let Some(pb::UploadChunk { body: Some(pb::upload_chunk::Body::Header(header)) }) = chunks.message().await?
+        else {
+            return Err(Error::Invalid {
+                field: "header".to_owned(),
+                why: "an upload starts with its header".to_owned(),
+            }
+            .into());
         };
         if header.size > MAX_PACK {
-            return Err(Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into());
+            return Err(
+                Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into()
+            );
         }
         let mut pack = Vec::with_capacity(usize::try_from(header.size.min(1 << 20)).unwrap_or(0));
-        while let Some(chunk) = chunks.next().await {
+        let deadline = tokio::time::Instant::now() + UPLOAD_DEADLINE;
+        while let Some(chunk) = tokio::time::timeout_at(deadline, chunks.next()).await.map_err(|_| slow_upload())? {
             if let Some(pb::upload_chunk::Body::Data(data)) = chunk?.body {
                 if (pack.len() + data.len()) as u64 > header.size {
-                    return Err(Error::Upload { reason: "too_large", why: "more bytes than announced".to_owned() }.into());
+                    return Err(
+                        Error::Upload { reason: "too_large", why: "more bytes than announced".to_owned() }.into()
+                    );
                 }
                 pack.extend_from_slice(&data);
             }
@@ -103,6 +124,10 @@ impl WorkerService for WorkerApi {
     }
 }
 
+fn slow_upload() -> Error {
+    Error::Upload { reason: "upload_cut", why: format!("it took longer than {} s", UPLOAD_DEADLINE.as_secs()) }
+}
+
 impl WorkerApi {
     /// Checks a pack in quarantine and takes what its tree needs into the hub, kept alive by a ref.
     async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
@@ -113,9 +138,22 @@ impl WorkerApi {
         };
         let mut tx = self.core.store.read().await?;
         let current = tx.epoch(&Scope::Run(run.clone())).await?;
+        let open = tx.leases(&run).await?.into_iter().find(|l| !l.state.is_terminal() && l.epoch == header.epoch);
         drop(tx);
+        let theirs = open.is_some_and(|l| {
+            l.worker.as_str() == header.worker_id
+                && l.session == header.session
+                && l.phase == phase
+                && l.attempt == header.attempt
+        });
+        if current == Some(header.epoch) && !theirs {
+            return Err(Error::Forbidden {
+                reason: "lease_not_yours",
+                why: format!("no lease of {run} fits this upload"),
+            });
+        }
         if current != Some(header.epoch) {
-            return Err(crate::store::StoreError::Fenced { scope: format!("run/{run}"), held: header.epoch, current }.into());
+            return Err(StoreError::Fenced { scope: format!("run/{run}"), held: header.epoch, current }.into());
         }
         let key = AttemptKey { run, epoch: header.epoch, phase, attempt: header.attempt };
         let (hub, token, received) = (self.core.hub.clone(), director.token, pack.len() as u64);
@@ -130,222 +168,3 @@ impl WorkerApi {
         Ok(pb::UploadResult { result_tree: header.result_tree, received })
     }
 }
-
-struct SessionTask {
-    core: Arc<Core>,
-    workers: Arc<Workers>,
-    coordinator: Arc<dyn Coordinator>,
-    worker: WorkerId,
-    session: String,
-    stop: tokio_util::sync::CancellationToken,
-}
-
-impl SessionTask {
-    async fn serve(
-        self,
-        mut inbound: Streaming<pb::WorkerMessage>,
-        mut orders: mpsc::Receiver<WorkerOrder>,
-        out: mpsc::Sender<Result<pb::SupervisorMessage, Status>>,
-    ) -> Result<(), Error> {
-        let welcome = pb::Welcome { heartbeat_ms: 2000, soft_ms: 8000, self_ms: 12_000 };
-        let say = |body| pb::SupervisorMessage { body: Some(body) };
-        let mut open = out.send(Ok(say(supervisor_message::Body::Welcome(welcome)))).await.is_ok();
-        while open {
-            tokio::select! {
-                () = self.stop.cancelled() => break,
-                order = orders.recv() => match order {
-                    Some(order) => open = out.send(Ok(say(order_message(order, &self.core)?))).await.is_ok(),
-                    None => break,
-                },
-                message = inbound.message() => match message {
-                    Ok(Some(pb::WorkerMessage { body: Some(body), .. })) => {
-                        if let Some(answer) = self.handle(body).await {
-                            open = out.send(Ok(say(answer))).await.is_ok();
-                        }
-                    }
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => break,
-                },
-            }
-        }
-        self.workers.disconnect(&self.worker, &self.session);
-        self.coordinator.close_session(&self.worker, &self.session).await?;
-        // On shutdown the leases are left as they are: the next start takes them back.
-        if let Some(director) = &self.core.director
-            && !self.stop.is_cancelled()
-        {
-            director.lost_session(&self.worker, &self.session).await?;
-        }
-        Ok(())
-    }
-
-    async fn handle(&self, body: worker_message::Body) -> Option<supervisor_message::Body> {
-        match body {
-            worker_message::Body::Hello(_) => None,
-            worker_message::Body::Heartbeat(_) => {
-                if let Err(error) = self.coordinator.renew_session(&self.worker, &self.session).await {
-                    tracing::warn!(worker = %self.worker, %error, "the session could not be renewed");
-                }
-                None
-            }
-            worker_message::Body::Event(event) => {
-                let (run_id, epoch, upto) = (event.run_id.clone(), event.epoch, event.run_seq);
-                match self.event(event).await {
-                    Ok(()) => Some(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto })),
-                    Err(error) => Some(self.refused(run_id, epoch, &error)),
-                }
-            }
-            worker_message::Body::Result(result) => {
-                let (run_id, epoch) = (result.run_id.clone(), result.epoch);
-                match self.result(result).await {
-                    Ok(()) => None,
-                    Err(error) => Some(self.refused(run_id, epoch, &error)),
-                }
-            }
-        }
-    }
-
-    fn refused(&self, run_id: String, epoch: u64, error: &Error) -> supervisor_message::Body {
-        tracing::warn!(run = run_id, worker = %self.worker, %error, "a worker's message was refused");
-        supervisor_message::Body::Revoke(pb::Revoke { run_id, epoch, reason: error.reason().0.to_owned() })
-    }
-
-    /// Stores an event under the run's epoch; the first one of an epoch starts the run.
-    async fn event(&self, event: pb::RunEvent) -> Result<(), Error> {
-        let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
-        let mut tx = self.core.store.tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
-        self.own(tx.as_mut(), &run, event.epoch).await?;
-        if let Some(mut found) = tx.run(&run).await?
-            && found.state.next(RunEvent::Start).is_ok()
-        {
-            moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
-        }
-        let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
-        let text: String = event.text.chars().take(500).collect();
-        let at = tx.now();
-        let mut stored = Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at };
-        tx.append_event(&mut stored).await?;
-        Ok(tx.commit().await?)
-    }
-
-    /// Only the holder of the lease speaks for it.
-    async fn own(&self, tx: &mut dyn crate::store::Tx, run: &RunId, epoch: u64) -> Result<autopack_shared::domain::record::Lease, Error> {
-        let lease = tx.leases(run).await?.into_iter().find(|l| l.epoch == epoch && !l.state.is_terminal());
-        match lease {
-            Some(lease) if lease.worker == self.worker && lease.session == self.session => Ok(lease),
-            Some(lease) => Err(Error::Forbidden { reason: "lease_not_yours", why: format!("the lease of {run} belongs to {}", lease.worker) }),
-            None => Err(Error::Forbidden { reason: "fenced", why: format!("no lease of {run} is open at epoch {epoch}") }),
-        }
-    }
-
-    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder.
-    async fn result(&self, result: pb::AttemptResult) -> Result<(), Error> {
-        let (run, phase) = (RunId::new(result.run_id.clone())?, PhaseId::new(result.phase_id.clone())?);
-        let ok = match result.outcome() {
-            pb::Outcome::Ok => true,
-            pb::Outcome::Failed => false,
-            pb::Outcome::Unspecified => {
-                return Err(Error::Invalid { field: "outcome".to_owned(), why: "it is not set".to_owned() });
-            }
-        };
-        let system = Principal::system();
-        let mut tx = self.core.store.tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
-        let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
-        let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
-        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
-        let reason = (!ok).then(|| format!("{}: {}", result.reason, result.message));
-        match lease.purpose {
-            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, &result, reason).await?,
-            LeasePurpose::Verify if found.state == PhaseState::Verifying => {
-                let event = if ok { PhaseEvent::Pass } else { PhaseEvent::RollBack };
-                if ok {
-                    moves::end_attempt(tx.as_mut(), &found, AttemptEvent::Succeed, None).await?;
-                }
-                let reason = reason.or_else(|| Some("the gate is green".to_owned()));
-                moves::phase(tx.as_mut(), &mut found, event, reason, &system).await?;
-            }
-            LeasePurpose::Verify => {}
-        }
-        moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Release, None, &system).await?;
-        if let Some(mut run) = tx.run(&run).await? {
-            let event = if run.state.next(RunEvent::Requeue).is_ok() { RunEvent::Requeue } else { RunEvent::LeaseLost };
-            if run.state.next(event).is_ok() {
-                moves::run(tx.as_mut(), &mut run, event, None, &system).await?;
-                if run.pause_requested {
-                    tracing::info!(run = %run.id, "paused when its attempt ended");
-                }
-            }
-        }
-        tx.commit().await?;
-        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        Ok(self.coordinator.unlock(&[LockName::Run(run.clone()), LockName::Workspace(run)], &owner).await?)
-    }
-}
-
-async fn accept_build(
-    tx: &mut dyn crate::store::Tx,
-    phase: &mut autopack_shared::domain::record::Phase,
-    result: &pb::AttemptResult,
-    reason: Option<String>,
-) -> Result<(), Error> {
-    let system = Principal::system();
-    let fenced = || Error::Forbidden { reason: "fenced", why: format!("attempt {} of {} is not running", result.attempt, phase.id) };
-    if phase.state != PhaseState::Executing || phase.attempt != result.attempt {
-        return Err(fenced());
-    }
-    let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
-    attempt.notes = result.notes.iter().take(50).map(|n| n.chars().take(500).collect()).collect();
-    if let Some(reason) = reason {
-        moves::attempt(tx, &mut attempt, AttemptEvent::Fail, Some(reason.clone())).await?;
-        phase.failed_attempts += 1;
-        phase.feedback.push(reason.clone());
-        // These will not get better by trying again.
-        if matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
-            phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
-        }
-        let event = if phase.failed_attempts < phase.spec.max_attempts { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
-        return moves::phase(tx, phase, event, Some(reason), &system).await;
-    }
-    let tree: Oid = result.result_tree.parse()?;
-    attempt.result_tree = Some(tree);
-    moves::attempt(tx, &mut attempt, AttemptEvent::Collect, None).await?;
-    phase.base = Some(attempt.base);
-    phase.tree = Some(tree);
-    moves::phase(tx, phase, PhaseEvent::Collect, Some(format!("tree {}", tree.short())), &system).await
-}
-
-fn order_message(order: WorkerOrder, core: &Core) -> Result<supervisor_message::Body, Error> {
-    Ok(match order {
-        WorkerOrder::Grant(order) => supervisor_message::Body::Grant(grant_message(*order, core)?),
-        WorkerOrder::Revoke { run, epoch, reason } => supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason }),
-        WorkerOrder::Verdict { run, phase, attempt, verdict, request } => supervisor_message::Body::Verdict(pb::VerdictNotice {
-            run_id: run,
-            phase_id: phase,
-            attempt,
-            verdict,
-            request_id: request.unwrap_or_default(),
-        }),
-    })
-}
-
-fn grant_message(order: GrantOrder, core: &Core) -> Result<pb::Grant, Error> {
-    let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
-    Ok(pb::Grant {
-        lease_id: order.lease.id.to_string(),
-        run_id: order.lease.run.to_string(),
-        project: core.project.to_string(),
-        epoch: order.lease.epoch,
-        ws_epoch: order.lease.ws_epoch,
-        phase_id: order.lease.phase.to_string(),
-        attempt: order.lease.attempt,
-        purpose: format!("{:?}", order.lease.purpose).to_lowercase(),
-        base: order.base.to_string(),
-        phase_json: json(serde_json::to_string(&order.phase.spec))?,
-        builder_json: order.builder.as_ref().map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-        gate_json: json(serde_json::to_string(&order.gate))?,
-        feedback: order.phase.feedback,
-        objects_dir: String::new(),
-        insecure_no_sandbox: order.insecure_no_sandbox,
-    })
-}
-

@@ -1,9 +1,10 @@
 //! Exactly-once application (`coordination.md` 3.10): prepare in the store, move the ref under the fence, record. Each
 //! half can be done again without harm: the commit is deterministic, the move is a compare-and-set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use autopack_shared::domain::evaluate::WINDOW_LIMIT;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, Timestamp};
 use autopack_shared::domain::record::{Apply, ApplyKind, Decision, Phase, Request, Run};
 use autopack_shared::domain::state::{
@@ -11,6 +12,7 @@ use autopack_shared::domain::state::{
 };
 
 use super::grant::{reread_phase, reread_run};
+use super::judge::judgement_of;
 use super::moves::{self, Note, note};
 use super::view::RunView;
 use super::{Denial, Director, ref_of, system};
@@ -28,27 +30,35 @@ impl Director {
         let branch = ref_of(&view.run);
         let (hub, name) = (self.hub.clone(), branch.clone());
         let tip = self.blocking(move || hub.tip(&name)).await?;
-        let in_force = self.judgement_digest(&view.run).await?;
+        let fork = self.policy_of(&view.run).await?;
+        let in_force = judgement_of(&fork, self.policy_of_target(&view.run).await?.as_deref());
         if tip != Some(base) || in_force != decision.policy_digest {
             let why = if tip == Some(base) { "the policy changed" } else { "the branch moved on" };
             return self.stale(view, id, why).await;
         }
-        let request = view.request_of(phase);
+        let request = view.request_of(phase).filter(|_| decision.tier.is_none_or(|t| t >= 3));
         let decided_at = request.and_then(|r| r.decided_at).unwrap_or(decision.decided_at);
         let message = message(&view.run, phase, decision, request);
         let mut parents = vec![base];
-        parents.extend(self.landed_tip(&view.run).await?);
+        parents.extend(view.run.lands_tip);
         let spec = CommitSpec { tree, parents, message, seconds: decided_at.as_seconds() };
         let hub = self.hub.clone();
         let new = self.blocking(move || hub.commit(&spec)).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         let run = reread_run(tx.as_mut(), &view.run).await?;
-        if decision.tier.is_none_or(|t| t >= 3) && !self.consume(tx.as_mut(), &phase, decision).await? {
-            return Ok(());
+        if decision.tier.is_none_or(|t| t >= 3) {
+            if !self.consume(tx.as_mut(), &phase, decision).await? {
+                return Ok(());
+            }
+        } else if window_is_full(tx.as_mut(), &run, decision).await? {
+            // Others filled the window since the verdict: it is given anew.
+            let reason = Some("the size window filled up".to_owned());
+            moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, reason, &system()).await?;
+            return Ok(tx.commit().await?);
         }
         let apply = Apply {
-            id: apply_id(&format!("{}|{branch}", decision.subject_digest))?,
+            id: apply_id(&format!("{}|{branch}|{}", decision.subject_digest, decision.id))?,
             run: run.id.clone(),
             phase: phase.id.clone(),
             attempt: phase.attempt,
@@ -66,8 +76,8 @@ impl Director {
             finished_at: None,
             reason: None,
         };
-        tx.add_window(&run, &apply.id, &decision.class_sizes).await?;
         insert(tx.as_mut(), &apply).await?;
+        tx.add_window(&run, &apply.id, &decision.class_sizes).await?;
         phase.apply = Some(apply.id);
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Prepare, None, &system()).await?;
         Ok(tx.commit().await?)
@@ -80,13 +90,30 @@ impl Director {
         let fits = request.state == RequestState::Approved
             && request.subject_digest == decision.subject_digest
             && tx.now() < request.expires_at
-            && decision.tier.is_none_or(|t| request.tier >= t);
+            && decision.tier.is_none_or(|t| request.tier >= t)
+            && self.votes_hold(tx, &request).await?;
         if !fits {
             tracing::warn!(approval = %id, "an approval no longer fits and is not used");
             return Ok(false);
         }
         moves::request(tx, &mut request, RequestEvent::Consume, None, &system()).await?;
         Ok(true)
+    }
+
+    /// Whether enough distinct people approved exactly this. A carried approval rests on the votes it carries.
+    async fn votes_hold(&self, tx: &mut dyn Tx, request: &Request) -> Result<bool, Error> {
+        let mut voted = request.clone();
+        while let Some(from) = voted.carried_from.clone() {
+            let Some(earlier) = tx.request(&from).await? else { return Ok(false) };
+            voted = earlier;
+        }
+        let votes = tx.votes(&voted.id).await?;
+        let people: BTreeSet<&str> = votes
+            .iter()
+            .filter(|v| v.approve && v.subject_digest == voted.subject_digest)
+            .map(|v| v.principal.id.as_str())
+            .collect();
+        Ok(people.len() >= usize::try_from(request.approvers_needed).unwrap_or(usize::MAX))
     }
 
     async fn stale(&self, view: &RunView, id: &PhaseId, why: &str) -> Result<(), Error> {
@@ -107,7 +134,8 @@ impl Director {
                 if job.kind == ApplyKind::Patch {
                     hub.save_point(token, &key, job.old)?;
                 }
-                let outcome = hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
+                let outcome =
+                    hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
                 // Moved on, but over our commit: it was applied and more came after it.
                 Ok(match outcome {
                     CasOutcome::Moved { tip: Some(tip) } if hub.is_ancestor(job.new, tip)? => CasOutcome::Already,
@@ -142,19 +170,20 @@ impl Director {
         }
         Ok(tx.commit().await?)
     }
+}
 
-    /// The policy digest that a verdict given now would carry: the fork commit's, joined by the target tip's where
-    /// that differs.
-    pub(super) async fn judgement_digest(&self, run: &Run) -> Result<Digest, Error> {
-        let fork = self.policy_of(run).await?;
-        let tip = self.policy_of_target(run).await?;
-        Ok(match tip {
-            Some(tip) if tip.policy_digest != fork.policy_digest || tip.anchor_digest != fork.anchor_digest => {
-                Digest::of(format!("{}|{}|{:?}", fork.policy_digest, tip.policy_digest, tip.anchor_digest).as_bytes())
-            }
-            Some(_) | None => fork.policy_digest,
-        })
+/// Whether this change, which nobody is asked about, would now pass the window's limit unseen.
+async fn window_is_full(tx: &mut dyn Tx, run: &Run, decision: &Decision) -> Result<bool, Error> {
+    let told = decision.document["reasons"].as_array().is_some_and(|r| r.iter().any(|r| r["code"] == "budget_window"));
+    if told {
+        return Ok(false);
     }
+    let sums = tx.window(run, tx.now().plus_seconds(-86_400)).await?;
+    let spent = |class: &String| {
+        let of = |sums: &BTreeMap<String, u64>| sums.get(class).copied().unwrap_or(0);
+        of(&sums.run).max(of(&sums.project_24h))
+    };
+    Ok(decision.class_sizes.iter().any(|(class, size)| spent(class) + size > WINDOW_LIMIT))
 }
 
 async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> Result<(), Error> {

@@ -7,7 +7,9 @@ use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent};
+use autopack_shared::domain::state::{
+    AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
+};
 
 use super::moves::{self, Note, note};
 use super::view::RunView;
@@ -30,7 +32,11 @@ impl Director {
         let branch = ref_of(&view.run);
         let hub = self.hub.clone();
         let tip = self.blocking(move || hub.tip(&branch)).await?;
-        let Some(base) = tip else { return Err(Error::Bug(format!("{} has no branch", view.run.id))) };
+        let Some(base) = tip else {
+            let reason = Some(format!("its branch {} was deleted", view.run.branch));
+            self.move_phase(view, phase, PhaseEvent::Exhaust, reason).await?;
+            return Ok(true);
+        };
         let mut tx = self.fenced(&[]).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
         if let Some(denial) = self.gate(tx.as_mut(), view, phase, purpose, &active).await? {
@@ -73,7 +79,8 @@ impl Director {
         let locked = self.coordinator.lock(&locks, &owner).await;
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
         if let Err(error) = locked {
-            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system()).await?;
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
+                .await?;
             tx.commit().await?;
             self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
             return Ok(false);
@@ -83,8 +90,12 @@ impl Director {
         self.allow(&run.id);
         let entry = match &phase.spec.builder {
             BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
-            BuilderSpec::Command { name: None, .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
-            | BuilderSpec::Patch { .. } | BuilderSpec::Landing { .. } | BuilderSpec::Remediation { .. } => None,
+            BuilderSpec::Command { name: None, .. }
+            | BuilderSpec::Agent { .. }
+            | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Landing { .. }
+            | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
         let insecure_no_sandbox = run.tainted;
@@ -124,7 +135,11 @@ impl Director {
                 active: i64::try_from(active.len()).unwrap_or(i64::MAX),
             });
             if !decision.allow {
-                let what = format!("{}: {} runs of this project would hold a lease", decision.reason.as_str(), decision.effective);
+                let what = format!(
+                    "{}: {} runs of this project would hold a lease",
+                    decision.reason.as_str(),
+                    decision.effective
+                );
                 let remedy = "the end of a lease, or an anchor that allows more at once";
                 return Ok(Some(Denial::new(decision.reason.as_str(), &what, remedy)));
             }
@@ -145,7 +160,14 @@ impl Director {
         Ok(None)
     }
 
-    async fn hold(&self, tx: &mut dyn Tx, run: &mut Run, phase: &mut Phase, lease: &mut Lease, base: Oid) -> Result<(), Error> {
+    async fn hold(
+        &self,
+        tx: &mut dyn Tx,
+        run: &mut Run,
+        phase: &mut Phase,
+        lease: &mut Lease,
+        base: Oid,
+    ) -> Result<(), Error> {
         let system = Principal::system();
         moves::lease(tx, lease, LeaseEvent::Hold, None, &system).await?;
         moves::run(tx, run, RunEvent::Grant, None, &system).await?;
@@ -158,7 +180,15 @@ impl Director {
         phase.decision = None;
         phase.request = None;
         phase.apply = None;
-        moves::phase(tx, phase, PhaseEvent::Start, Some(format!("attempt {} on {}", lease.attempt, lease.worker)), &system).await?;
+        phase.carry = None;
+        moves::phase(
+            tx,
+            phase,
+            PhaseEvent::Start,
+            Some(format!("attempt {} on {}", lease.attempt, lease.worker)),
+            &system,
+        )
+        .await?;
         let mut attempt = Attempt {
             run: run.id.clone(),
             phase: phase.id.clone(),
@@ -190,39 +220,78 @@ impl Director {
 
     /// Ends a lease from above: bumps the run's epoch so that nothing of it is accepted any more, and gives the work
     /// back to the queue.
-    pub(super) async fn revoke(&self, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<(), Error> {
+    pub(crate) async fn revoke(&self, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<(), Error> {
         let system = Principal::system();
         let mut tx = self.fenced(&[]).await?;
         let scope = Scope::Run(lease.run.clone());
         if tx.epoch(&scope).await? == Some(lease.epoch) {
             tx.bump(&scope, "director").await?;
         }
-        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else { return Ok(()) };
+        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
+            return Ok(());
+        };
         if lease.state.is_terminal() {
             return Ok(());
         }
         let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
         moves::lease(tx.as_mut(), &mut lease, event, Some(reason.to_owned()), &system).await?;
         if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
-            if lease.purpose == LeasePurpose::Build && phase.state == PhaseState::Executing && phase.attempt == lease.attempt {
+            if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
+                lose_verify(tx.as_mut(), &mut phase, reason).await?;
+            }
+            if lease.purpose == LeasePurpose::Build
+                && phase.state == PhaseState::Executing
+                && phase.attempt == lease.attempt
+            {
                 moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
                 phase.lost_attempts += 1;
                 moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
             }
         }
-        if let Some(mut run) = tx.run(&lease.run).await?
-            && run.state.next(RunEvent::LeaseLost).is_ok()
-        {
-            moves::run(tx.as_mut(), &mut run, RunEvent::LeaseLost, Some(reason.to_owned()), &system).await?;
+        if let Some(mut run) = tx.run(&lease.run).await? {
+            release_run(tx.as_mut(), &mut run, Some(reason.to_owned())).await?;
         }
         tx.commit().await?;
         let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        self.coordinator.unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner).await?;
+        self.coordinator
+            .unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner)
+            .await?;
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone needs no telling.
         let _told = self.workers.send(&lease.worker, order);
         Ok(())
     }
+}
+
+/// A verification that came to no answer: not the change's fault, so it is tried again, but not for ever.
+pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str) -> Result<(), Error> {
+    phase.lost_attempts += 1;
+    if phase.lost_attempts >= super::next::MAX_LOST {
+        let reason = Some(format!("the gate came to no answer {} times: {reason}", super::next::MAX_LOST));
+        return moves::phase(tx, phase, PhaseEvent::RollBack, reason, &Principal::system()).await;
+    }
+    Ok(tx.update_phase(phase).await?)
+}
+
+/// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
+pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<String>) -> Result<(), Error> {
+    let system = Principal::system();
+    if run.pause_requested && matches!(run.state, RunState::Leased | RunState::Running) {
+        if run.state == RunState::Leased {
+            moves::run(tx, run, RunEvent::Start, None, &system).await?;
+        }
+        run.pause_requested = false;
+        return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
+    }
+    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
+        RunEvent::Requeue
+    } else {
+        RunEvent::LeaseLost
+    };
+    if run.state.next(event).is_err() {
+        return Ok(());
+    }
+    moves::run(tx, run, event, reason, &system).await
 }
 
 async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {

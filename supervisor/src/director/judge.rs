@@ -5,23 +5,23 @@ use std::collections::BTreeMap;
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
-use autopack_shared::domain::ids::{Oid, PhaseId, RequestId, RowId};
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
-use autopack_shared::domain::record::{Decision, Notice, Phase, Principal, Request, Run, RunKind, WindowSums};
+use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
-use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState};
+use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState};
+use autopack_shared::repo::diff::missing_paths;
 use autopack_shared::repo::facts::{Limits, change_facts};
-use autopack_shared::repo::merge::Merged;
 
+use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note};
-use super::revert::shown;
 use super::view::RunView;
-use super::{Director, ref_of, run_blocking, system};
+use super::{Director, run_blocking, system};
 use crate::error::Error;
-use crate::hub::{HubError, HubRead as _, RefName};
+use crate::hub::HubError;
 use crate::policy::PolicyInForce;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
@@ -36,7 +36,8 @@ impl Director {
         let facts = self.facts(base, tree).await?;
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
-        let judgement = self.judgement_digest(&view.run).await?;
+        let judgement = judgement_of(&fork, target.as_deref());
+        let missing = self.missing_deliverables(seen, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         if phase.state != PhaseState::Governance {
@@ -54,7 +55,7 @@ impl Director {
         }
         let subject = Subject {
             repository: view.run.project.to_string(),
-            target_ref: view.run.branch.clone(),
+            target_ref: subject_ref(&view.run),
             base,
             result_tree: tree,
             policy: judgement,
@@ -66,7 +67,12 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        if missing.is_empty() {
+            self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        } else {
+            let reason = format!("deliverables_missing: {}", missing.join(", "));
+            refuse(tx.as_mut(), view, &mut phase, reason).await?;
+        }
         tx.commit().await?;
         self.tell(view, &phase, &decision);
         Ok(())
@@ -82,7 +88,22 @@ impl Director {
         .await
     }
 
-    async fn record(&self, tx: &mut dyn Tx, phase: &Phase, subject: &Subject, verdict: &Verdict) -> Result<Decision, Error> {
+    /// Deliverables that the result lacks; the worker's word is not taken for it.
+    async fn missing_deliverables(&self, phase: &Phase, tree: Oid) -> Result<Vec<String>, Error> {
+        if phase.spec.deliverables.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
+        self.blocking(move || Ok(missing_paths(&hub.repository()?, tree, &wanted)?)).await
+    }
+
+    async fn record(
+        &self,
+        tx: &mut dyn Tx,
+        phase: &Phase,
+        subject: &Subject,
+        verdict: &Verdict,
+    ) -> Result<Decision, Error> {
         let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
         let decision = Decision {
             id: RowId::new(self.ids.fresh("dec"))?,
@@ -97,7 +118,11 @@ impl Director {
             verdict: verdict.verdict.to_string(),
             tier: verdict.tier,
             document,
-            class_sizes: verdict.class_sizes.iter().map(|(class, size)| (class_word(*class).to_owned(), *size)).collect(),
+            class_sizes: verdict
+                .class_sizes
+                .iter()
+                .map(|(class, size)| (class_word(*class).to_owned(), *size))
+                .collect(),
             decided_at: tx.now(),
         };
         tx.insert_decision(&decision).await?;
@@ -139,136 +164,66 @@ impl Director {
     }
 
     /// What a verdict does to its phase, in the same transaction.
-    async fn follow(&self, tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, decision: &Decision, verdict: &Verdict) -> Result<(), Error> {
+    async fn follow(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &mut Phase,
+        decision: &Decision,
+        verdict: &Verdict,
+    ) -> Result<(), Error> {
         use evaluate::Decision as Word;
         let system = system();
+        // Good for this one verdict only.
+        let carry = phase.carry.take();
         match verdict.verdict {
-            Word::AutoApproved => moves::phase(tx, phase, PhaseEvent::AutoApprove, None, &system).await,
+            Word::AutoApproved => {
+                phase.request = None;
+                moves::phase(tx, phase, PhaseEvent::AutoApprove, None, &system).await
+            }
             Word::NotifyAndProceed => {
-                let text = format!("{}/{} goes on and you are told: {} lines in {} files", phase.run, phase.id, verdict.facts.size, verdict.facts.files);
+                phase.request = None;
+                let text = format!(
+                    "{}/{} goes on and you are told: {} lines in {} files",
+                    phase.run, phase.id, verdict.facts.size, verdict.facts.files
+                );
                 self.notice(tx, &view.run, "notify_and_proceed", text).await?;
                 moves::phase(tx, phase, PhaseEvent::Notify, None, &system).await
             }
             Word::ApprovalRequired | Word::Blocked => {
                 let tier = decision.tier.unwrap_or(4);
-                if let Some(carried) = self.carried(tx, phase, decision, tier).await? {
+                if let Some(carried) = self.carried(tx, phase, carry, decision, tier).await? {
                     phase.request = Some(carried.id.clone());
-                    phase.carry = None;
                     let reason = format!("{} carries the approval on: the change is the same", carried.id);
                     return moves::phase(tx, phase, PhaseEvent::Approve, Some(reason), &system).await;
                 }
                 let request = self.open_request(tx, view, phase, decision, verdict, tier).await?;
                 phase.request = Some(request.id.clone());
-                phase.carry = None;
                 let event = if tier == 4 { PhaseEvent::Block } else { PhaseEvent::AskApproval };
-                moves::phase(tx, phase, event, Some(format!("tier {tier}: {} waits for a decision", request.id)), &system).await
+                moves::phase(
+                    tx,
+                    phase,
+                    event,
+                    Some(format!("tier {tier}: {} waits for a decision", request.id)),
+                    &system,
+                )
+                .await
             }
             Word::NoChange => {
+                phase.apply = None;
                 moves::end_attempt(tx, phase, AttemptEvent::Succeed, Some("nothing to change".to_owned())).await?;
                 moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
             }
             Word::Rejected | Word::Conflict => {
-                let why = verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect::<Vec<_>>().join("; ");
-                let reason = format!("{}: {why}", decision.verdict);
-                moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-                phase.failed_attempts += 1;
-                phase.feedback.push(reason.clone());
-                let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
-                moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system).await
+                let why = verdict
+                    .reasons
+                    .iter()
+                    .map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", ")))
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                refuse(tx, view, phase, format!("{}: {why}", decision.verdict)).await
             }
         }
-    }
-
-    /// An approval of the same change on another base, taken over: the paths, old and new contents are the same, the
-    /// policy too, and the tier is no higher.
-    async fn carried(&self, tx: &mut dyn Tx, phase: &Phase, decision: &Decision, tier: u8) -> Result<Option<Request>, Error> {
-        let Some(id) = &phase.carry else { return Ok(None) };
-        let Some(old) = tx.request(id).await? else { return Ok(None) };
-        let Some(before) = tx.decision(&old.decision).await? else { return Ok(None) };
-        let fits = old.decided_by.is_some()
-            && old.tier >= tier
-            && before.policy_digest == decision.policy_digest
-            && before.anchor_digest == decision.anchor_digest
-            && tx.now() < old.expires_at;
-        if !fits {
-            return Ok(None);
-        }
-        let mut request = Request {
-            id: RequestId::new(self.ids.fresh("req"))?,
-            attempt: phase.attempt,
-            decision: decision.id.clone(),
-            state: RequestState::Pending,
-            version: 0,
-            subject_digest: decision.subject_digest,
-            base: decision.base,
-            tree: decision.tree,
-            carried_from: Some(old.id.clone()),
-            created_at: tx.now(),
-            ..old
-        };
-        tx.insert_request(&request).await?;
-        created(tx, &request).await?;
-        let actor = request.decided_by.clone().unwrap_or_else(Principal::system);
-        let reason = request.carried_from.as_ref().map(|id| format!("carried from {id}"));
-        moves::request(tx, &mut request, RequestEvent::Approve, reason, &actor).await?;
-        Ok(Some(request))
-    }
-
-    async fn open_request(
-        &self,
-        tx: &mut dyn Tx,
-        view: &RunView,
-        phase: &Phase,
-        decision: &Decision,
-        verdict: &Verdict,
-        tier: u8,
-    ) -> Result<Request, Error> {
-        let policy = self.policy_of(&view.run).await?;
-        let rules = policy.config.policy.approval();
-        let mut paths: Vec<String> = verdict.reasons.iter().flat_map(|r| r.paths.iter().cloned()).collect();
-        paths.sort();
-        paths.dedup();
-        let elevated = rules.tier4_approvers.map_or(self.config.elevated_approvers, u32::from);
-        let seconds = if rules.timeout_seconds > 0 { i64::from(rules.timeout_seconds) } else { self.config.approval_seconds };
-        let request = Request {
-            id: RequestId::new(self.ids.fresh("req"))?,
-            run: phase.run.clone(),
-            phase: phase.id.clone(),
-            attempt: phase.attempt,
-            decision: decision.id.clone(),
-            tier,
-            state: RequestState::Pending,
-            version: 0,
-            subject_digest: decision.subject_digest,
-            base: decision.base,
-            tree: decision.tree,
-            target_ref: view.run.branch.clone(),
-            violated_paths: paths,
-            justification: phase.spec.goal.chars().take(500).collect(),
-            risk_level: verdict.severity.to_string(),
-            risk_score: verdict.score,
-            risk_factors: verdict.reasons.iter().map(|r| r.code.as_str().to_owned()).collect(),
-            author: view.run.author.clone(),
-            approvers_needed: if tier == 4 { elevated.max(1) } else { 1 },
-            created_at: tx.now(),
-            expires_at: tx.now().plus_seconds(seconds.clamp(60, 86_400)),
-            decided_by: None,
-            decided_at: None,
-            notes: None,
-            reason_code: None,
-            carried_from: None,
-        };
-        tx.insert_request(&request).await?;
-        created(tx, &request).await?;
-        let text = format!("{} asks for approval of {}/{} (tier {tier}, {})", request.id, request.run, request.phase, request.risk_level);
-        self.notice(tx, &view.run, "approval_needed", text).await?;
-        Ok(request)
-    }
-
-    async fn notice(&self, tx: &mut dyn Tx, run: &Run, kind: &str, text: String) -> Result<(), Error> {
-        let id = RowId::new(self.ids.fresh("note"))?;
-        let notice = Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
-        Ok(tx.insert_notice(&notice).await?)
     }
 
     fn tell(&self, view: &RunView, phase: &Phase, decision: &Decision) {
@@ -284,93 +239,31 @@ impl Director {
             let _told = self.workers.send(&lease.worker, order);
         }
     }
-
-    /// Puts a change on the branch's new tip. The same change keeps its approval; another one is judged and asked
-    /// about anew; a conflict goes back to the builder and does not count as an attempt.
-    pub(super) async fn rebase(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
-        let Some(phase) = view.phase(id) else { return Ok(()) };
-        let (Some(base), Some(tree)) = (phase.base, phase.tree) else { return Err(Error::Bug(format!("{id} has no tree"))) };
-        let branch = ref_of(&view.run);
-        let hub = self.hub.clone();
-        let (tip, merged, same) = self
-            .blocking(move || {
-                let tip = hub.tip(&branch)?.unwrap_or(base);
-                if tip == base {
-                    return Ok((tip, Merged::Clean(tree), true));
-                }
-                let merged = hub.rebase_tree(base, tree, tip)?;
-                let same = match &merged {
-                    Merged::Clean(new) => hub.same_change((base, tree), (tip, *new))?,
-                    Merged::Conflict(_) => false,
-                };
-                Ok::<_, HubError>((tip, merged, same))
-            })
-            .await?;
-        let mut tx = self.fenced(&[]).await?;
-        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
-        let approved = self.supersede(tx.as_mut(), &phase).await?;
-        match merged {
-            Merged::Clean(new) => {
-                phase.base = Some(tip);
-                phase.tree = Some(new);
-                phase.carry = approved.filter(|_| same);
-                let reason = Some(format!("rebased onto {}", tip.short()));
-                moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Rebased, reason, &system()).await?;
-            }
-            Merged::Conflict(paths) => {
-                let reason = format!("CONFLICT: the branch moved to {} and differs in {}", tip.short(), shown(&paths));
-                moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-                phase.feedback.push(reason.clone());
-                let event = if view.run.kind == RunKind::Patch { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
-                moves::phase(tx.as_mut(), &mut phase, event, Some(reason), &system()).await?;
-            }
-        }
-        Ok(tx.commit().await?)
-    }
-
-    /// Ends the request of a change that is rebased; its id, if it was approved.
-    async fn supersede(&self, tx: &mut dyn Tx, phase: &Phase) -> Result<Option<RequestId>, Error> {
-        let Some(id) = &phase.request else { return Ok(None) };
-        let Some(mut request) = tx.request(id).await? else { return Ok(None) };
-        let approved = matches!(request.state, RequestState::Approved | RequestState::Consumed);
-        if request.state.next(RequestEvent::Supersede).is_ok() {
-            if request.decided_at.is_none() {
-                request.decided_at = Some(tx.now());
-            }
-            moves::request(tx, &mut request, RequestEvent::Supersede, Some("its base or policy moved".to_owned()), &system()).await?;
-        }
-        Ok(approved.then(|| request.id.clone()))
-    }
-
-    /// The policy of the target's tip, where the run has a target and its policy can be read.
-    pub(super) async fn policy_of_target(&self, run: &Run) -> Result<Option<std::sync::Arc<PolicyInForce>>, Error> {
-        let Some(target) = &run.target_ref else { return Ok(None) };
-        let name = RefName::target(target)?;
-        let hub = self.hub.clone();
-        match self.blocking(move || hub.tip(&name)).await? {
-            Some(tip) => Ok(Some(self.book.at(tip, run.file.anchor.as_deref()).await?)),
-            None => Ok(None),
-        }
-    }
 }
 
-async fn created(tx: &mut dyn Tx, request: &Request) -> Result<(), Error> {
-    note(
-        tx,
-        Note {
-            actor: &system(),
-            run: &request.run,
-            phase: Some(&request.phase),
-            op: "request.created".to_owned(),
-            object: "request",
-            id: request.id.to_string(),
-            moved: None,
-            digests: BTreeMap::from([("subject".to_owned(), request.subject_digest.to_string())]),
-            reason: request.risk_factors.join(" "),
-            text: Some(format!("{} asks about {} (tier {})", request.id, request.phase, request.tier)),
-        },
-    )
-    .await
+/// Refuses a change: an attempt that counts, with words for the builder.
+async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
+    moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
+    phase.failed_attempts += 1;
+    phase.feedback.push(reason.clone());
+    phase.carry = None;
+    let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
+    moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system()).await
+}
+
+/// The policy digest that a verdict carries: the fork commit's, joined by the target tip's where that differs. Made
+/// of what was evaluated, never read again.
+pub(super) fn judgement_of(fork: &PolicyInForce, target: Option<&PolicyInForce>) -> Digest {
+    match target {
+        Some(tip) if tip.policy_digest != fork.policy_digest || tip.anchor_digest != fork.anchor_digest => {
+            let both = format!(
+                "{}|{:?}|{}|{:?}",
+                fork.policy_digest, fork.anchor_digest, tip.policy_digest, tip.anchor_digest
+            );
+            Digest::of(both.as_bytes())
+        }
+        Some(_) | None => fork.policy_digest,
+    }
 }
 
 fn judged(facts: &Result<ChangeFacts, String>, policy: &PolicyInForce, scope: &PhaseScope, window: &Window) -> Verdict {

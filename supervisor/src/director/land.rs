@@ -1,7 +1,6 @@
 //! The last step of a landing: the target moves to the merge that was judged, approved and verified.
 
 use autopack_shared::domain::ids::Oid;
-use autopack_shared::domain::record::Run;
 use autopack_shared::domain::state::{RunEvent, RunState};
 
 use super::grant::reread_run;
@@ -17,16 +16,11 @@ enum Landed {
 }
 
 impl Director {
-    /// The tip of the run that a landing lands; nothing for other runs.
-    pub(super) async fn landed_tip(&self, run: &Run) -> Result<Option<Oid>, Error> {
-        let Some(landed) = &run.lands else { return Ok(None) };
-        let (hub, name) = (self.hub.clone(), RefName::run(landed));
-        self.blocking(move || hub.tip(&name)).await
-    }
-
     /// Moves the target; false while it is checked out somewhere and the person has to merge by hand.
     pub(super) async fn land_target(&self, view: &RunView) -> Result<bool, Error> {
-        let Some(target) = &view.run.target_ref else { return Err(Error::Bug(format!("{} has no target", view.run.id))) };
+        let Some(target) = &view.run.target_ref else {
+            return Err(Error::Bug(format!("{} has no target", view.run.id)));
+        };
         let (name, merge) = (RefName::target(target)?, ref_of(&view.run));
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
         let landed = self

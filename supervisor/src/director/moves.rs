@@ -78,7 +78,13 @@ pub(crate) async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub(crate) async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn run(
+    tx: &mut dyn Tx,
+    run: &mut Run,
+    event: RunEvent,
+    reason: Option<String>,
+    actor: &Principal,
+) -> Result<(), Error> {
     let before = run.state;
     run.state = before.next(event)?;
     run.updated_at = tx.now();
@@ -108,7 +114,13 @@ pub(crate) async fn run(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, reason:
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub(crate) async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn phase(
+    tx: &mut dyn Tx,
+    phase: &mut Phase,
+    event: PhaseEvent,
+    reason: Option<String>,
+    actor: &Principal,
+) -> Result<(), Error> {
     let before = phase.state;
     phase.state = before.next(event)?;
     phase.updated_at = tx.now();
@@ -143,7 +155,12 @@ pub(crate) async fn phase(tx: &mut dyn Tx, phase: &mut Phase, event: PhaseEvent,
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub(crate) async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn attempt(
+    tx: &mut dyn Tx,
+    attempt: &mut Attempt,
+    event: AttemptEvent,
+    reason: Option<String>,
+) -> Result<(), Error> {
     attempt.state = attempt.state.next(event)?;
     if attempt.state.is_terminal() {
         attempt.ended_at = Some(tx.now());
@@ -158,7 +175,12 @@ pub(crate) async fn attempt(tx: &mut dyn Tx, attempt: &mut Attempt, event: Attem
 ///
 /// # Errors
 /// Those of the store.
-pub(crate) async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn end_attempt(
+    tx: &mut dyn Tx,
+    phase: &Phase,
+    event: AttemptEvent,
+    reason: Option<String>,
+) -> Result<(), Error> {
     match tx.attempt(&phase.run, &phase.id, phase.attempt).await? {
         Some(mut open) if open.state.next(event).is_ok() => attempt(tx, &mut open, event, reason).await,
         Some(_) | None => Ok(()),
@@ -169,7 +191,13 @@ pub(crate) async fn end_attempt(tx: &mut dyn Tx, phase: &Phase, event: AttemptEv
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub(crate) async fn lease(tx: &mut dyn Tx, lease: &mut Lease, event: LeaseEvent, reason: Option<String>, actor: &Principal) -> Result<(), Error> {
+pub(crate) async fn lease(
+    tx: &mut dyn Tx,
+    lease: &mut Lease,
+    event: LeaseEvent,
+    reason: Option<String>,
+    actor: &Principal,
+) -> Result<(), Error> {
     let before = lease.state;
     lease.state = before.next(event)?;
     if lease.state.is_terminal() {
@@ -234,7 +262,12 @@ pub(crate) async fn request(
 ///
 /// # Errors
 /// An illegal move, or those of the store.
-pub(crate) async fn apply(tx: &mut dyn Tx, apply: &mut Apply, event: ApplyEvent, reason: Option<String>) -> Result<(), Error> {
+pub(crate) async fn apply(
+    tx: &mut dyn Tx,
+    apply: &mut Apply,
+    event: ApplyEvent,
+    reason: Option<String>,
+) -> Result<(), Error> {
     let before = apply.state;
     apply.state = before.next(event)?;
     apply.finished_at = Some(tx.now());

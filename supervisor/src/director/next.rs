@@ -3,7 +3,9 @@
 
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, Timestamp};
 use autopack_shared::domain::record::{LeasePurpose, Phase, RunKind};
-use autopack_shared::domain::state::{ApplyState, LeaseState, PhaseEvent, PhaseState, RequestState, RunEvent, RunState};
+use autopack_shared::domain::state::{
+    ApplyState, LeaseState, PhaseEvent, PhaseState, RequestState, RunEvent, RunState,
+};
 
 use super::view::RunView;
 
@@ -53,34 +55,49 @@ pub fn next_step(view: &RunView, now: Timestamp) -> Option<Step> {
     if let Some(apply) = view.phases.iter().filter_map(|p| view.apply_of(p)).find(|a| a.state == ApplyState::Prepared) {
         return Some(Step::Drive(apply.id.clone()));
     }
+    // Only the director grants, and it is here: what is still being granted was left by an error or a crash.
+    if view.lease.as_ref().is_some_and(|l| l.state == LeaseState::Granting) {
+        return Some(Step::Revoke("its grant was not completed"));
+    }
     match view.run.state {
         RunState::Created => return Some(Step::Validate),
         RunState::Cancelling => return cancelling(view, now),
-        RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
-            return newest_rolling(view);
-        }
-        RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Paused | RunState::Blocked => {}
+        RunState::Succeeded | RunState::Failed => return newest_rolling(view),
+        RunState::Cancelled => return unfinished(view, now),
+        RunState::Paused => return paused(view, now),
+        RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Blocked => {}
     }
     if let Some(step) = view.phases.iter().find_map(|phase| phase_step(view, phase, now)) {
         return Some(step);
     }
-    if view.leased() || matches!(view.run.state, RunState::Paused) {
+    if view.leased() {
         return None;
-    }
-    if view.run.pause_requested && view.run.state == RunState::Running {
-        return Some(Step::MoveRun(RunEvent::Pause, None));
     }
     match view.run.state {
         // The lease ended while the run was at it: what follows is for the queue.
         RunState::Leased | RunState::Running => return Some(Step::MoveRun(RunEvent::LeaseLost, None)),
-        RunState::Created | RunState::Cancelling | RunState::Succeeded | RunState::Failed | RunState::Cancelled
-        | RunState::Paused | RunState::Queued | RunState::Waiting | RunState::Blocked => {}
+        RunState::Created
+        | RunState::Cancelling
+        | RunState::Succeeded
+        | RunState::Failed
+        | RunState::Cancelled
+        | RunState::Paused
+        | RunState::Queued
+        | RunState::Waiting
+        | RunState::Blocked => {}
     }
     if let Some((phase, purpose)) = grantable(view) {
         return Some(match view.run.state {
             RunState::Waiting | RunState::Blocked => Step::MoveRun(RunEvent::Wake, None),
-            RunState::Queued | RunState::Created | RunState::Leased | RunState::Running | RunState::Paused
-            | RunState::Cancelling | RunState::Succeeded | RunState::Failed | RunState::Cancelled => Step::Grant(phase, purpose),
+            RunState::Queued
+            | RunState::Created
+            | RunState::Leased
+            | RunState::Running
+            | RunState::Paused
+            | RunState::Cancelling
+            | RunState::Succeeded
+            | RunState::Failed
+            | RunState::Cancelled => Step::Grant(phase, purpose),
         });
     }
     outcome(view)
@@ -102,7 +119,11 @@ fn phase_step(view: &RunView, phase: &Phase, now: Timestamp) -> Option<Step> {
     match phase.state {
         PhaseState::Queued => {
             if let Some(broken) = view.broken_dep(phase) {
-                return Some(Step::Move(id(), PhaseEvent::DependencyFailed, Some(format!("dependency: {broken} was not applied"))));
+                return Some(Step::Move(
+                    id(),
+                    PhaseEvent::DependencyFailed,
+                    Some(format!("dependency: {broken} was not applied")),
+                ));
             }
             if view.run.kind == RunKind::Landing && phase.tree.is_some() {
                 return Some(Step::Judge(id()));
@@ -124,9 +145,8 @@ fn phase_step(view: &RunView, phase: &Phase, now: Timestamp) -> Option<Step> {
             Some(ApplyState::Committed) => Some(Step::Move(id(), PhaseEvent::Commit, None)),
             Some(ApplyState::Prepared) | None => None,
         },
-        PhaseState::Verifying => {
-            (!view.has_gate(phase)).then(|| Step::Move(id(), PhaseEvent::Pass, Some("no gate is configured".to_owned())))
-        }
+        PhaseState::Verifying => (!view.has_gate(phase))
+            .then(|| Step::Move(id(), PhaseEvent::Pass, Some("no gate is configured".to_owned()))),
         PhaseState::RollingBack => newest_rolling(view),
         PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled => None,
     }
@@ -147,15 +167,19 @@ fn prepare(view: &RunView, phase: &Phase) -> Option<Step> {
 fn request_step(view: &RunView, phase: &Phase, now: Timestamp) -> Option<Step> {
     let request = view.request_of(phase)?;
     match request.state {
-        RequestState::Pending | RequestState::Approved if now >= request.expires_at => Some(Step::Expire(request.id.clone())),
+        RequestState::Pending | RequestState::Approved if now >= request.expires_at => {
+            Some(Step::Expire(request.id.clone()))
+        }
         RequestState::Pending => None,
         RequestState::Approved if phase.state == PhaseState::Approved => prepare(view, phase),
         RequestState::Approved => Some(Step::Settle(phase.id.clone())),
         // A blocked phase whose request ended stays where it is until a person retries it.
-        RequestState::Rejected | RequestState::TimedOut | RequestState::Revoked | RequestState::Superseded
-        | RequestState::Cancelled | RequestState::Consumed => {
-            (phase.state != PhaseState::Blocked).then(|| Step::Settle(phase.id.clone()))
-        }
+        RequestState::Rejected
+        | RequestState::TimedOut
+        | RequestState::Revoked
+        | RequestState::Superseded
+        | RequestState::Cancelled
+        | RequestState::Consumed => (phase.state != PhaseState::Blocked).then(|| Step::Settle(phase.id.clone())),
     }
 }
 
@@ -163,23 +187,63 @@ fn cancelling(view: &RunView, now: Timestamp) -> Option<Step> {
     if view.leased() {
         return Some(Step::Revoke("cancelled"));
     }
+    if let Some(step) = unfinished(view, now) {
+        return Some(step);
+    }
     for phase in &view.phases {
         match phase.state {
-            // The hub has it or will: finished, then taken back.
-            PhaseState::Applying => return phase_step(view, phase, now),
-            PhaseState::Verifying => {
-                return Some(Step::Move(phase.id.clone(), PhaseEvent::RollBack, Some("the run is cancelled".to_owned())));
-            }
-            PhaseState::RollingBack => return newest_rolling(view),
+            PhaseState::Applying | PhaseState::Verifying | PhaseState::RollingBack => {}
             PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled => {}
-            PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance
-            | PhaseState::AutoApproved | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved
-            | PhaseState::Blocked | PhaseState::ReapprovalRequired => {
+            PhaseState::Queued
+            | PhaseState::Executing
+            | PhaseState::Collected
+            | PhaseState::Governance
+            | PhaseState::AutoApproved
+            | PhaseState::Notified
+            | PhaseState::ApprovalPending
+            | PhaseState::Approved
+            | PhaseState::Blocked
+            | PhaseState::ReapprovalRequired => {
                 return Some(Step::Move(phase.id.clone(), PhaseEvent::Cancel, Some("the run is cancelled".to_owned())));
             }
         }
     }
     Some(Step::MoveRun(RunEvent::CancelDone, Some("cancelled".to_owned())))
+}
+
+/// What a cancelled run still has in the hub: finished, then taken back without a gate.
+fn unfinished(view: &RunView, now: Timestamp) -> Option<Step> {
+    view.phases.iter().find_map(|phase| match phase.state {
+        PhaseState::Applying => phase_step(view, phase, now),
+        PhaseState::Verifying => {
+            Some(Step::Move(phase.id.clone(), PhaseEvent::RollBack, Some("the run is cancelled".to_owned())))
+        }
+        PhaseState::RollingBack => newest_rolling(view),
+        PhaseState::Queued
+        | PhaseState::Executing
+        | PhaseState::Collected
+        | PhaseState::Governance
+        | PhaseState::AutoApproved
+        | PhaseState::Notified
+        | PhaseState::ApprovalPending
+        | PhaseState::Approved
+        | PhaseState::Blocked
+        | PhaseState::ReapprovalRequired
+        | PhaseState::Applied
+        | PhaseState::RolledBack
+        | PhaseState::Failed
+        | PhaseState::Cancelled => None,
+    })
+}
+
+/// A paused run starts nothing: time still runs out for requests, and what is half reverted is reverted.
+fn paused(view: &RunView, now: Timestamp) -> Option<Step> {
+    newest_rolling(view).or_else(|| {
+        view.phases.iter().find_map(|phase| match request_step(view, phase, now) {
+            Some(step @ Step::Expire(_)) => Some(step),
+            Some(_) | None => None,
+        })
+    })
 }
 
 /// Where a run stands once nothing can move by itself and no worker has it.
@@ -193,7 +257,11 @@ fn outcome(view: &RunView) -> Option<Step> {
         (state, _) => state.next(RunEvent::Wake).is_ok().then_some(Step::MoveRun(RunEvent::Wake, None)),
     };
     if applied == view.phases.len() && view.run.kind == RunKind::Landing {
-        return Some(if view.run.state == RunState::Blocked { Step::MoveRun(RunEvent::Wake, None) } else { Step::Land });
+        return Some(if view.run.state == RunState::Blocked {
+            Step::MoveRun(RunEvent::Wake, None)
+        } else {
+            Step::Land
+        });
     }
     if applied == view.phases.len() {
         return step(RunEvent::Succeed, format!("{applied} phases applied"));
@@ -202,10 +270,21 @@ fn outcome(view: &RunView) -> Option<Step> {
         let reason = view.phases.iter().find_map(|p| match p.state {
             PhaseState::RolledBack => Some(format!("{} was rolled back", p.id)),
             PhaseState::Failed => Some(format!("{} failed", p.id)),
-            PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance
-            | PhaseState::AutoApproved | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved
-            | PhaseState::Blocked | PhaseState::ReapprovalRequired | PhaseState::Applying | PhaseState::Verifying
-            | PhaseState::RollingBack | PhaseState::Applied | PhaseState::Cancelled => None,
+            PhaseState::Queued
+            | PhaseState::Executing
+            | PhaseState::Collected
+            | PhaseState::Governance
+            | PhaseState::AutoApproved
+            | PhaseState::Notified
+            | PhaseState::ApprovalPending
+            | PhaseState::Approved
+            | PhaseState::Blocked
+            | PhaseState::ReapprovalRequired
+            | PhaseState::Applying
+            | PhaseState::Verifying
+            | PhaseState::RollingBack
+            | PhaseState::Applied
+            | PhaseState::Cancelled => None,
         });
         return step(RunEvent::Fail, reason.unwrap_or_else(|| "not every phase was applied".to_owned()));
     }

@@ -1,8 +1,12 @@
 //! Operators' wishes: cancel, pause, resume, retry, rollback. Each is done or refused, and says so.
 
+use std::collections::BTreeSet;
+
 use autopack_shared::domain::ids::{PhaseId, RowId};
-use autopack_shared::domain::record::{Command, CommandOp, Phase, Run};
-use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RunEvent, RunState};
+use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Phase, Run};
+use autopack_shared::domain::state::{
+    ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RunEvent, RunState,
+};
 
 use super::grant::reread_run;
 use super::view::RunView;
@@ -23,7 +27,9 @@ impl Director {
             CommandOp::Retry { phase, feedback, scope } => {
                 retry(tx.as_mut(), &mut run, command, phase.as_ref(), feedback, scope.as_ref()).await?
             }
-            CommandOp::Rollback { phase, reason } => rollback(tx.as_mut(), &run, command, phase.as_ref(), reason).await?,
+            CommandOp::Rollback { phase, reason } => {
+                rollback(tx.as_mut(), &run, command, phase.as_ref(), reason).await?
+            }
         };
         let now = tx.now();
         tx.finish_command(&command.id, now, &result).await?;
@@ -48,7 +54,8 @@ async fn steer(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, command: &Comman
     if event == RunEvent::Resume {
         run.pause_requested = false;
     }
-    moves::run(tx, run, event, Some(format!("{} by {}", event.as_str(), command.principal.id)), &command.principal).await?;
+    moves::run(tx, run, event, Some(format!("{} by {}", event.as_str(), command.principal.id)), &command.principal)
+        .await?;
     if run.state == RunState::Cancelled {
         for mut phase in tx.phases(&run.id).await? {
             if phase.state.next(PhaseEvent::Cancel).is_ok() {
@@ -66,7 +73,14 @@ async fn cancel_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) -> Re
         && request.state.next(RequestEvent::Cancel).is_ok()
     {
         request.decided_at = Some(tx.now());
-        moves::request(tx, &mut request, RequestEvent::Cancel, Some("the run is cancelled".to_owned()), &command.principal).await?;
+        moves::request(
+            tx,
+            &mut request,
+            RequestEvent::Cancel,
+            Some("the run is cancelled".to_owned()),
+            &command.principal,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -111,18 +125,35 @@ async fn cancel_open_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) 
         && request.state.next(RequestEvent::Supersede).is_ok()
     {
         request.decided_at = Some(tx.now());
-        moves::request(tx, &mut request, RequestEvent::Supersede, Some("retried".to_owned()), &command.principal).await?;
+        moves::request(tx, &mut request, RequestEvent::Supersede, Some("retried".to_owned()), &command.principal)
+            .await?;
     }
     Ok(())
 }
 
-async fn rollback(tx: &mut dyn Tx, run: &Run, command: &Command, wanted: Option<&PhaseId>, reason: &str) -> Result<String, Error> {
+async fn rollback(
+    tx: &mut dyn Tx,
+    run: &Run,
+    command: &Command,
+    wanted: Option<&PhaseId>,
+    reason: &str,
+) -> Result<String, Error> {
+    let applied: BTreeSet<PhaseId> = tx
+        .applies(&run.id)
+        .await?
+        .into_iter()
+        .filter(|a| a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
+        .map(|a| a.phase)
+        .collect();
     let mut phases = tx.phases(&run.id).await?;
     // Newest first, so that each revert finds the tree its own change left.
     phases.reverse();
     let mut done = Vec::new();
     for mut phase in phases {
-        if wanted.is_some_and(|w| *w != phase.id) || !matches!(phase.state, PhaseState::Applied | PhaseState::Verifying) || phase.apply.is_none() {
+        if wanted.is_some_and(|w| *w != phase.id)
+            || !matches!(phase.state, PhaseState::Applied | PhaseState::Verifying)
+            || !applied.contains(&phase.id)
+        {
             continue;
         }
         phase.rollback_ordered = true;
@@ -130,5 +161,9 @@ async fn rollback(tx: &mut dyn Tx, run: &Run, command: &Command, wanted: Option<
         moves::phase(tx, &mut phase, PhaseEvent::RollBack, Some(why), &command.principal).await?;
         done.push(phase.id.to_string());
     }
-    Ok(if done.is_empty() { "refused: nothing of it is applied".to_owned() } else { format!("done: {}", done.join(", ")) })
+    Ok(if done.is_empty() {
+        "refused: nothing of it is applied".to_owned()
+    } else {
+        format!("done: {}", done.join(", "))
+    })
 }

@@ -1,7 +1,9 @@
 //! Performs one step.
 
 use autopack_shared::domain::ids::{PhaseId, RequestId};
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent};
+use autopack_shared::domain::state::{
+    AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent,
+};
 
 use super::grant::{reread_phase, reread_run};
 use super::next::Step;
@@ -9,6 +11,7 @@ use super::view::RunView;
 use super::{Director, moves, ref_of, system};
 use crate::error::Error;
 use crate::hub::CasOutcome;
+use crate::store::RequestFilter;
 
 impl Director {
     /// Performs a step; false when the run has to wait for something outside.
@@ -26,7 +29,7 @@ impl Director {
             Step::MoveRun(event, reason) => self.move_run(view, event, reason).await.map(|()| true),
             Step::Judge(phase) => self.judge(view, &phase).await.map(|()| true),
             Step::Rebase(phase) => self.rebase(view, &phase).await.map(|()| true),
-            Step::Expire(request) => self.expire(view, &request).await.map(|()| true),
+            Step::Expire(request) => self.expire(&request).await.map(|()| true),
             Step::Settle(phase) => self.settle(view, &phase).await.map(|()| true),
             Step::Prepare(phase) => self.prepare(view, &phase).await.map(|()| true),
             Step::PrepareRevert(phase) => self.prepare_revert(view, &phase).await,
@@ -44,7 +47,9 @@ impl Director {
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         match made {
-            CasOutcome::Applied | CasOutcome::Already => moves::run(tx.as_mut(), &mut run, RunEvent::Validate, None, &system()).await?,
+            CasOutcome::Applied | CasOutcome::Already => {
+                moves::run(tx.as_mut(), &mut run, RunEvent::Validate, None, &system()).await?
+            }
             CasOutcome::Moved { tip } => {
                 let tip = tip.map_or_else(String::new, |t| t.short());
                 let reason = format!("{} is there already, at {tip}: use another run id", run.branch);
@@ -75,10 +80,25 @@ impl Director {
                     moves::request(tx.as_mut(), &mut request, RequestEvent::Cancel, reason.clone(), &system()).await?;
                 }
             }
-            PhaseEvent::Start | PhaseEvent::ScopeForbidden | PhaseEvent::DependencyFailed | PhaseEvent::Collect
-            | PhaseEvent::Retry | PhaseEvent::Exhaust | PhaseEvent::Judge | PhaseEvent::AutoApprove | PhaseEvent::Notify
-            | PhaseEvent::AskApproval | PhaseEvent::Block | PhaseEvent::NoChange | PhaseEvent::Approve | PhaseEvent::Stale
-            | PhaseEvent::Rebased | PhaseEvent::Prepare | PhaseEvent::Commit | PhaseEvent::RollBack | PhaseEvent::RolledBack => {}
+            PhaseEvent::Start
+            | PhaseEvent::ScopeForbidden
+            | PhaseEvent::DependencyFailed
+            | PhaseEvent::Collect
+            | PhaseEvent::Retry
+            | PhaseEvent::Exhaust
+            | PhaseEvent::Judge
+            | PhaseEvent::AutoApprove
+            | PhaseEvent::Notify
+            | PhaseEvent::AskApproval
+            | PhaseEvent::Block
+            | PhaseEvent::NoChange
+            | PhaseEvent::Approve
+            | PhaseEvent::Stale
+            | PhaseEvent::Rebased
+            | PhaseEvent::Prepare
+            | PhaseEvent::Commit
+            | PhaseEvent::RollBack
+            | PhaseEvent::RolledBack => {}
         }
         moves::phase(tx.as_mut(), &mut phase, event, reason, &system()).await?;
         Ok(tx.commit().await?)
@@ -91,27 +111,42 @@ impl Director {
             run.pause_requested = false;
         }
         moves::run(tx.as_mut(), &mut run, event, reason, &system()).await?;
-        let ended = run.state.is_terminal();
         tx.commit().await?;
-        if ended {
-            self.allow(&view.run.id);
-            let (hub, token, id) = (self.hub.clone(), self.token, view.run.id.clone());
-            self.blocking(move || hub.release(token, &id)).await?;
+        self.allow(&view.run.id);
+        Ok(())
+    }
+
+    /// Ends every request whose time is up, whatever its run is doing.
+    pub(super) async fn expire_due(&self) -> Result<(), Error> {
+        let mut tx = self.store.read().await?;
+        let now = tx.now();
+        if tx.next_expiry().await?.is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let states = vec![RequestState::Pending, RequestState::Approved];
+        let due = tx.requests(&RequestFilter { states, ..RequestFilter::default() }).await?;
+        drop(tx);
+        for request in due.iter().filter(|r| r.expires_at <= now) {
+            self.expire(&request.id).await?;
         }
         Ok(())
     }
 
     /// Ends a request whose time is up: always as a rejection.
-    async fn expire(&self, view: &RunView, id: &RequestId) -> Result<(), Error> {
+    async fn expire(&self, id: &RequestId) -> Result<(), Error> {
         let mut tx = self.fenced(&[]).await?;
         let Some(mut request) = tx.request(id).await? else { return Ok(()) };
         if tx.now() < request.expires_at || request.state.is_terminal() {
             return Ok(());
         }
-        let why = if request.state == RequestState::Approved { "approved, but not used in time" } else { "nobody decided in time" };
+        let why = if request.state == RequestState::Approved {
+            "approved, but not used in time"
+        } else {
+            "nobody decided in time"
+        };
         request.decided_at = Some(tx.now());
         moves::request(tx.as_mut(), &mut request, RequestEvent::TimeOut, Some(why.to_owned()), &system()).await?;
-        tracing::info!(run = %view.run.id, approval = %id, "request timed out");
+        tracing::info!(run = %request.run, approval = %id, "request timed out");
         Ok(tx.commit().await?)
     }
 

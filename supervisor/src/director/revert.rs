@@ -24,8 +24,13 @@ impl Director {
         let mut tx = self.store.read().await?;
         let applies = tx.applies(&view.run.id).await?;
         drop(tx);
-        let undone = applies.into_iter().rev().find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
-        let Some(undone) = undone else { return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied"))) };
+        let undone = applies
+            .into_iter()
+            .rev()
+            .find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
+        let Some(undone) = undone else {
+            return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied")));
+        };
         let branch = ref_of(&view.run);
         let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
         let merged = self
@@ -39,7 +44,11 @@ impl Director {
                 Ok(Some((tip, hub.revert_tree(save, applied, now)?)))
             })
             .await?;
-        let Some((tip, merged)) = merged else { return Err(Error::Bug(format!("{branch} is gone"))) };
+        let Some((tip, merged)) = merged else {
+            let what = format!("{branch} was deleted, so there is nothing to roll back on");
+            self.deny(&view.run.id, Denial::new("branch_deleted", &what, "making the branch again"));
+            return Ok(false);
+        };
         let tree = match merged {
             Merged::Clean(tree) => tree,
             Merged::Conflict(paths) => {

@@ -74,9 +74,8 @@ impl RunView {
     #[must_use]
     pub fn broken_dep<'a>(&self, phase: &'a Phase) -> Option<&'a PhaseId> {
         phase.spec.depends_on.iter().find(|d| {
-            self.phase(d).is_some_and(|p| {
-                matches!(p.state, PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled)
-            })
+            self.phase(d)
+                .is_some_and(|p| matches!(p.state, PhaseState::RolledBack | PhaseState::Failed | PhaseState::Cancelled))
         })
     }
 }

@@ -19,19 +19,11 @@ impl Journal {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if let Some(dir) = path.parent() {
             File::open(dir)?.sync_all()?;
         }
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-        })
+        Ok(Self { path: path.to_path_buf(), file })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -42,8 +34,7 @@ impl Journal {
     pub(super) fn begin(&mut self, names: &[&str]) -> io::Result<u64> {
         let mark = self.file.seek(SeekFrom::End(0))?;
         // One write, starting and ending a line: a torn note of an earlier life cannot swallow it.
-        self.file
-            .write_all(format!("\n{}\n", names.join("\n")).as_bytes())?;
+        self.file.write_all(format!("\n{}\n", names.join("\n")).as_bytes())?;
         self.file.sync_data()?;
         Ok(mark)
     }
@@ -58,11 +49,7 @@ impl Journal {
         let mut text = String::new();
         self.file.seek(SeekFrom::Start(0))?;
         self.file.read_to_string(&mut text)?;
-        Ok(text
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(str::to_owned)
-            .collect())
+        Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 
     /// Forgets everything, durably.
@@ -105,22 +92,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data/hub.locks");
         let mut journal = Journal::open(&path).unwrap();
-        let mark = journal
-            .begin(&["refs/autopack/fence", "refs/heads/autopack/r"])
-            .unwrap();
+        let mark = journal.begin(&["refs/autopack/fence", "refs/heads/autopack/r"]).unwrap();
         drop(journal);
         let mut again = Journal::open(&path).unwrap();
-        assert_eq!(
-            again.names().unwrap(),
-            ["refs/autopack/fence", "refs/heads/autopack/r"]
-        );
+        assert_eq!(again.names().unwrap(), ["refs/autopack/fence", "refs/heads/autopack/r"]);
         let second = again.begin(&["refs/autopack/fence"]).unwrap();
         again.end(second).unwrap();
-        assert_eq!(
-            again.names().unwrap().len(),
-            2,
-            "the earlier life's notes are still there"
-        );
+        assert_eq!(again.names().unwrap().len(), 2, "the earlier life's notes are still there");
         again.end(mark).unwrap();
         assert!(again.names().unwrap().is_empty());
     }

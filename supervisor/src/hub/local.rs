@@ -75,22 +75,14 @@ impl LocalHub {
     /// [`HubError::ReadOnly`] when its objects or refs cannot be written.
     pub fn open(path: &Path, options: HubOptions) -> Result<Self, HubError> {
         let repo = open::open(path)?;
-        let common = repo
-            .commondir()
-            .canonicalize()
-            .map_err(io_error(repo.commondir()))?;
+        let common = repo.commondir().canonicalize().map_err(io_error(repo.commondir()))?;
         for part in [common.clone(), common.join("objects"), common.join("refs")] {
             if access(&part, Access::WRITE_OK | Access::EXEC_OK).is_err() {
                 return Err(HubError::ReadOnly { path: part });
             }
         }
         let journal = Journal::open(&options.journal).map_err(io_error(&options.journal))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            common,
-            options,
-            journal: Mutex::new(journal),
-        })
+        Ok(Self { path: path.to_path_buf(), common, options, journal: Mutex::new(journal) })
     }
 
     /// Makes the bare repository of a cluster at `path`, or opens it, and sets what `coordination.md` 3.6 asks for.
@@ -98,19 +90,9 @@ impl LocalHub {
     /// # Errors
     /// As [`LocalHub::open`], or when the folder cannot be written.
     pub fn create(path: &Path, options: HubOptions) -> Result<Self, HubError> {
-        let mut config = open::init_bare(path)?
-            .config()?
-            .open_level(git2::ConfigLevel::Local)?;
-        let yes = [
-            "core.fsyncObjectFiles",
-            "receive.denyNonFastForwards",
-            "receive.denyDeletes",
-        ];
-        for key in yes.into_iter().chain([
-            "transfer.fsckObjects",
-            "core.protectHFS",
-            "core.protectNTFS",
-        ]) {
+        let mut config = open::init_bare(path)?.config()?.open_level(git2::ConfigLevel::Local)?;
+        let yes = ["core.fsyncObjectFiles", "receive.denyNonFastForwards", "receive.denyDeletes"];
+        for key in yes.into_iter().chain(["transfer.fsckObjects", "core.protectHFS", "core.protectNTFS"]) {
             config.set_bool(key, true)?;
         }
         config.set_str("core.logAllRefUpdates", "always")?;
@@ -143,49 +125,26 @@ impl LocalHub {
     }
 
     /// Points a ref at an object, wherever it was.
-    fn put(
-        &self,
-        token: FencingToken,
-        name: &RefName,
-        new: Oid,
-        why: &str,
-    ) -> Result<(), HubError> {
+    fn put(&self, token: FencingToken, name: &RefName, new: Oid, why: &str) -> Result<(), HubError> {
         refs::check_object(&self.bare()?, name, new)?;
         let decide = |tip| {
-            if tip == Some(new) {
-                Change::Keep(CasOutcome::Already)
-            } else {
-                Change::Set(new)
-            }
+            if tip == Some(new) { Change::Keep(CasOutcome::Already) } else { Change::Set(new) }
         };
         self.fenced(token, name, why, decide)?;
         Ok(())
     }
 
     /// A branch moves to a descendant, and not under somebody's work tree.
-    fn check_branch(
-        &self,
-        repo: &Repository,
-        name: &RefName,
-        old: Option<Oid>,
-        new: Oid,
-    ) -> Result<(), HubError> {
+    fn check_branch(&self, repo: &Repository, name: &RefName, old: Option<Oid>, new: Oid) -> Result<(), HubError> {
         if let Some(old) = old {
             let forward = old == new || repo.graph_descendant_of(to_git(new), to_git(old))?;
             if !forward {
-                return Err(HubError::NotForward {
-                    name: name.clone(),
-                    old,
-                    new,
-                });
+                return Err(HubError::NotForward { name: name.clone(), old, new });
             }
         }
         match self.checked_out(name)? {
             Some(path) if refs::direct(repo, name.as_str())? != Some(new) => {
-                Err(HubError::CheckedOut {
-                    name: name.clone(),
-                    path,
-                })
+                Err(HubError::CheckedOut { name: name.clone(), path })
             }
             Some(_) | None => Ok(()),
         }
@@ -194,15 +153,9 @@ impl LocalHub {
     /// The locks that can be removed: our own by name, or all of them in a repository of ours.
     fn stale_locks(&self, names: Vec<String>) -> Vec<PathBuf> {
         let lock = |name: String| self.common.join(format!("{name}.lock"));
-        let mut locks: Vec<PathBuf> = names
-            .into_iter()
-            .filter(|name| RefName::is_ours(name))
-            .map(lock)
-            .collect();
+        let mut locks: Vec<PathBuf> = names.into_iter().filter(|name| RefName::is_ours(name)).map(lock).collect();
         if self.options.ownership == Ownership::Ours {
-            locks.extend(
-                ["packed-refs", "index", "HEAD", "config"].map(|name| lock(name.to_owned())),
-            );
+            locks.extend(["packed-refs", "index", "HEAD", "config"].map(|name| lock(name.to_owned())));
             locks_below(&self.common.join("refs"), &mut locks);
         }
         locks.sort();
@@ -263,40 +216,22 @@ impl Hub for LocalHub {
         })
     }
 
-    fn save_point(
-        &self,
-        token: FencingToken,
-        at: &AttemptKey,
-        commit: Oid,
-    ) -> Result<SavePoint, HubError> {
+    fn save_point(&self, token: FencingToken, at: &AttemptKey, commit: Oid) -> Result<SavePoint, HubError> {
         let repo = self.bare()?;
         let tag = RefName::save_tag(&at.run, &at.phase);
-        let earlier =
-            repo.references_glob(&format!("refs/autopack/save/{}/{}/*", at.run, at.phase))?;
-        let mut ours: Vec<Oid> = earlier
-            .filter_map(|found| found.ok()?.target().map(from_git))
-            .collect();
+        let earlier = repo.references_glob(&format!("refs/autopack/save/{}/{}/*", at.run, at.phase))?;
+        let mut ours: Vec<Oid> = earlier.filter_map(|found| found.ok()?.target().map(from_git)).collect();
         ours.push(commit);
         let tagged = refs::direct(&repo, tag.as_str())?.is_none_or(|there| ours.contains(&there));
         // The tag first: until the save ref moves, the old one still proves that an old tag is ours.
         if tagged {
             self.put(token, &tag, commit, "save point")?;
         }
-        self.put(
-            token,
-            &RefName::save(&at.run, &at.phase, at.attempt),
-            commit,
-            "save point",
-        )?;
+        self.put(token, &RefName::save(&at.run, &at.phase, at.attempt), commit, "save point")?;
         Ok(SavePoint { commit, tagged })
     }
 
-    fn keep_alive(
-        &self,
-        token: FencingToken,
-        at: &AttemptKey,
-        object: Oid,
-    ) -> Result<(), HubError> {
+    fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid) -> Result<(), HubError> {
         self.put(token, &RefName::pending(at), object, "pending")
     }
 
@@ -314,36 +249,20 @@ impl Hub for LocalHub {
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {
         let repo = self.bare()?;
         let who = refs::signature(spec.seconds)?;
-        let parents = spec
-            .parents
-            .iter()
-            .map(|oid| repo.find_commit(to_git(*oid)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let parents = spec.parents.iter().map(|oid| repo.find_commit(to_git(*oid))).collect::<Result<Vec<_>, _>>()?;
         let parents: Vec<_> = parents.iter().collect();
         let mut message = spec.message.clone();
         if !message.ends_with('\n') {
             message.push('\n');
         }
-        Ok(from_git(repo.commit(
-            None,
-            &who,
-            &who,
-            &message,
-            &repo.find_tree(to_git(spec.tree))?,
-            &parents,
-        )?))
+        Ok(from_git(repo.commit(None, &who, &who, &message, &repo.find_tree(to_git(spec.tree))?, &parents)?))
     }
 
     fn quarantine(&self) -> Result<Quarantine, HubError> {
         Ok(Quarantine::new(&self.objects_dir(), &self.options.scratch)?)
     }
 
-    fn promote(
-        &self,
-        from: &Quarantine,
-        base_commit: Oid,
-        result_tree: Oid,
-    ) -> Result<(), HubError> {
+    fn promote(&self, from: &Quarantine, base_commit: Oid, result_tree: Oid) -> Result<(), HubError> {
         from.promote(&self.bare()?, base_commit, result_tree)?;
         self.barrier()
     }
@@ -354,18 +273,10 @@ impl Hub for LocalHub {
 
     fn head(&self) -> Result<HeadFacts, HubError> {
         let repo = open::open(&self.path)?;
-        let branch = repo
-            .find_reference("HEAD")?
-            .symbolic_target()?
-            .map(str::to_owned);
+        let branch = repo.find_reference("HEAD")?.symbolic_target()?.map(str::to_owned);
         match repo.head() {
-            Ok(head) => Ok(HeadFacts {
-                oid: Some(from_git(head.peel_to_commit()?.id())),
-                branch,
-            }),
-            Err(error) if error.code() == ErrorCode::UnbornBranch => {
-                Ok(HeadFacts { oid: None, branch })
-            }
+            Ok(head) => Ok(HeadFacts { oid: Some(from_git(head.peel_to_commit()?.id())), branch }),
+            Err(error) if error.code() == ErrorCode::UnbornBranch => Ok(HeadFacts { oid: None, branch }),
             Err(error) => Err(error.into()),
         }
     }

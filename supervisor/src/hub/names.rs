@@ -42,10 +42,7 @@ impl RefName {
     /// not depend on each other can wait at the same time, each with its first attempt.
     #[must_use]
     pub fn pending(at: &AttemptKey) -> Self {
-        Self(format!(
-            "refs/autopack/q/{}/{}/{}/{}",
-            at.run, at.epoch, at.attempt, at.phase
-        ))
+        Self(format!("refs/autopack/q/{}/{}/{}/{}", at.run, at.epoch, at.attempt, at.phase))
     }
 
     /// The target branch of a landing: any `refs/heads/...` that is well formed.
@@ -53,16 +50,10 @@ impl RefName {
     /// # Errors
     /// [`HubError::ForeignRef`] for anything that is no branch.
     pub fn target(name: &str) -> Result<Self, HubError> {
-        if name
-            .strip_prefix("refs/heads/")
-            .is_some_and(|rest| rest != "HEAD")
-            && git2::Reference::is_valid_name(name)
-        {
+        if name.strip_prefix("refs/heads/").is_some_and(|rest| rest != "HEAD") && git2::Reference::is_valid_name(name) {
             Ok(Self(name.to_owned()))
         } else {
-            Err(HubError::ForeignRef {
-                name: name.to_owned(),
-            })
+            Err(HubError::ForeignRef { name: name.to_owned() })
         }
     }
 
@@ -71,19 +62,13 @@ impl RefName {
         if Self::is_ours(name) {
             Ok(Self(name.to_owned()))
         } else {
-            Err(HubError::ForeignRef {
-                name: name.to_owned(),
-            })
+            Err(HubError::ForeignRef { name: name.to_owned() })
         }
     }
 
     /// Whether the name lies where only Autopack writes, so that a lock left there can be Autopack's.
     pub(super) fn is_ours(name: &str) -> bool {
-        let ours = [
-            "refs/heads/autopack/",
-            "refs/autopack/",
-            "refs/tags/save-before-",
-        ];
+        let ours = ["refs/heads/autopack/", "refs/autopack/", "refs/tags/save-before-"];
         ours.iter().any(|prefix| name.starts_with(prefix)) && git2::Reference::is_valid_name(name)
     }
 
@@ -129,17 +114,10 @@ mod tests {
 
     #[test]
     fn our_places_do_not_include_the_users() {
-        assert!(
-            RefName::is_ours("refs/autopack/fence")
-                && RefName::is_ours("refs/tags/save-before-r-p")
-        );
-        for other in [
-            "refs/heads/main",
-            "refs/heads/autopackx",
-            "refs/tags/v1",
-            "refs/autopack/../heads/main",
-            "packed-refs",
-        ] {
+        assert!(RefName::is_ours("refs/autopack/fence") && RefName::is_ours("refs/tags/save-before-r-p"));
+        for other in
+            ["refs/heads/main", "refs/heads/autopackx", "refs/tags/v1", "refs/autopack/../heads/main", "packed-refs"]
+        {
             assert!(!RefName::is_ours(other), "{other}");
         }
     }

@@ -22,34 +22,22 @@ pub trait HubRead: Hub {
     }
 
     /// A regular file at a commit; `None` when there is none. Links are not followed.
-    fn read_file_at(
-        &self,
-        commit: Oid,
-        path: &str,
-        limit: usize,
-    ) -> Result<Option<Vec<u8>>, HubError> {
+    fn read_file_at(&self, commit: Oid, path: &str, limit: usize) -> Result<Option<Vec<u8>>, HubError> {
         let repo = self.repository()?;
         let odb = repo.odb()?;
         let mut folder = tree::tree_of(&repo, commit)?;
         let mut parts = path.split('/').peekable();
         while let Some(part) = parts.next() {
-            let Some(entry) = tree::read(&odb, folder)?
-                .into_iter()
-                .find(|entry| entry.name == part.as_bytes())
-            else {
+            let Some(entry) = tree::read(&odb, folder)?.into_iter().find(|entry| entry.name == part.as_bytes()) else {
                 return Ok(None);
             };
             if parts.peek().is_some() && entry.is_tree() {
                 folder = entry.oid;
             } else if parts.peek().is_none() && entry.is_file() {
-                let (size, _) = odb
-                    .read_header(to_git(entry.oid))
-                    .map_err(|error| TreeError::reading(error, entry.oid))?;
+                let (size, _) =
+                    odb.read_header(to_git(entry.oid)).map_err(|error| TreeError::reading(error, entry.oid))?;
                 if size > limit {
-                    return Err(HubError::TooLarge {
-                        path: path.to_owned(),
-                        limit,
-                    });
+                    return Err(HubError::TooLarge { path: path.to_owned(), limit });
                 }
                 return Ok(Some(odb.read(to_git(entry.oid))?.data().to_vec()));
             } else {
@@ -61,10 +49,7 @@ pub trait HubRead: Hub {
 
     /// Whether `ancestor` is `commit` or one of its ancestors.
     fn is_ancestor(&self, ancestor: Oid, commit: Oid) -> Result<bool, HubError> {
-        Ok(ancestor == commit
-            || self
-                .repository()?
-                .graph_descendant_of(to_git(commit), to_git(ancestor))?)
+        Ok(ancestor == commit || self.repository()?.graph_descendant_of(to_git(commit), to_git(ancestor))?)
     }
 
     /// The best common ancestor, if there is one.
@@ -79,51 +64,23 @@ pub trait HubRead: Hub {
     /// Whether every object that a commit's tree needs is there and readable as what it should be.
     fn verify(&self, commit: Oid) -> Result<(), HubError> {
         let repo = self.repository()?;
-        tree::closure(
-            &repo.odb()?,
-            tree::tree_of(&repo, commit)?,
-            &std::collections::HashSet::new(),
-        )?;
+        tree::closure(&repo.odb()?, tree::tree_of(&repo, commit)?, &std::collections::HashSet::new())?;
         Ok(())
     }
 
     /// See [`merge::rebase_tree`].
-    fn rebase_tree(
-        &self,
-        base_commit: Oid,
-        result_tree: Oid,
-        onto_commit: Oid,
-    ) -> Result<Merged, HubError> {
-        Ok(merge::rebase_tree(
-            &self.repository()?,
-            base_commit,
-            result_tree,
-            onto_commit,
-        )?)
+    fn rebase_tree(&self, base_commit: Oid, result_tree: Oid, onto_commit: Oid) -> Result<Merged, HubError> {
+        Ok(merge::rebase_tree(&self.repository()?, base_commit, result_tree, onto_commit)?)
     }
 
     /// See [`merge::revert_tree`].
-    fn revert_tree(
-        &self,
-        save_tree: Oid,
-        applied_tree: Oid,
-        tip_tree: Oid,
-    ) -> Result<Merged, HubError> {
-        Ok(merge::revert_tree(
-            &self.repository()?,
-            save_tree,
-            applied_tree,
-            tip_tree,
-        )?)
+    fn revert_tree(&self, save_tree: Oid, applied_tree: Oid, tip_tree: Oid) -> Result<Merged, HubError> {
+        Ok(merge::revert_tree(&self.repository()?, save_tree, applied_tree, tip_tree)?)
     }
 
     /// See [`merge::merge_commits_tree`].
     fn merge_commits_tree(&self, ours: Oid, theirs: Oid) -> Result<Merged, HubError> {
-        Ok(merge::merge_commits_tree(
-            &self.repository()?,
-            ours,
-            theirs,
-        )?)
+        Ok(merge::merge_commits_tree(&self.repository()?, ours, theirs)?)
     }
 
     /// See [`merge::same_entries`].
@@ -153,19 +110,12 @@ pub(super) fn checked_out(common: &Path, branch: &RefName) -> Result<Option<Path
     {
         return Ok(Some(main));
     }
-    for entry in fs::read_dir(common.join("worktrees"))
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in fs::read_dir(common.join("worktrees")).into_iter().flatten().flatten() {
         let admin = entry.path();
         if busy_with(&admin, branch) {
             let link = fs::read_to_string(admin.join("gitdir")).unwrap_or_default();
             // A work tree that was deleted by hand holds nothing.
-            if let Some(path) = Path::new(link.trim_end())
-                .parent()
-                .filter(|path| path.exists())
-            {
+            if let Some(path) = Path::new(link.trim_end()).parent().filter(|path| path.exists()) {
                 return Ok(Some(path.to_path_buf()));
             }
         }
@@ -179,17 +129,13 @@ fn main_work_tree(common: &Path) -> Option<PathBuf> {
     if config.get_bool("core.bare").unwrap_or(false) {
         return None;
     }
-    let configured = config
-        .get_string("core.worktree")
-        .ok()
-        .map(|path| common.join(path));
+    let configured = config.get_string("core.worktree").ok().map(|path| common.join(path));
     configured.or_else(|| common.parent().map(Path::to_path_buf))
 }
 
 fn busy_with(admin: &Path, branch: &RefName) -> bool {
-    let says = |file: &str, text: &str| {
-        fs::read_to_string(admin.join(file)).is_ok_and(|found| found.trim_end() == text)
-    };
+    let says =
+        |file: &str, text: &str| fs::read_to_string(admin.join(file)).is_ok_and(|found| found.trim_end() == text);
     let short = branch.as_str().trim_start_matches("refs/heads/");
     says("HEAD", &format!("ref: {branch}"))
         || says("rebase-merge/head-name", branch.as_str())

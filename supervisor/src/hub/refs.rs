@@ -56,10 +56,7 @@ impl LocalHub {
         let repo = self.bare()?;
         let blob = repo.blob(format!("{} {}\n", token.incarnation, token.epoch).as_bytes())?;
         self.locked(&repo, &[FENCE], |tx| match read_fence(&repo)? {
-            Some(current) if current > token => Err(HubError::Fenced {
-                token,
-                current: Some(current),
-            }),
+            Some(current) if current > token => Err(HubError::Fenced { token, current: Some(current) }),
             Some(current) if current == token => Ok(CasOutcome::Already),
             Some(_) | None => {
                 set(&repo, tx, FENCE, from_git(blob), "fence")?;
@@ -99,8 +96,7 @@ impl LocalHub {
             self.lock(&mut tx, name)?;
         }
         let outcome = act(&mut tx)?;
-        tx.commit()
-            .map_err(|error| self.locked_elsewhere(error, "packed-refs"))?;
+        tx.commit().map_err(|error| self.locked_elsewhere(error, "packed-refs"))?;
         Ok(outcome)
     }
 
@@ -126,9 +122,7 @@ impl LocalHub {
 
     fn locked_elsewhere(&self, error: git2::Error, name: &str) -> HubError {
         if error.code() == ErrorCode::Locked {
-            HubError::Locked {
-                file: self.common().join(format!("{name}.lock")),
-            }
+            HubError::Locked { file: self.common().join(format!("{name}.lock")) }
         } else {
             HubError::Git(error)
         }
@@ -146,21 +140,12 @@ pub(super) fn read_fence(repo: &Repository) -> Result<Option<FencingToken>, HubE
     let Some(oid) = direct(repo, FENCE)? else {
         return Ok(None);
     };
-    let blob = repo
-        .find_blob(to_git(oid))
-        .map_err(|_| HubError::BadFence)?;
+    let blob = repo.find_blob(to_git(oid)).map_err(|_| HubError::BadFence)?;
     let parse = |text: &str| {
         let (incarnation, epoch) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(FencingToken {
-            incarnation: incarnation.parse().ok()?,
-            epoch: epoch.parse().ok()?,
-        })
+        Some(FencingToken { incarnation: incarnation.parse().ok()?, epoch: epoch.parse().ok()? })
     };
-    std::str::from_utf8(blob.content())
-        .ok()
-        .and_then(parse)
-        .map(Some)
-        .ok_or(HubError::BadFence)
+    std::str::from_utf8(blob.content()).ok().and_then(parse).map(Some).ok_or(HubError::BadFence)
 }
 
 /// The object that a ref names directly; a ref to a ref is refused.
@@ -168,9 +153,7 @@ pub(super) fn direct(repo: &Repository, name: &str) -> Result<Option<Oid>, HubEr
     match repo.find_reference(name) {
         Ok(reference) => match reference.target() {
             Some(oid) => Ok(Some(from_git(oid))),
-            None => Err(HubError::Symbolic {
-                name: name.to_owned(),
-            }),
+            None => Err(HubError::Symbolic { name: name.to_owned() }),
         },
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
         Err(error) => Err(error.into()),
@@ -179,39 +162,21 @@ pub(super) fn direct(repo: &Repository, name: &str) -> Result<Option<Oid>, HubEr
 
 /// Refuses to point a ref at something that is not there, or a branch at something that is no commit.
 pub(super) fn check_object(repo: &Repository, name: &RefName, oid: Oid) -> Result<(), HubError> {
-    let object = repo
-        .find_object(to_git(oid), None)
-        .map_err(|error| TreeError::reading(error, oid))?;
+    let object = repo.find_object(to_git(oid), None).map_err(|error| TreeError::reading(error, oid))?;
     if name.is_branch() && object.as_commit().is_none() {
-        return Err(TreeError::WrongKind {
-            oid,
-            wanted: "commit",
-        }
-        .into());
+        return Err(TreeError::WrongKind { oid, wanted: "commit" }.into());
     }
     Ok(())
 }
 
 /// Points a locked ref at an object. The reflog's time is the commit's, so that nothing here reads a clock.
-fn set(
-    repo: &Repository,
-    tx: &mut Transaction<'_>,
-    name: &str,
-    new: Oid,
-    why: &str,
-) -> Result<(), HubError> {
-    let seconds = repo
-        .find_commit(to_git(new))
-        .map_or(0, |commit| commit.time().seconds());
+fn set(repo: &Repository, tx: &mut Transaction<'_>, name: &str, new: Oid, why: &str) -> Result<(), HubError> {
+    let seconds = repo.find_commit(to_git(new)).map_or(0, |commit| commit.time().seconds());
     tx.set_target(name, to_git(new), Some(&signature(seconds)?), why)?;
     Ok(())
 }
 
 /// Who makes every commit and every reflog entry.
 pub(super) fn signature(seconds: i64) -> Result<Signature<'static>, HubError> {
-    Ok(Signature::new(
-        "autopack",
-        "apply@cluster",
-        &Time::new(seconds, 0),
-    )?)
+    Ok(Signature::new("autopack", "apply@cluster", &Time::new(seconds, 0))?)
 }

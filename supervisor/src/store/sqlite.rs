@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlitePool, query};
+use sqlx::{ConnectOptions as _, Connection as _, SqlitePool, query};
 use tokio::sync::watch;
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
@@ -63,26 +63,34 @@ impl SqliteStore {
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when it cannot be read or written.
     pub async fn open(path: &Path, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
         schema::private_file(path)?;
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(TURN)
+        let writer = pool(1)
             .idle_timeout(None)
             .max_lifetime(None)
-            .test_before_acquire(false)
             .connect_with(options(path).journal_mode(SqliteJournalMode::Wal))
             .await
             .map_err(|e| failed(&e, None))?;
         schema::prepare(&writer).await?;
         let owner = ids.fresh("process");
         let persisted = schema::settle(&writer, &ids.fresh("cluster"), &owner).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(TURN)
-            .test_before_acquire(false)
-            .connect_lazy_with(options(path).read_only(true));
+        let readers = pool(READERS).connect_lazy_with(options(path).read_only(true));
         let commits = watch::Sender::new(0);
         Ok(Self { writer, readers, clock: StoreClock::new(clock, persisted), commits, owner })
     }
+}
+
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(TURN)
+        .test_before_acquire(false)
+        .after_release(|link, _| {
+            Box::pin(async {
+                // After a full disk SQLite has rolled back on its own, which the driver does not notice: its count of
+                // open transactions stays up for good. Such a connection is closed, and the pool makes another.
+                link.ping().await?;
+                Ok(!link.is_in_transaction())
+            })
+        })
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

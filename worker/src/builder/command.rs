@@ -23,7 +23,11 @@ impl CommandBuilder {
     ///
     /// # Errors
     /// `unsupported` when the name is not in the policy file or no program is named.
-    pub fn make(name: Option<&str>, argv: &[String], entry: Option<&BuilderConfig>) -> Result<Box<dyn Builder>, BuildError> {
+    pub fn make(
+        name: Option<&str>,
+        argv: &[String],
+        entry: Option<&BuilderConfig>,
+    ) -> Result<Box<dyn Builder>, BuildError> {
         let argv = match (name, entry) {
             (Some(_), Some(entry)) => entry.argv.clone(),
             (Some(name), None) => {
@@ -61,9 +65,14 @@ impl Builder for CommandBuilder {
         let notes = last_lines(&report.tail, 20);
         match report.end {
             ProcEnd::Exit(0) => Ok(BuildReport { notes }),
-            ProcEnd::Exit(code) => Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | ")))),
+            ProcEnd::Exit(code) => {
+                Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | "))))
+            }
             ProcEnd::Signal(signal) => Err(BuildError::new("builder_failed", format!("signal {signal} ended it"))),
-            ProcEnd::Timeout => Err(BuildError::new("timeout", format!("it was still running after {} s and was killed", task.phase.timeout))),
+            ProcEnd::Timeout => Err(BuildError::new(
+                "timeout",
+                format!("it was still running after {} s and was killed", task.phase.timeout),
+            )),
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
         }
     }

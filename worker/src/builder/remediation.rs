@@ -22,8 +22,9 @@ impl Builder for RemediationBuilder {
         let BuilderSpec::Remediation { gap_type, gap_id, paths, .. } = &task.phase.builder else {
             return Err(BuildError::new("unsupported", "this phase names no remediation"));
         };
-        let gap_type: GapType = serde_json::from_value(serde_json::Value::String(gap_type.clone()))
-            .map_err(|_| BuildError::new("unsupported", format!("{gap_type:?} is no kind of gap that this version knows")))?;
+        let gap_type: GapType = serde_json::from_value(serde_json::Value::String(gap_type.clone())).map_err(|_| {
+            BuildError::new("unsupported", format!("{gap_type:?} is no kind of gap that this version knows"))
+        })?;
         let work = RemediationTask {
             gap_type,
             gap_id: gap_id.clone(),

@@ -24,10 +24,7 @@ pub(super) fn draft(tree: &Tree, task: &RemediationTask) -> Result<Draft, Remedi
     if places.is_empty() {
         return Ok(draft);
     }
-    let moves = places.iter().map(|(from, to)| Edit::Move {
-        from: (*from).to_owned(),
-        to: (*to).to_owned(),
-    });
+    let moves = places.iter().map(|(from, to)| Edit::Move { from: (*from).to_owned(), to: (*to).to_owned() });
     draft.edits.extend(moves);
     let place = |name: &str| Some(places.get(name).copied().unwrap_or(name).to_owned());
     let moved = |link: &_| places.get(tree.reached(link)?).map(|to| (*to).to_owned());

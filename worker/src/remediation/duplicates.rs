@@ -6,14 +6,8 @@ use super::{Draft, Edit, RemediationError, RemediationTask};
 
 pub(super) fn draft(tree: &Tree, task: &RemediationTask) -> Result<Draft, RemediationError> {
     let mut draft = Draft::default();
-    let Some((kept, copies)) = task
-        .subjects
-        .split_first()
-        .filter(|(kept, _)| tree.has(kept))
-    else {
-        draft
-            .notes
-            .push("the document that was to stay is gone".to_owned());
+    let Some((kept, copies)) = task.subjects.split_first().filter(|(kept, _)| tree.has(kept)) else {
+        draft.notes.push("the document that was to stay is gone".to_owned());
         return Ok(draft);
     };
     let original = tree.read(kept)?;
@@ -31,14 +25,8 @@ pub(super) fn draft(tree: &Tree, task: &RemediationTask) -> Result<Draft, Remedi
         return Ok(draft);
     }
     let place = |name: &str| (!gone.contains(&name)).then(|| name.to_owned());
-    let moved = |link: &_| {
-        tree.reached(link)
-            .filter(|name| gone.contains(name))
-            .map(|_| kept.clone())
-    };
+    let moved = |link: &_| tree.reached(link).filter(|name| gone.contains(name)).map(|_| kept.clone());
     tree.relink_all(&mut draft, &place, &moved)?;
-    draft.edits.extend(gone.iter().map(|path| Edit::Remove {
-        path: (*path).to_owned(),
-    }));
+    draft.edits.extend(gone.iter().map(|path| Edit::Remove { path: (*path).to_owned() }));
     Ok(draft)
 }

@@ -20,10 +20,7 @@ pub(super) fn draft(tree: &Tree, task: &RemediationTask) -> Result<Draft, Remedi
         let listing = tree.listing();
         let meant = |link: &Meaning| {
             let broken = !link.folder && listing.find(&link.path).is_none();
-            broken
-                .then(|| listing.only_namesake(file, &link.path))
-                .flatten()
-                .map(str::to_owned)
+            broken.then(|| listing.only_namesake(file, &link.path)).flatten().map(str::to_owned)
         };
         match links::relink(text, file, file, &meant) {
             Some(new) => draft.write(file, new.into_bytes()),

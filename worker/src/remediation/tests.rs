@@ -19,19 +19,9 @@ fn mend(f: &Fixture, kind: GapType) -> RemediationReport {
     let before = contents(f);
     let report = remediate(f.root(), &RemediationTask::of(gap).unwrap()).unwrap();
     assert_eq!(changed(&before, &contents(f)), report.changed);
-    assert!(
-        report
-            .changed
-            .iter()
-            .all(|path| planned_paths(gap).contains(path)),
-        "{report:?}"
-    );
+    assert!(report.changed.iter().all(|path| planned_paths(gap).contains(path)), "{report:?}");
     f.commit();
-    let left: Vec<_> = f
-        .gaps(kind)
-        .into_iter()
-        .filter(Gap::has_remediation)
-        .collect();
+    let left: Vec<_> = f.gaps(kind).into_iter().filter(Gap::has_remediation).collect();
     assert_eq!(left, []);
     report
 }
@@ -65,15 +55,9 @@ fn changed(old: &BTreeMap<String, Vec<u8>>, new: &BTreeMap<String, Vec<u8>>) -> 
 #[test]
 fn clutter_is_moved_and_every_link_follows() {
     let f = Fixture::with(&[
-        (
-            "NOTES.md",
-            "[r](README.md) [p](PLAN.md#next) [g](docs/guide.md) ![i](img/a%20b.png)\n",
-        ),
+        ("NOTES.md", "[r](README.md) [p](PLAN.md#next) [g](docs/guide.md) ![i](img/a%20b.png)\n"),
         ("PLAN.md", "plain\n"),
-        (
-            "docs/guide.md",
-            "[n](../NOTES.md) and [p][ref]\n\n[ref]: ../PLAN.md\n\n`[n](../NOTES.md)`\n",
-        ),
+        ("docs/guide.md", "[n](../NOTES.md) and [p][ref]\n\n[ref]: ../PLAN.md\n\n`[n](../NOTES.md)`\n"),
         ("docs/notes/PLAN.md", "another plan\n"),
         ("run.log", "out\n"),
         ("img/a b.png", "x"),
@@ -82,15 +66,10 @@ fn clutter_is_moved_and_every_link_follows() {
     f.commit();
     let report = mend(&f, GapType::RootClutter);
     assert_eq!(report.notes, Vec::<String>::new());
-    assert_eq!(
-        f.read("README.md"),
-        "[n](docs/notes/NOTES.md) <a href=\"docs/notes/PLAN-2.md\">p</a>\n"
-    );
-    let notes =
-        "[r](../../README.md) [p](PLAN-2.md#next) [g](../guide.md) ![i](../../img/a%20b.png)\n";
+    assert_eq!(f.read("README.md"), "[n](docs/notes/NOTES.md) <a href=\"docs/notes/PLAN-2.md\">p</a>\n");
+    let notes = "[r](../../README.md) [p](PLAN-2.md#next) [g](../guide.md) ![i](../../img/a%20b.png)\n";
     assert_eq!(f.read("docs/notes/NOTES.md"), notes);
-    let guide =
-        "[n](notes/NOTES.md) and [p][ref]\n\n[ref]: notes/PLAN-2.md\n\n`[n](../NOTES.md)`\n";
+    let guide = "[n](notes/NOTES.md) and [p][ref]\n\n[ref]: notes/PLAN-2.md\n\n`[n](../NOTES.md)`\n";
     assert_eq!(f.read("docs/guide.md"), guide);
     assert_eq!(f.read("docs/notes/PLAN.md"), "another plan\n");
     assert_eq!(f.read("docs/notes/run.log"), "out\n");
@@ -103,18 +82,12 @@ fn copies_are_removed_and_links_lead_to_the_one_that_stays() {
         ("GUIDE.md", LONG),
         ("docs/GUIDE.md", LONG),
         ("old/GUIDE.md", LONG),
-        (
-            "docs/a.md",
-            "[root](../GUIDE.md#x) [old](../old/GUIDE.md) [kept](GUIDE.md)\n",
-        ),
+        ("docs/a.md", "[root](../GUIDE.md#x) [old](../old/GUIDE.md) [kept](GUIDE.md)\n"),
     ]);
     mend(&f, GapType::SotDuplicate);
     assert!(!f.path("GUIDE.md").exists() && !f.path("old").exists());
     assert_eq!(f.read("docs/GUIDE.md"), LONG);
-    assert_eq!(
-        f.read("docs/a.md"),
-        "[root](GUIDE.md#x) [old](GUIDE.md) [kept](GUIDE.md)\n"
-    );
+    assert_eq!(f.read("docs/a.md"), "[root](GUIDE.md#x) [old](GUIDE.md) [kept](GUIDE.md)\n");
 }
 
 #[test]
@@ -132,10 +105,7 @@ fn text_becomes_utf8_and_keeps_its_lines_and_mode() {
     let f = Fixture::clean();
     f.write("a.py", b"# caf\xe9 \x80\r\nx = 1\n");
     let utf16 = "é\r\n".encode_utf16().flat_map(u16::to_le_bytes);
-    f.write(
-        "docs/b.md",
-        [0xff, 0xfe].into_iter().chain(utf16).collect::<Vec<u8>>(),
-    );
+    f.write("docs/b.md", [0xff, 0xfe].into_iter().chain(utf16).collect::<Vec<u8>>());
     f.write("unclear.py", b"caf\xc3\xa9 caf\xe9\n");
     f.git(&["config", "core.fileMode", "true"]);
     f.git(&["add", "-A"]);
@@ -155,19 +125,12 @@ fn links_with_a_certain_target_are_repaired_and_the_others_stay() {
         ("docs/guide/setup.md", "x\n"),
         ("docs/a/same.md", "1\n"),
         ("docs/b/same.md", "2\n"),
-        (
-            "docs/index.md",
-            "[s](setup.md#install \"t\") [d](<same.md>) [n](nothing.md) [ok](guide/setup)\n",
-        ),
+        ("docs/index.md", "[s](setup.md#install \"t\") [d](<same.md>) [n](nothing.md) [ok](guide/setup)\n"),
     ]);
     mend(&f, GapType::DocDrift);
-    let want =
-        "[s](guide/setup.md#install \"t\") [d](<same.md>) [n](nothing.md) [ok](guide/setup)\n";
+    let want = "[s](guide/setup.md#install \"t\") [d](<same.md>) [n](nothing.md) [ok](guide/setup)\n";
     assert_eq!(f.read("docs/index.md"), want);
-    assert_eq!(
-        f.gap(GapType::DocDrift).detection_signals,
-        ["broken_links_undecided: 2"]
-    );
+    assert_eq!(f.gap(GapType::DocDrift).detection_signals, ["broken_links_undecided: 2"]);
 }
 
 #[test]
@@ -186,17 +149,8 @@ fn the_baseline_policy_is_written_once() {
 fn kinds_without_a_remediation_are_unsupported() {
     let f = Fixture::clean();
     for kind in GapType::ALL.into_iter().filter(|kind| !is_supported(*kind)) {
-        let task = RemediationTask {
-            gap_type: kind,
-            gap_id: "x".into(),
-            subjects: vec![],
-            scope: vec![],
-        };
-        assert_eq!(
-            remediate(f.root(), &task).unwrap_err().reason(),
-            "unsupported",
-            "{kind}"
-        );
+        let task = RemediationTask { gap_type: kind, gap_id: "x".into(), subjects: vec![], scope: vec![] };
+        assert_eq!(remediate(f.root(), &task).unwrap_err().reason(), "unsupported", "{kind}");
     }
 }
 
@@ -207,10 +161,7 @@ fn a_plan_that_no_longer_fits_changes_nothing() {
     f.write("docs/a.md", "[n](../NOTES.md)\n");
     let before = contents(&f);
     let error = remediate(f.root(), &RemediationTask::of(&gap).unwrap()).unwrap_err();
-    assert!(
-        matches!(error, RemediationError::OutOfScope { ref path } if path == "docs/a.md"),
-        "{error:?}"
-    );
+    assert!(matches!(error, RemediationError::OutOfScope { ref path } if path == "docs/a.md"), "{error:?}");
     assert_eq!(before, contents(&f));
 }
 
@@ -239,15 +190,9 @@ fn trees() -> impl Strategy<Value = Vec<(String, String)>> {
         "lib/a b.md",
         "old.txt",
     ];
-    let link = (
-        prop::sample::select(&NAMES[..]),
-        prop::sample::select(vec!["", "../", "docs/", "gone/"]),
-    )
+    let link = (prop::sample::select(&NAMES[..]), prop::sample::select(vec!["", "../", "docs/", "gone/"]))
         .prop_map(|(name, up)| format!("[l]({up}{}) ", name.replace(' ', "%20")));
-    let body = prop_oneof![
-        Just(LONG.to_owned()),
-        prop::collection::vec(link, 0..5).prop_map(|l| l.concat())
-    ];
+    let body = prop_oneof![Just(LONG.to_owned()), prop::collection::vec(link, 0..5).prop_map(|l| l.concat())];
     prop::collection::btree_map(prop::sample::select(&NAMES[..]), body, 1..8)
         .prop_map(|m| m.into_iter().map(|(n, b)| (n.to_owned(), b)).collect())
 }

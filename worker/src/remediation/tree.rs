@@ -22,17 +22,11 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn open(path: &Path) -> Result<Self, RemediationError> {
-        let error = |source| RemediationError::Io {
-            path: ".".to_owned(),
-            source,
-        };
+        let error = |source| RemediationError::Io { path: ".".to_owned(), source };
         let root = Beneath::open(path).map_err(error)?;
         let mut found = Files::default();
         found.walk(path, &[]).map_err(error)?;
-        Ok(Self {
-            root,
-            listing: Listing::of_files(&found.files, &found.empty),
-        })
+        Ok(Self { root, listing: Listing::of_files(&found.files, &found.empty) })
     }
 
     pub(super) const fn root(&self) -> &Beneath {
@@ -45,18 +39,11 @@ impl Tree {
 
     /// Whether a regular file of that name is there.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.listing
-            .entry(name)
-            .is_some_and(|e| e.regular && e.raw.is_none())
+        self.listing.entry(name).is_some_and(|e| e.regular && e.raw.is_none())
     }
 
     pub(super) fn read(&self, name: &str) -> Result<Vec<u8>, RemediationError> {
-        self.root
-            .read(name, MOST)
-            .map_err(|source| RemediationError::Io {
-                path: name.to_owned(),
-                source,
-            })
+        self.root.read(name, MOST).map_err(|source| RemediationError::Io { path: name.to_owned(), source })
     }
 
     /// The file a link reaches.
@@ -87,20 +74,14 @@ impl Tree {
                     continue;
                 }
                 Err(source) => {
-                    return Err(RemediationError::Io {
-                        path: entry.name.clone(),
-                        source,
-                    });
+                    return Err(RemediationError::Io { path: entry.name.clone(), source });
                 }
             };
             let Ok(text) = std::str::from_utf8(&bytes) else {
                 continue;
             };
             if let Some(new) = links::relink(text, &entry.name, &to, moved) {
-                draft.edits.push(Edit::Write {
-                    path: to,
-                    bytes: new.into_bytes(),
-                });
+                draft.edits.push(Edit::Write { path: to, bytes: new.into_bytes() });
             }
         }
         Ok(())

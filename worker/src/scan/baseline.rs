@@ -15,8 +15,7 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     gap.title = Some("The baseline policy is missing".to_owned());
     gap.detection_signals = vec![format!("missing: {BASELINE_POLICY}")];
     gap.evidence.file_paths = path.clone();
-    gap.safe_remediation.approach =
-        Some("Write one that allows nothing by itself and says what it is for.".to_owned());
+    gap.safe_remediation.approach = Some("Write one that allows nothing by itself and says what it is for.".to_owned());
     gap.safe_remediation.estimated_actions = Some(1);
     gap.safe_remediation.target_paths = Some(path);
     Ok(vec![gap])

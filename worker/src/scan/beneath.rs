@@ -63,9 +63,7 @@ impl Beneath {
     /// Opens the folder itself.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            root: rustix::fs::openat(CWD, root, flags, Mode::empty())?,
-        })
+        Ok(Self { root: rustix::fs::openat(CWD, root, flags, Mode::empty())? })
     }
 
     /// Opens a regular file for reading, with its size. Anything else at that place is an error, and never blocks.
@@ -79,8 +77,7 @@ impl Beneath {
     }
 
     fn lookup(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..TRIES {
             match rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve) {
                 Ok(fd) => return Ok(fd),
@@ -124,10 +121,7 @@ impl Beneath {
         let mut bytes = Vec::with_capacity(usize::try_from(size.min(most)).unwrap_or(0));
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                "the file is too large",
-            ));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is too large"));
         }
         Ok(bytes)
     }
@@ -148,17 +142,13 @@ impl Beneath {
                 Mode::from_raw_mode(stat.st_mode)
             }
             Ok(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "not a regular file",
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
             }
             Err(Errno::NOENT) => Mode::from_raw_mode(0o644),
             Err(error) => return Err(error.into()),
         };
         let temporary = OsString::from(".autopack-remediation.tmp");
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&parent, &temporary, flags, Mode::from_raw_mode(0o600))?;
         let mut file = File::from(fd);
         let done = file
@@ -237,17 +227,11 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         let tree = Beneath::open(dir.path()).unwrap();
         tree.write("run.sh", b"new").unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o755
-        );
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
         tree.write("a/b/c", b"x").unwrap();
         assert!(tree.exists("a/b/c"));
         tree.remove("a/b/c").unwrap();
-        let left: Vec<_> = std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["run.sh"]);
     }
 

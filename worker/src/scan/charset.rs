@@ -68,16 +68,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(String, &'static str), &'static st
 /// In Western European text a letter with a mark stands between plain ones. Runs of high bytes are another alphabet,
 /// and the five bytes windows-1252 does not define are no text of it.
 fn looks_western(bytes: &[u8]) -> bool {
-    if bytes
-        .iter()
-        .any(|b| matches!(b, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d))
-    {
+    if bytes.iter().any(|b| matches!(b, 0x81 | 0x8d | 0x8f | 0x90 | 0x9d)) {
         return false;
     }
     let runs = bytes.split(u8::is_ascii).filter(|run| !run.is_empty());
-    let (long, all) = runs.fold((0_usize, 0_usize), |(long, all), run| {
-        (long + usize::from(run.len() > 2), all + 1)
-    });
+    let (long, all) = runs.fold((0_usize, 0_usize), |(long, all), run| (long + usize::from(run.len() > 2), all + 1));
     long * 10 <= all
 }
 
@@ -88,15 +83,9 @@ mod tests {
     #[test]
     fn western_and_utf16_text_is_converted() {
         assert_eq!(decode(b"caf\xe9 \x93x\x94\r\n").unwrap().0, "café “x”\r\n");
-        let utf16: Vec<u8> = [0xff, 0xfe]
-            .into_iter()
-            .chain("é\n".encode_utf16().flat_map(u16::to_le_bytes))
-            .collect();
+        let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain("é\n".encode_utf16().flat_map(u16::to_le_bytes)).collect();
         assert_eq!(decode(&utf16).unwrap(), ("é\n".to_owned(), "UTF-16LE"));
-        assert_eq!(
-            decode(b"\xfe\xff\0a").unwrap(),
-            ("a".to_owned(), "UTF-16BE")
-        );
+        assert_eq!(decode(b"\xfe\xff\0a").unwrap(), ("a".to_owned(), "UTF-16BE"));
     }
 
     #[test]
@@ -104,23 +93,14 @@ mod tests {
         let cyrillic = b"\xcf\xf0\xe8\xe2\xe5\xf2 \xec\xe8\xf0\xf3";
         let shift_jis = b"\x93\xfa\x96\x7b\x8c\xea";
         let mixed = b"caf\xc3\xa9 and caf\xe9";
-        for bytes in [
-            &cyrillic[..],
-            shift_jis,
-            mixed,
-            b"\xff\xfe\0\0a\0\0\0",
-            b"a\xe9\0b",
-            b"\xff\xfe\0\xd8",
-        ] {
+        for bytes in [&cyrillic[..], shift_jis, mixed, b"\xff\xfe\0\0a\0\0\0", b"a\xe9\0b", b"\xff\xfe\0\xd8"] {
             assert!(decode(bytes).is_err(), "{bytes:?}");
         }
     }
 
     #[test]
     fn a_declared_encoding_is_seen() {
-        assert!(declares_other(
-            b"#!/usr/bin/python\n# -*- coding: latin-1 -*-\n"
-        ));
+        assert!(declares_other(b"#!/usr/bin/python\n# -*- coding: latin-1 -*-\n"));
         assert!(declares_other(b"# vim: set fileencoding=cp1252 :\n"));
         assert!(!declares_other(b"# coding: utf-8\n"));
         assert!(!declares_other(b"x = 1\n\n# coding: latin-1\n"));

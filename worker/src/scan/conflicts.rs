@@ -19,15 +19,11 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     }
     let names: Vec<String> = hits.iter().map(|(name, _)| (*name).clone()).collect();
     let mut gap = Gap::new(GapType::Unknown, RiskClass::High, &names);
-    gap.title = Some(format!(
-        "{} file(s) hold marks of an unresolved conflict",
-        hits.len()
-    ));
+    gap.title = Some(format!("{} file(s) hold marks of an unresolved conflict", hits.len()));
     gap.detection_signals = vec![format!("conflict_marks: {}", hits.len())];
     let told = hits.iter().take(10);
-    gap.evidence.excerpts = told
-        .map(|(name, line)| Excerpt::new(format!("{name}:{line}"), "<<<<<<< ======= >>>>>>>"))
-        .collect();
+    gap.evidence.excerpts =
+        told.map(|(name, line)| Excerpt::new(format!("{name}:{line}"), "<<<<<<< ======= >>>>>>>")).collect();
     gap.safe_remediation.approach = Some("Resolve the conflicts.".to_owned());
     list(&mut gap, names, facts.options.limits.evidence);
     Ok(vec![gap])

@@ -55,12 +55,7 @@ const CHUNK: usize = 64 * 1024;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(tree: &'a Beneath, mentions: &'a Mentions, whole: usize) -> Self {
-        Self {
-            files: tree.files(),
-            mentions,
-            whole,
-            buffer: vec![0; CHUNK],
-        }
+        Self { files: tree.files(), mentions, whole, buffer: vec![0; CHUNK] }
     }
 
     /// Reads one file; `name` decides what is looked for, `path` is where it is.
@@ -132,9 +127,7 @@ fn whole(name: &str, bytes: &[u8], mentions: &Mentions) -> Content {
     let text = std::str::from_utf8(bytes);
     let charset = match text {
         Ok(_) => Charset::Utf8,
-        Err(_) if names::may_declare_encoding(name) && charset::declares_other(bytes) => {
-            Charset::Declared
-        }
+        Err(_) if names::may_declare_encoding(name) && charset::declares_other(bytes) => Charset::Declared,
         Err(_) => match charset::decode(bytes) {
             Ok((_, from)) => Charset::Convertible(from),
             Err(why) => Charset::Unclear(why),
@@ -155,21 +148,14 @@ fn whole(name: &str, bytes: &[u8], mentions: &Mentions) -> Content {
         conflict: conflict.found,
         links,
         streamed: false,
-        mentions: if names::is_document(name) {
-            Vec::new()
-        } else {
-            mentions.of(bytes)
-        },
+        mentions: if names::is_document(name) { Vec::new() } else { mentions.of(bytes) },
     }
 }
 
 fn links_of(name: &str, text: &str) -> Vec<Link> {
     // Most documents have no links at all, and a search is a tenth of a parse.
     let marks = ["](", "]:", "<"];
-    if !marks
-        .iter()
-        .any(|mark| memmem::find(text.as_bytes(), mark.as_bytes()).is_some())
-    {
+    if !marks.iter().any(|mark| memmem::find(text.as_bytes(), mark.as_bytes()).is_some()) {
         return Vec::new();
     }
     let (mut line, mut counted) = (1, 0);
@@ -178,14 +164,9 @@ fn links_of(name: &str, text: &str) -> Vec<Link> {
         let Some(meaning) = links::meaning(name, &destination.url) else {
             continue;
         };
-        line +=
-            memchr::memchr_iter(b'\n', &text.as_bytes()[counted..destination.range.start]).count();
+        line += memchr::memchr_iter(b'\n', &text.as_bytes()[counted..destination.range.start]).count();
         counted = destination.range.start;
-        found.push(Link {
-            target: meaning.path,
-            folder: meaning.folder,
-            line,
-        });
+        found.push(Link { target: meaning.path, folder: meaning.folder, line });
     }
     found
 }
@@ -286,11 +267,7 @@ mod tests {
         let mut bad = good.clone();
         bad[100] = 0xff;
         let cut = &good[..good.len() - 2];
-        for (bytes, want) in [
-            (&good[..], true),
-            (&bad[..], false),
-            (cut, std::str::from_utf8(cut).is_ok()),
-        ] {
+        for (bytes, want) in [(&good[..], true), (&bad[..], false), (cut, std::str::from_utf8(cut).is_ok())] {
             for size in 1..9 {
                 let mut utf8 = Utf8::default();
                 bytes.chunks(size).for_each(|c| utf8.feed(c));
@@ -307,11 +284,9 @@ mod tests {
             text.chunks(size).for_each(|c| conflict.feed(c));
             assert_eq!(conflict.found, Some(2), "pieces of {size}");
         }
-        for text in [
-            "Title\n=======\n>>>>>>> x\n",
-            "  <<<<<<< x\n=======\n>>>>>>> y\n",
-            "<<<<<<< x\n========\n>>>>>>> y\n",
-        ] {
+        for text in
+            ["Title\n=======\n>>>>>>> x\n", "  <<<<<<< x\n=======\n>>>>>>> y\n", "<<<<<<< x\n========\n>>>>>>> y\n"]
+        {
             let mut conflict = Conflict::default();
             conflict.feed(text.as_bytes());
             assert_eq!(conflict.found, None, "{text}");

@@ -7,8 +7,8 @@ use autopack_shared::domain::gap::{Excerpt, Gap, GapType, RiskClass};
 
 use super::facts::{Facts, panic_text};
 use super::{
-    baseline, conflicts, db_lock, doc_drift, encoding, git_state, memory_budget, protected,
-    root_clutter, sot_duplicate, test_infra,
+    baseline, conflicts, db_lock, doc_drift, encoding, git_state, memory_budget, protected, root_clutter,
+    sot_duplicate, test_infra,
 };
 
 /// Why a detector could not look.
@@ -36,10 +36,7 @@ const ALL: [(&str, Detect); 12] = [
 
 /// Runs every detector.
 pub(super) fn run_all(facts: &Facts<'_>) -> Vec<Gap> {
-    let mut gaps: Vec<Gap> = ALL
-        .iter()
-        .flat_map(|(name, detect)| run(name, *detect, facts))
-        .collect();
+    let mut gaps: Vec<Gap> = ALL.iter().flat_map(|(name, detect)| run(name, *detect, facts)).collect();
     if let Err(why) = &facts.digest {
         gaps.push(failure("workspace_digest", why));
     }
@@ -54,14 +51,9 @@ fn run(name: &str, detect: Detect, facts: &Facts<'_>) -> Vec<Gap> {
 
 /// The gap that a detector's failure is.
 fn failure(name: &str, why: &str) -> Gap {
-    let mut gap = Gap::new(
-        GapType::Unknown,
-        RiskClass::High,
-        &[format!("detector_failed:{name}")],
-    );
+    let mut gap = Gap::new(GapType::Unknown, RiskClass::High, &[format!("detector_failed:{name}")]);
     gap.title = Some(format!("The detector {name} failed"));
-    gap.description =
-        Some("Nobody can say whether the tree has gaps of this kind until it works.".to_owned());
+    gap.description = Some("Nobody can say whether the tree has gaps of this kind until it works.".to_owned());
     gap.detection_signals = vec![format!("detector_failed: {name}")];
     gap.evidence.excerpts = vec![Excerpt::new(name, why)];
     gap
@@ -76,12 +68,7 @@ fn unreadable(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let mut gap = failure("read_text", "some files cannot be read");
     gap.gap_id = Gap::new(GapType::Unknown, RiskClass::High, &names).gap_id;
     gap.title = Some(format!("{} text file(s) cannot be read", names.len()));
-    gap.evidence.excerpts = facts
-        .unreadable
-        .iter()
-        .take(10)
-        .map(|(name, why)| Excerpt::new(name, why))
-        .collect();
+    gap.evidence.excerpts = facts.unreadable.iter().take(10).map(|(name, why)| Excerpt::new(name, why)).collect();
     list(&mut gap, names, facts.options.limits.evidence);
     Ok(vec![gap])
 }
@@ -92,8 +79,7 @@ pub(super) fn list(gap: &mut Gap, mut names: Vec<String>, most: usize) {
     names.truncate(most);
     gap.evidence.omitted_paths = (all - names.len()) as u64;
     if all > names.len() {
-        gap.detection_signals
-            .push(format!("truncated: {} of {all} are listed", names.len()));
+        gap.detection_signals.push(format!("truncated: {} of {all} are listed", names.len()));
     }
     gap.evidence.file_paths = names;
 }

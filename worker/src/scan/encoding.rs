@@ -22,18 +22,9 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
         }
     }
     // A file whose name no change may touch cannot be converted either.
-    let odd = |name: &str| {
-        listing
-            .entries()
-            .iter()
-            .any(|e| e.raw.is_some() && e.name == name)
-    };
+    let odd = |name: &str| listing.entries().iter().any(|e| e.raw.is_some() && e.name == name);
     let (odd_names, sure): (Vec<_>, Vec<_>) = sure.into_iter().partition(|(name, _)| odd(name));
-    unsure.extend(
-        odd_names
-            .into_iter()
-            .map(|(name, _)| (name, "the name is not UTF-8 either")),
-    );
+    unsure.extend(odd_names.into_iter().map(|(name, _)| (name, "the name is not UTF-8 either")));
     unsure.sort();
     let mut gaps = Vec::new();
     if !sure.is_empty() {
@@ -45,12 +36,8 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     }
     if !unsure.is_empty() {
         let mut gap = gap(&unsure, facts.options.limits.evidence);
-        gap.title = Some(format!(
-            "{} text file(s) are neither UTF-8 nor certain to convert",
-            unsure.len()
-        ));
-        gap.safe_remediation.approach =
-            Some("Find out the encoding and convert them by hand.".to_owned());
+        gap.title = Some(format!("{} text file(s) are neither UTF-8 nor certain to convert", unsure.len()));
+        gap.safe_remediation.approach = Some("Find out the encoding and convert them by hand.".to_owned());
         gaps.push(gap);
     }
     gaps.extend(names_gap(facts)?);
@@ -62,21 +49,13 @@ fn gap(files: &[(String, &str)], most: usize) -> Gap {
     let mut gap = Gap::new(GapType::WindowsEncodingIssue, RiskClass::High, &names);
     gap.detection_signals = vec![format!("not_utf8: {}", names.len())];
     list(&mut gap, names, most);
-    gap.evidence.excerpts = files
-        .iter()
-        .take(10)
-        .map(|(name, what)| Excerpt::new(name, what))
-        .collect();
+    gap.evidence.excerpts = files.iter().take(10).map(|(name, what)| Excerpt::new(name, what)).collect();
     gap.safe_remediation.estimated_actions = Some(gap.evidence.file_paths.len() as u64);
     gap
 }
 
 fn names_gap(facts: &Facts<'_>) -> Result<Option<Gap>, DetectorError> {
-    let odd = facts
-        .listing()?
-        .entries()
-        .iter()
-        .filter(|e| e.raw.is_some() && facts.concerns(&e.name));
+    let odd = facts.listing()?.entries().iter().filter(|e| e.raw.is_some() && facts.concerns(&e.name));
     let odd: Vec<String> = odd.map(|e| e.name.clone()).collect();
     if odd.is_empty() {
         return Ok(None);

@@ -11,9 +11,7 @@ use std::thread;
 
 use autopack_shared::domain::gap::Gap;
 use autopack_shared::domain::ids::Digest;
-use autopack_shared::repo::status::{
-    Change, Checkout, StatusError, SubmoduleHead, Tracked, TrackedKind, WorkTree,
-};
+use autopack_shared::repo::status::{Change, Checkout, StatusError, SubmoduleHead, Tracked, TrackedKind, WorkTree};
 
 use super::beneath::Beneath;
 use super::content::{Content, Reader};
@@ -46,9 +44,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<'a>, ScanError> {
     let mut work = WorkTree::open(root)?;
     let tree = Beneath::open(work.root()).map_err(ScanError::Root)?;
-    let since = (options.since)
-        .map(|commit| work.changed_since(commit))
-        .transpose()?;
+    let since = (options.since).map(|commit| work.changed_since(commit)).transpose()?;
     let tracked = work.tracked().map_err(|e| told(&e));
     let known = tracked.as_deref().unwrap_or_default();
     let mentions = Mentions::new(clutter(known));
@@ -66,13 +62,8 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
         (Ok(tracked), Ok(changes)) => Ok((tracked, changes)),
         (Err(e), _) | (_, Err(e)) => Err(e.clone()),
     };
-    let listing = both
-        .clone()
-        .map(|(tracked, changes)| Listing::new(tracked, changes));
-    let digest = both.and_then(|(tracked, changes)| {
-        work.digest(tracked, changes, &submodules)
-            .map_err(|e| told(&e))
-    });
+    let listing = both.clone().map(|(tracked, changes)| Listing::new(tracked, changes));
+    let digest = both.and_then(|(tracked, changes)| work.digest(tracked, changes, &submodules).map_err(|e| told(&e)));
     let mut texts = Texts::default();
     texts.take(read);
     if let (Ok(listing), Ok(changes)) = (&listing, &changes) {
@@ -106,10 +97,7 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
 /// The tracked files that are expected to be text.
 fn text_files(tracked: &[Tracked]) -> Vec<Entry> {
     let files = tracked.iter().filter(|t| t.kind == TrackedKind::File);
-    let mut files: Vec<Entry> = files
-        .map(|t| Entry::new(&t.path, true))
-        .filter(|e| names::is_text(&e.name))
-        .collect();
+    let mut files: Vec<Entry> = files.map(|t| Entry::new(&t.path, true)).filter(|e| names::is_text(&e.name)).collect();
     // The sides of a conflict are one file.
     files.dedup();
     files
@@ -117,13 +105,8 @@ fn text_files(tracked: &[Tracked]) -> Vec<Entry> {
 
 /// The names of tracked clutter.
 fn clutter(tracked: &[Tracked]) -> Vec<String> {
-    let names = tracked
-        .iter()
-        .filter_map(|t| std::str::from_utf8(&t.path).ok());
-    names
-        .filter(|name| names::is_clutter(name))
-        .map(str::to_owned)
-        .collect()
+    let names = tracked.iter().filter_map(|t| std::str::from_utf8(&t.path).ok());
+    names.filter(|name| names::is_clutter(name)).map(str::to_owned).collect()
 }
 
 type Read = Vec<(String, io::Result<Content>)>;
@@ -204,11 +187,7 @@ fn integrity(root: &Path, index: Option<&[Tracked]>, deep: bool) -> Result<Vec<S
 fn read_all(tree: &Beneath, mentions: &Mentions, limits: ScanLimits, files: &[Entry]) -> Read {
     const STEP: usize = 32;
     let cores = thread::available_parallelism().map_or(2, usize::from);
-    let wanted = if limits.threads == 0 {
-        cores
-    } else {
-        limits.threads
-    };
+    let wanted = if limits.threads == 0 { cores } else { limits.threads };
     let threads = wanted.clamp(1, files.len().div_ceil(STEP).clamp(1, 16));
     let next = AtomicUsize::new(0);
     let work = || {
@@ -216,35 +195,26 @@ fn read_all(tree: &Beneath, mentions: &Mentions, limits: ScanLimits, files: &[En
         let mut done = Vec::new();
         loop {
             let from = next.fetch_add(STEP, Ordering::Relaxed);
-            let Some(some) = files
-                .get(from..files.len().min(from + STEP))
-                .filter(|s| !s.is_empty())
-            else {
+            let Some(some) = files.get(from..files.len().min(from + STEP)).filter(|s| !s.is_empty()) else {
                 return done;
             };
             for file in some {
-                let content =
-                    catch_unwind(AssertUnwindSafe(|| reader.content(&file.name, file.path())));
-                let content =
-                    content.unwrap_or_else(|panic| Err(io::Error::other(panic_text(&*panic))));
+                let content = catch_unwind(AssertUnwindSafe(|| reader.content(&file.name, file.path())));
+                let content = content.unwrap_or_else(|panic| Err(io::Error::other(panic_text(&*panic))));
                 done.push((file.name.clone(), content));
             }
         }
     };
     thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        all.into_iter()
-            .filter_map(|t| t.join().ok())
-            .flatten()
-            .collect()
+        all.into_iter().filter_map(|t| t.join().ok()).flatten().collect()
     })
 }
 
 /// What a caught panic says.
 pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "it panicked".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".to_owned())
 }
 
 fn joined<T>(result: thread::Result<Result<T, StatusError>>) -> Result<T, String> {
@@ -277,21 +247,9 @@ impl Facts<'_> {
         if let (Some(head), Some(_)) = (self.checkout.head, &self.checkout.branch) {
             state.push(format!("head:{head}"));
         }
-        let flags = [
-            (self.checkout.shallow, "shallow"),
-            (self.checkout.partial, "partial_clone"),
-        ];
-        state.extend(
-            flags
-                .iter()
-                .filter(|(on, _)| *on)
-                .map(|(_, name)| (*name).to_owned()),
-        );
-        state.extend(
-            self.checkout
-                .operation
-                .map(|name| format!("in_progress:{name}")),
-        );
+        let flags = [(self.checkout.shallow, "shallow"), (self.checkout.partial, "partial_clone")];
+        state.extend(flags.iter().filter(|(on, _)| *on).map(|(_, name)| (*name).to_owned()));
+        state.extend(self.checkout.operation.map(|name| format!("in_progress:{name}")));
         if !self.uncommitted.is_empty() {
             state.push(format!("dirty:{}", self.uncommitted.len()));
         }
@@ -303,12 +261,7 @@ impl Facts<'_> {
 
     /// What the scan left out on purpose.
     pub(super) fn notices(&self) -> Vec<String> {
-        let streamed: Vec<&str> = self
-            .contents
-            .iter()
-            .filter(|(_, c)| c.streamed)
-            .map(|(n, _)| n.as_str())
-            .collect();
+        let streamed: Vec<&str> = self.contents.iter().filter(|(_, c)| c.streamed).map(|(n, _)| n.as_str()).collect();
         let mut notices = Vec::new();
         if let Some(first) = streamed.first() {
             notices.push(format!(
@@ -318,10 +271,7 @@ impl Facts<'_> {
             ));
         }
         if !self.submodules.is_empty() {
-            notices.push(format!(
-                "{} submodule(s) were not entered",
-                self.submodules.len()
-            ));
+            notices.push(format!("{} submodule(s) were not entered", self.submodules.len()));
         }
         notices
     }
@@ -330,24 +280,17 @@ impl Facts<'_> {
     pub(super) fn mark_uncommitted(&self, gap: &mut Gap) {
         let targets = gap.safe_remediation.target_paths.iter().flatten();
         let paths: BTreeSet<&String> = gap.evidence.file_paths.iter().chain(targets).collect();
-        gap.safe_remediation.uncommitted_paths = paths
-            .into_iter()
-            .filter(|p| self.uncommitted.contains(*p))
-            .cloned()
-            .collect();
+        gap.safe_remediation.uncommitted_paths =
+            paths.into_iter().filter(|p| self.uncommitted.contains(*p)).cloned().collect();
     }
 
     /// The listing, or why a detector that needs it fails.
     pub(super) fn listing(&self) -> Result<&Listing, DetectorError> {
-        self.listing
-            .as_ref()
-            .map_err(|why| DetectorError(why.clone()))
+        self.listing.as_ref().map_err(|why| DetectorError(why.clone()))
     }
 
     /// Whether a path is of interest: always, unless only changes are and it has none.
     pub(super) fn concerns(&self, path: &str) -> bool {
-        self.since
-            .as_ref()
-            .is_none_or(|changed| changed.contains(path))
+        self.since.as_ref().is_none_or(|changed| changed.contains(path))
     }
 }

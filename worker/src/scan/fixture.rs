@@ -15,15 +15,12 @@ pub(crate) struct Fixture {
     dir: TempDir,
 }
 
-pub(crate) const LONG: &str =
-    "A document that is long enough to be worth keeping once, and only once, in a tree.\n";
+pub(crate) const LONG: &str = "A document that is long enough to be worth keeping once, and only once, in a tree.\n";
 
 impl Fixture {
     /// One commit with a README and the baseline policy: no gaps.
     pub(crate) fn clean() -> Self {
-        let this = Self {
-            dir: TempDir::new().unwrap(),
-        };
+        let this = Self { dir: TempDir::new().unwrap() };
         this.git(&["init", "-q", "-b", "main"]);
         this.write("README.md", "# A project\n");
         this.write("config/baseline_policy.yaml", "version: 1\n");
@@ -66,25 +63,14 @@ impl Fixture {
 
     pub(crate) fn git(&self, arguments: &[&str]) -> String {
         let output = self.git_may_fail(arguments);
-        assert!(
-            output.status.success(),
-            "git {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     pub(crate) fn git_may_fail(&self, arguments: &[&str]) -> std::process::Output {
         Command::new("git")
             .current_dir(self.root())
-            .args([
-                "-c",
-                "user.name=t",
-                "-c",
-                "user.email=t@example.org",
-                "-c",
-                "gc.auto=0",
-            ])
+            .args(["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "gc.auto=0"])
             .args(["-c", "protocol.file.allow=always"])
             .args(arguments)
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -103,11 +89,7 @@ impl Fixture {
 
     /// The gaps of one kind.
     pub(crate) fn gaps(&self, kind: GapType) -> Vec<Gap> {
-        self.scan()
-            .gaps
-            .into_iter()
-            .filter(|gap| gap.gap_type == kind)
-            .collect()
+        self.scan().gaps.into_iter().filter(|gap| gap.gap_type == kind).collect()
     }
 
     /// The only gap of one kind.
@@ -120,9 +102,5 @@ impl Fixture {
 
 pub(crate) fn options() -> ScanOptions {
     let now = Timestamp::from_millis(1_767_225_600_000);
-    ScanOptions::new(
-        RunId::new("scan").unwrap(),
-        ProjectId::new("fixture").unwrap(),
-        now,
-    )
+    ScanOptions::new(RunId::new("scan").unwrap(), ProjectId::new("fixture").unwrap(), now)
 }

@@ -30,8 +30,7 @@ pub(crate) struct Meaning {
 }
 
 static ATTRIBUTE: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"(?i)\b(?:href|src)\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)')"#)
-        .expect("the expression is well formed")
+    Regex::new(r#"(?i)\b(?:href|src)\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)')"#).expect("the expression is well formed")
 });
 
 /// Every destination in a Markdown text that can be changed in place, in order.
@@ -45,28 +44,12 @@ pub(crate) fn destinations(text: &str) -> Vec<Destination> {
     for (_, definition) in parser.reference_definitions().iter() {
         let span = definition.span.clone();
         if let Some(at) = text[span.clone()].find("]:") {
-            found.extend(written(
-                text,
-                span.start + at + 2..span.end,
-                &definition.dest,
-            ));
+            found.extend(written(text, span.start + at + 2..span.end, &definition.dest));
         }
     }
     let mut open: Vec<(Range<usize>, usize, Option<String>)> = Vec::new();
     for (event, range) in parser.into_offset_iter() {
-        if let Event::Start(
-            Tag::Link {
-                link_type,
-                dest_url,
-                ..
-            }
-            | Tag::Image {
-                link_type,
-                dest_url,
-                ..
-            },
-        ) = &event
-        {
+        if let Event::Start(Tag::Link { link_type, dest_url, .. } | Tag::Image { link_type, dest_url, .. }) = &event {
             let url = (*link_type == LinkType::Inline).then(|| dest_url.to_string());
             open.push((range.clone(), range.start, url));
             continue;
@@ -93,10 +76,7 @@ fn attributes(text: &str, range: &Range<usize>, found: &mut Vec<Destination>) {
     for hit in ATTRIBUTE.captures_iter(&text[range.clone()]) {
         if let Some(value) = hit.get(1).or_else(|| hit.get(2)) {
             let range = range.start + value.start()..range.start + value.end();
-            found.push(Destination {
-                url: value.as_str().to_owned(),
-                range,
-            });
+            found.push(Destination { url: value.as_str().to_owned(), range });
         }
     }
 }
@@ -112,10 +92,7 @@ fn written(text: &str, within: Range<usize>, url: &str) -> Option<Destination> {
     };
     let range = start..start + length;
     let plain = text[range.clone()].replace('\\', "");
-    (plain == url).then(|| Destination {
-        range,
-        url: url.to_owned(),
-    })
+    (plain == url).then(|| Destination { range, url: url.to_owned() })
 }
 
 /// How far a destination without angle brackets goes: to white space or the parenthesis that closes the link.
@@ -166,10 +143,7 @@ fn direction(from: &str, url: &str) -> Direction {
     let Some(decoded) = percent_decode(path).filter(|_| !foreign) else {
         return Direction::Elsewhere;
     };
-    let mut parts: Vec<&str> = names::folder(from)
-        .split('/')
-        .filter(|p| !p.is_empty())
-        .collect();
+    let mut parts: Vec<&str> = names::folder(from).split('/').filter(|p| !p.is_empty()).collect();
     for part in decoded.split('/') {
         match part {
             "" | "." => {}
@@ -182,11 +156,7 @@ fn direction(from: &str, url: &str) -> Direction {
         }
     }
     let folder = decoded.ends_with('/');
-    Direction::Inside(Meaning {
-        path: parts.join("/"),
-        suffix: suffix.to_owned(),
-        folder,
-    })
+    Direction::Inside(Meaning { path: parts.join("/"), suffix: suffix.to_owned(), folder })
 }
 
 fn percent_decode(text: &str) -> Option<String> {
@@ -208,22 +178,15 @@ fn percent_decode(text: &str) -> Option<String> {
 
 /// How file `from` writes a link to a path of the tree.
 pub(crate) fn relative(from: &str, to: &str) -> String {
-    let here: Vec<&str> = names::folder(from)
-        .split('/')
-        .filter(|p| !p.is_empty())
-        .collect();
+    let here: Vec<&str> = names::folder(from).split('/').filter(|p| !p.is_empty()).collect();
     let there: Vec<&str> = to.split('/').filter(|p| !p.is_empty()).collect();
     let common = here.iter().zip(&there).take_while(|(a, b)| a == b).count();
     let up = std::iter::repeat_n("..", here.len() - common);
-    let path = up
-        .chain(there[common..].iter().copied())
-        .collect::<Vec<_>>()
-        .join("/");
+    let path = up.chain(there[common..].iter().copied()).collect::<Vec<_>>().join("/");
     let mut out = String::with_capacity(path.len());
     for c in if path.is_empty() { "." } else { &path }.chars() {
         match c {
-            ' ' | '(' | ')' | '<' | '>' | '"' | '\'' | '%' | '#' | '?' | '\\' | '`' | '*' | '['
-            | ']' => {
+            ' ' | '(' | ')' | '<' | '>' | '"' | '\'' | '%' | '#' | '?' | '\\' | '`' | '*' | '[' | ']' => {
                 out.push_str(&format!("%{:02X}", c as u32));
             }
             c => out.push(c),
@@ -234,12 +197,7 @@ pub(crate) fn relative(from: &str, to: &str) -> String {
 
 /// The text of a file that was at `from` and is to be at `to`, with every relative link meaning what `moved` makes
 /// of its path; none where nothing changes.
-pub(crate) fn relink(
-    text: &str,
-    from: &str,
-    to: &str,
-    moved: &dyn Fn(&Meaning) -> Option<String>,
-) -> Option<String> {
+pub(crate) fn relink(text: &str, from: &str, to: &str, moved: &dyn Fn(&Meaning) -> Option<String>) -> Option<String> {
     let same_folder = names::folder(from) == names::folder(to);
     let mut out = String::with_capacity(text.len());
     let mut done = 0;

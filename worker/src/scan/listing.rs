@@ -22,16 +22,8 @@ pub(crate) struct Entry {
 impl Entry {
     pub(crate) fn new(path: &[u8], regular: bool) -> Self {
         match std::str::from_utf8(path) {
-            Ok(name) => Self {
-                name: name.to_owned(),
-                raw: None,
-                regular,
-            },
-            Err(_) => Self {
-                name: escape(path),
-                raw: Some(path.to_owned()),
-                regular,
-            },
+            Ok(name) => Self { name: name.to_owned(), raw: None, regular },
+            Err(_) => Self { name: escape(path), raw: Some(path.to_owned()), regular },
         }
     }
 
@@ -104,18 +96,13 @@ impl Listing {
     /// Files by their bytes and whether they are regular, and folders that are there for somebody else's files.
     pub(crate) fn of_files(files: &[(Vec<u8>, bool)], submodules: &[Vec<u8>]) -> Self {
         let submodules = submodules.iter().map(|path| escape(path)).collect();
-        let mut this = Self {
-            submodules,
-            ..Self::default()
-        };
+        let mut this = Self { submodules, ..Self::default() };
         this.fill(files.iter().map(|(path, regular)| (&path[..], *regular)));
         this
     }
 
     fn fill<'a>(&mut self, files: impl Iterator<Item = (&'a [u8], bool)>) {
-        self.entries = files
-            .map(|(path, regular)| Entry::new(path, regular))
-            .collect();
+        self.entries = files.map(|(path, regular)| Entry::new(path, regular)).collect();
         self.entries.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
@@ -126,9 +113,7 @@ impl Listing {
 
     /// The file of that name.
     pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
-        let at = self
-            .entries
-            .binary_search_by(|entry| entry.name.as_str().cmp(name));
+        let at = self.entries.binary_search_by(|entry| entry.name.as_str().cmp(name));
         at.ok().map(|at| &self.entries[at])
     }
 
@@ -141,9 +126,7 @@ impl Listing {
     fn has_folder(&self, name: &str) -> bool {
         let prefix = format!("{name}/");
         let at = self.entries.partition_point(|entry| entry.name < prefix);
-        self.entries
-            .get(at)
-            .is_some_and(|entry| entry.name.starts_with(&prefix))
+        self.entries.get(at).is_some_and(|entry| entry.name.starts_with(&prefix))
     }
 
     /// What a link to this path reaches, if anything. Sites of documents are allowed their habits: `guide` for
@@ -155,10 +138,8 @@ impl Listing {
         if path.is_empty() || self.has_folder(path) {
             return Some(Found::Other);
         }
-        let inside = |module: &String| {
-            path.strip_prefix(module.as_str())
-                .is_some_and(|r| r.is_empty() || r.starts_with('/'))
-        };
+        let inside =
+            |module: &String| path.strip_prefix(module.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/'));
         if self.submodules.iter().any(inside) {
             return Some(Found::Other);
         }
@@ -183,13 +164,8 @@ impl Listing {
         });
         let all = by_base.get(&base.to_lowercase())?;
         let names = || {
-            let names = all
-                .iter()
-                .map(|at| &self.entries[*at])
-                .filter(|e| e.raw.is_none() && e.regular);
-            names
-                .map(|e| e.name.as_str())
-                .filter(|n| *n != from && !names::is_specimen(n))
+            let names = all.iter().map(|at| &self.entries[*at]).filter(|e| e.raw.is_none() && e.regular);
+            names.map(|e| e.name.as_str()).filter(|n| *n != from && !names::is_specimen(n))
         };
         let mut exact = names().filter(|n| names::base_name(n) == base);
         match (exact.next(), exact.next()) {
@@ -208,11 +184,7 @@ mod tests {
     use super::*;
 
     fn listing(paths: &[&str]) -> Listing {
-        let change = |p: &&str| Change {
-            path: p.as_bytes().to_owned(),
-            kind: ChangeKind::Untracked,
-            regular: true,
-        };
+        let change = |p: &&str| Change { path: p.as_bytes().to_owned(), kind: ChangeKind::Untracked, regular: true };
         Listing::new(&[], &paths.iter().map(change).collect::<Vec<_>>())
     }
 
@@ -230,23 +202,12 @@ mod tests {
 
     #[test]
     fn a_namesake_is_only_one_when_it_is_the_only_one() {
-        let all = listing(&[
-            "a/x.md",
-            "b/y.md",
-            "c/y.md",
-            "d/Case.md",
-            "vendor/z.md",
-            "tests/fixtures/x.md",
-        ]);
+        let all = listing(&["a/x.md", "b/y.md", "c/y.md", "d/Case.md", "vendor/z.md", "tests/fixtures/x.md"]);
         assert_eq!(all.only_namesake("m.md", "old/x.md"), Some("a/x.md"));
         assert_eq!(all.only_namesake("m.md", "old/y.md"), None);
         assert_eq!(all.only_namesake("m.md", "case.md"), Some("d/Case.md"));
         assert_eq!(all.only_namesake("m.md", "z.md"), None);
-        assert_eq!(
-            all.only_namesake("a/x.md", "q/x.md"),
-            None,
-            "the file itself"
-        );
+        assert_eq!(all.only_namesake("a/x.md", "q/x.md"), None, "the file itself");
     }
 
     #[test]

@@ -21,17 +21,10 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     }
     let names: Vec<String> = large.iter().map(|(name, _)| (*name).clone()).collect();
     let mut gap = Gap::new(GapType::MemoryBudgetCapIssue, RiskClass::Medium, &names);
-    gap.title = Some(format!(
-        "{} document(s) are larger than {} bytes",
-        large.len(),
-        limits.document_bytes
-    ));
+    gap.title = Some(format!("{} document(s) are larger than {} bytes", large.len(), limits.document_bytes));
     gap.detection_signals = vec![format!("oversized_documents: {}", large.len())];
-    gap.evidence.excerpts = large
-        .iter()
-        .take(10)
-        .map(|(name, size)| Excerpt::new(*name, &format!("{size} bytes")))
-        .collect();
+    gap.evidence.excerpts =
+        large.iter().take(10).map(|(name, size)| Excerpt::new(*name, &format!("{size} bytes"))).collect();
     gap.safe_remediation.approach = Some("Split each by its chapters.".to_owned());
     gap.safe_remediation.estimated_actions = Some(large.len() as u64);
     list(&mut gap, names, limits.evidence);

@@ -34,9 +34,7 @@ impl Mentions {
         let Some(search) = &self.search else {
             return Vec::new();
         };
-        let part = |b: Option<&u8>| {
-            b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-        };
+        let part = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
         let mut found: Vec<usize> = search
             .find_overlapping_iter(bytes)
             .filter(|hit| !part(bytes[..hit.start()].last()) && !part(bytes.get(hit.end())))
@@ -56,10 +54,7 @@ mod tests {
     fn whole_names_count() {
         let mentions = Mentions::new(vec!["PLAN.md".into(), "NOTES.md".into()]);
         let found = mentions.of(b"readme = \"PLAN.md\"  # MY_NOTES.md NOTES.mdx");
-        assert_eq!(
-            found.iter().map(|n| mentions.name(*n)).collect::<Vec<_>>(),
-            ["PLAN.md"]
-        );
+        assert_eq!(found.iter().map(|n| mentions.name(*n)).collect::<Vec<_>>(), ["PLAN.md"]);
         assert!(Mentions::new(vec![]).of(b"PLAN.md").is_empty());
     }
 }

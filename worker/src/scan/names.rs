@@ -4,11 +4,10 @@
 /// Endings of files that are text by custom and are expected to be UTF-8. Data, markup with its own declaration of an
 /// encoding (HTML, XML) and anything that may be binary are left out.
 const TEXT: &[&str] = &[
-    "adoc", "bash", "bat", "c", "cc", "cfg", "cmake", "conf", "cpp", "cs", "css", "cxx", "dart",
-    "ex", "exs", "fish", "go", "gradle", "groovy", "h", "hh", "hpp", "hs", "ini", "java", "js",
-    "json", "jsx", "kt", "less", "lua", "m", "markdown", "md", "mjs", "ml", "mm", "php", "pl",
-    "pm", "ps1", "py", "pyi", "r", "rb", "rs", "rst", "scala", "scss", "sh", "sql", "swift", "tf",
-    "toml", "ts", "tsx", "txt", "vue", "yaml", "yml", "zig", "zsh",
+    "adoc", "bash", "bat", "c", "cc", "cfg", "cmake", "conf", "cpp", "cs", "css", "cxx", "dart", "ex", "exs", "fish",
+    "go", "gradle", "groovy", "h", "hh", "hpp", "hs", "ini", "java", "js", "json", "jsx", "kt", "less", "lua", "m",
+    "markdown", "md", "mjs", "ml", "mm", "php", "pl", "pm", "ps1", "py", "pyi", "r", "rb", "rs", "rst", "scala",
+    "scss", "sh", "sql", "swift", "tf", "toml", "ts", "tsx", "txt", "vue", "yaml", "yml", "zig", "zsh",
 ];
 
 /// Folders whose files are copies or specimens: what is odd about them is on purpose.
@@ -97,8 +96,7 @@ const MANIFESTS: &[&str] = &[
 /// The ending of a name in lower case; empty without one.
 fn ending(path: &str) -> String {
     let base = base_name(path);
-    base.rsplit_once('.')
-        .map_or_else(String::new, |(_, end)| end.to_ascii_lowercase())
+    base.rsplit_once('.').map_or_else(String::new, |(_, end)| end.to_ascii_lowercase())
 }
 
 /// The last component of a path.
@@ -118,10 +116,7 @@ pub(crate) fn is_markdown(path: &str) -> bool {
 
 /// Whether the file is a document, of which one copy is enough.
 pub(crate) fn is_document(path: &str) -> bool {
-    matches!(
-        ending(path).as_str(),
-        "md" | "markdown" | "rst" | "adoc" | "txt"
-    )
+    matches!(ending(path).as_str(), "md" | "markdown" | "rst" | "adoc" | "txt")
 }
 
 /// Whether the file is expected to be UTF-8 text.
@@ -144,8 +139,7 @@ pub(crate) fn is_specimen(path: &str) -> bool {
 pub(crate) fn is_conventional(path: &str) -> bool {
     let base = base_name(path).to_ascii_lowercase();
     let fits = |name: &&&str| {
-        base.strip_prefix(**name)
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        base.strip_prefix(**name).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
     };
     CONVENTIONAL.iter().find(fits).is_some()
 }
@@ -207,29 +201,16 @@ mod tests {
         ] {
             assert!(!is_clutter(stays), "{stays}");
         }
-        for clutter in [
-            "NOTES.md",
-            "BUILD_PLAN.md",
-            "readmes.md",
-            "todo-list.md.bak",
-            "out.log",
-            "a~",
-            "ideas.txt",
-        ] {
+        for clutter in ["NOTES.md", "BUILD_PLAN.md", "readmes.md", "todo-list.md.bak", "out.log", "a~", "ideas.txt"] {
             assert!(is_clutter(clutter), "{clutter}");
         }
     }
 
     #[test]
     fn copies_that_have_a_purpose_are_left_alone() {
-        for kept in [
-            "a/README.md",
-            "tests/fixtures/a.md",
-            "vendor/x/doc.md",
-            ".github/a.md",
-            "src/a.txt",
-            "requirements.txt",
-        ] {
+        for kept in
+            ["a/README.md", "tests/fixtures/a.md", "vendor/x/doc.md", ".github/a.md", "src/a.txt", "requirements.txt"]
+        {
             assert!(!is_removable_copy(kept), "{kept}");
         }
         for copy in ["GUIDE.md", "docs/GUIDE.md", "docs/a.txt", "a/b/guide.rst"] {

@@ -15,29 +15,18 @@ use super::listing::escape;
 /// The predecessor's protected folders.
 pub(super) fn by_default(path: &str) -> bool {
     let first = path.split('/').next().unwrap_or_default();
-    path.contains('/')
-        && ["docs", "config", ".github"]
-            .iter()
-            .any(|p| first.eq_ignore_ascii_case(p))
+    path.contains('/') && ["docs", "config", ".github"].iter().any(|p| first.eq_ignore_ascii_case(p))
 }
 
 pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
-    let changes = facts
-        .changes
-        .as_ref()
-        .map_err(|why| DetectorError(why.clone()))?;
+    let changes = facts.changes.as_ref().map_err(|why| DetectorError(why.clone()))?;
     let paths = changes.iter().map(|c| escape(&c.path));
-    let paths: Vec<String> = paths
-        .filter(|path| (facts.options.protected)(path))
-        .collect();
+    let paths: Vec<String> = paths.filter(|path| (facts.options.protected)(path)).collect();
     if paths.is_empty() {
         return Ok(Vec::new());
     }
     let mut gap = Gap::new(GapType::ProtectedPathViolation, RiskClass::High, &paths);
-    gap.title = Some(format!(
-        "{} uncommitted change(s) under protected paths",
-        paths.len()
-    ));
+    gap.title = Some(format!("{} uncommitted change(s) under protected paths", paths.len()));
     gap.detection_signals = vec![format!("uncommitted_protected: {}", paths.len())];
     gap.safe_remediation.approach = Some("Review them, then commit or undo them.".to_owned());
     gap.safe_remediation.estimated_actions = Some(paths.len() as u64);
@@ -78,13 +67,7 @@ mod tests {
     #[test]
     fn lists_protect_and_silence_does_not() {
         let protected = protected_by(Policy::builtin(), None);
-        for path in [
-            "docs/a.md",
-            "Docs/a.md",
-            "tests/x.py",
-            ".env",
-            "sub/Cargo.toml",
-        ] {
+        for path in ["docs/a.md", "Docs/a.md", "tests/x.py", ".env", "sub/Cargo.toml"] {
             assert!(protected(path), "{path}");
         }
         for path in ["src/lib.rs", "NOTES.md", "examples/a.md"] {

@@ -13,12 +13,8 @@ use super::{names, sot_duplicate};
 
 pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let listing = facts.listing()?;
-    let used: BTreeSet<&str> = facts
-        .contents
-        .values()
-        .flat_map(|c| &c.mentions)
-        .map(|number| facts.mentions.name(*number))
-        .collect();
+    let used: BTreeSet<&str> =
+        facts.contents.values().flat_map(|c| &c.mentions).map(|number| facts.mentions.name(*number)).collect();
     let surplus = sot_duplicate::surplus(facts, listing);
     let clutter: Vec<String> = listing
         .entries()
@@ -33,10 +29,7 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
         return Ok(Vec::new());
     }
     let mut gap = Gap::new(GapType::RootClutter, RiskClass::Medium, &clutter);
-    gap.title = Some(format!(
-        "{} note(s) or leftover(s) lie in the root folder",
-        clutter.len()
-    ));
+    gap.title = Some(format!("{} note(s) or leftover(s) lie in the root folder", clutter.len()));
     gap.detection_signals = vec![format!("root_files: {}", clutter.len())];
     list(&mut gap, clutter, facts.options.limits.targets);
     let moved = &gap.evidence.file_paths;
@@ -44,9 +37,8 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let mut targets = moved.clone();
     targets.extend(moved.iter().map(|name| free_name(listing, &folder, name)));
     targets.extend(linking(facts, listing, moved));
-    gap.safe_remediation.approach = Some(format!(
-        "Move them to {folder}/ and follow with every link from and to them."
-    ));
+    gap.safe_remediation.approach =
+        Some(format!("Move them to {folder}/ and follow with every link from and to them."));
     gap.safe_remediation.estimated_actions = Some(moved.len() as u64);
     gap.safe_remediation.target_paths = Some(sorted(targets));
     Ok(vec![gap])
@@ -58,10 +50,7 @@ pub(super) fn linking(facts: &Facts<'_>, listing: &Listing, files: &[String]) ->
         Some(Found::File(name)) => files.iter().any(|f| f == name),
         Some(Found::Other) | None => false,
     };
-    let linking = facts
-        .contents
-        .iter()
-        .filter(|(_, c)| c.links.iter().any(|l| hits(&l.target)));
+    let linking = facts.contents.iter().filter(|(_, c)| c.links.iter().any(|l| hits(&l.target)));
     linking.map(|(name, _)| name.clone()).collect()
 }
 
@@ -69,15 +58,9 @@ pub(super) fn linking(facts: &Facts<'_>, listing: &Listing, files: &[String]) ->
 fn notes_folder(anchor: Option<&IntentionAnchorV2>) -> String {
     let roots = anchor.map_or(&[][..], IntentionAnchorV2::allowed_write_roots);
     let plain = roots.iter().filter_map(|root| {
-        let root = root
-            .strip_suffix("/**")
-            .unwrap_or(root)
-            .trim_end_matches('/');
+        let root = root.strip_suffix("/**").unwrap_or(root).trim_end_matches('/');
         let odd = root.starts_with('/') || root.contains(['*', '?', '[', '{', '\\']);
-        let odd = odd
-            || root
-                .split('/')
-                .any(|part| part.is_empty() || part.starts_with('.'));
+        let odd = odd || root.split('/').any(|part| part.is_empty() || part.starts_with('.'));
         (!odd).then_some(root)
     });
     for root in plain {
@@ -94,14 +77,9 @@ fn notes_folder(anchor: Option<&IntentionAnchorV2>) -> String {
 fn free_name(listing: &Listing, folder: &str, name: &str) -> String {
     let taken = |path: &str| {
         let path = path.to_lowercase();
-        listing
-            .entries()
-            .iter()
-            .any(|e| e.name.to_lowercase() == path)
+        listing.entries().iter().any(|e| e.name.to_lowercase() == path)
     };
-    let (stem, end) = name
-        .rsplit_once('.')
-        .map_or((name, String::new()), |(s, e)| (s, format!(".{e}")));
+    let (stem, end) = name.rsplit_once('.').map_or((name, String::new()), |(s, e)| (s, format!(".{e}")));
     let numbered = (2_u32..).map(|n| format!("{folder}/{stem}-{n}{end}"));
     let mut all = std::iter::once(format!("{folder}/{name}")).chain(numbered);
     all.find(|path| !taken(path)).unwrap_or_default()
@@ -115,23 +93,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_taken_gets_a_number() {
-        let change = |p: &str| Change {
-            path: p.as_bytes().to_owned(),
-            kind: ChangeKind::Untracked,
-            regular: true,
-        };
-        let listing = Listing::new(
-            &[],
-            &[change("docs/notes/PLAN.md"), change("docs/notes/plan-2.md")],
-        );
-        assert_eq!(
-            free_name(&listing, "docs/notes", "plan.md"),
-            "docs/notes/plan-3.md"
-        );
-        assert_eq!(
-            free_name(&listing, "docs/notes", "other"),
-            "docs/notes/other"
-        );
+        let change = |p: &str| Change { path: p.as_bytes().to_owned(), kind: ChangeKind::Untracked, regular: true };
+        let listing = Listing::new(&[], &[change("docs/notes/PLAN.md"), change("docs/notes/plan-2.md")]);
+        assert_eq!(free_name(&listing, "docs/notes", "plan.md"), "docs/notes/plan-3.md");
+        assert_eq!(free_name(&listing, "docs/notes", "other"), "docs/notes/other");
     }
 
     #[test]
@@ -144,10 +109,7 @@ mod tests {
             IntentionAnchorV2::parse(&text).unwrap()
         };
         let folder = |roots: &str| notes_folder(Some(&anchor(roots)));
-        assert_eq!(
-            folder(r#"["src/","website/docs/**"]"#),
-            "website/docs/notes"
-        );
+        assert_eq!(folder(r#"["src/","website/docs/**"]"#), "website/docs/notes");
         assert_eq!(folder(r#"["notes"]"#), "notes");
         assert_eq!(folder(r#"["src","*/docs"]"#), "docs/notes");
         assert_eq!(notes_folder(None), "docs/notes");

@@ -18,18 +18,12 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let listing = facts.listing()?;
     let mut sets = copies(facts, listing);
     sets.retain(|set| set.iter().any(|name| facts.concerns(name)));
-    Ok(sets
-        .into_iter()
-        .map(|set| gap(facts, listing, &set))
-        .collect())
+    Ok(sets.into_iter().map(|set| gap(facts, listing, &set)).collect())
 }
 
 /// The copies that are to be removed.
 pub(super) fn surplus<'a>(facts: &'a Facts<'_>, listing: &Listing) -> BTreeSet<&'a str> {
-    copies(facts, listing)
-        .into_iter()
-        .flat_map(|set| set.into_iter().skip(1))
-        .collect()
+    copies(facts, listing).into_iter().flat_map(|set| set.into_iter().skip(1)).collect()
 }
 
 /// Sets of equal documents, the one to keep first: in `docs/`, else the one most links lead to.
@@ -57,12 +51,7 @@ fn copies<'a>(facts: &'a Facts<'_>, listing: &Listing) -> Vec<Vec<&'a str>> {
         set.sort_by_key(|name| {
             let in_docs = name.to_ascii_lowercase().starts_with("docs/");
             let links = linked.get(name).copied().unwrap_or(0);
-            (
-                Reverse(in_docs),
-                Reverse(links),
-                name.matches('/').count(),
-                *name,
-            )
+            (Reverse(in_docs), Reverse(links), name.matches('/').count(), *name)
         });
     }
     sets.sort();
@@ -73,18 +62,13 @@ fn gap(facts: &Facts<'_>, listing: &Listing, set: &[&str]) -> Gap {
     let names: Vec<String> = set.iter().map(|name| (*name).to_owned()).collect();
     let mut gap = Gap::new(GapType::SotDuplicate, RiskClass::Medium, &names);
     gap.title = Some(format!("{} is kept {} times", names[0], names.len()));
-    gap.detection_signals = vec![
-        format!("identical_copies: {}", names.len()),
-        format!("keep: {}", names[0]),
-    ];
+    gap.detection_signals = vec![format!("identical_copies: {}", names.len()), format!("keep: {}", names[0])];
     list(&mut gap, names, facts.options.limits.targets);
     let kept = gap.evidence.file_paths[0].clone();
     let removed = gap.evidence.file_paths[1..].to_vec();
     let mut targets = root_clutter::linking(facts, listing, &removed);
     targets.retain(|name| !removed.contains(name));
-    gap.safe_remediation.approach = Some(format!(
-        "Keep {kept}, remove the copies and point links to them to it."
-    ));
+    gap.safe_remediation.approach = Some(format!("Keep {kept}, remove the copies and point links to them to it."));
     gap.safe_remediation.estimated_actions = Some(removed.len() as u64);
     targets.extend(removed);
     gap.safe_remediation.target_paths = Some(sorted(targets));

@@ -24,12 +24,10 @@ const MOST: u64 = 16 << 20;
 
 static CASE: LazyLock<Regex> = LazyLock::new(|| {
     // A case that has a body, and what comes first in it; cases without a body passed.
-    Regex::new(r#"(?s-u)<testcase\b([^>]*[^/>])>\s*<(failure|error)\b"#)
-        .expect("the expression is well formed")
+    Regex::new(r#"(?s-u)<testcase\b([^>]*[^/>])>\s*<(failure|error)\b"#).expect("the expression is well formed")
 });
-static NAME: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"\bname\s*=\s*"([^"]*)""#).expect("the expression is well formed")
-});
+static NAME: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r#"\bname\s*=\s*"([^"]*)""#).expect("the expression is well formed"));
 
 pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let mut tests = Vec::new();
@@ -50,21 +48,14 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
         tests.extend(CASE.captures_iter(&bytes).map(|case| {
             let attributes = case.get(1).map_or(&b""[..], |m| m.as_bytes());
             let name = NAME.captures(attributes).and_then(|n| n.get(1));
-            name.map_or_else(
-                || "?".to_owned(),
-                |n| String::from_utf8_lossy(n.as_bytes()).into_owned(),
-            )
+            name.map_or_else(|| "?".to_owned(), |n| String::from_utf8_lossy(n.as_bytes()).into_owned())
         }));
         if tests.len() > before {
             files.push(place.to_owned());
         }
     }
     let tests = sorted(tests);
-    Ok(if tests.is_empty() {
-        Vec::new()
-    } else {
-        vec![gap(tests, files)]
-    })
+    Ok(if tests.is_empty() { Vec::new() } else { vec![gap(tests, files)] })
 }
 
 fn gap(mut tests: Vec<String>, files: Vec<String>) -> Gap {
@@ -82,14 +73,7 @@ fn gap(mut tests: Vec<String>, files: Vec<String>) -> Gap {
 fn read(facts: &Facts<'_>, path: &str) -> Result<Option<Vec<u8>>, DetectorError> {
     match facts.tree.read(path, MOST) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(e) => Err(DetectorError(format!("{path}: {e}"))),
     }
 }
@@ -106,10 +90,7 @@ mod tests {
               <error/></testcase></testsuite>"#;
         let names: Vec<_> = CASE
             .captures_iter(xml)
-            .filter_map(|c| {
-                NAME.captures(c.get(1)?.as_bytes())
-                    .map(|n| String::from_utf8_lossy(&n[1]).into_owned())
-            })
+            .filter_map(|c| NAME.captures(c.get(1)?.as_bytes()).map(|n| String::from_utf8_lossy(&n[1]).into_owned()))
             .collect();
         assert_eq!(names, ["c", "e"]);
     }

@@ -230,11 +230,7 @@ pub struct ParallelismIsolation {
 
 impl Default for ParallelismIsolation {
     fn default() -> Self {
-        Self {
-            allowed: false,
-            isolation_model: IsolationModel::None,
-            max_concurrent_runs: one(),
-        }
+        Self { allowed: false, isolation_model: IsolationModel::None, max_concurrent_runs: one() }
     }
 }
 

@@ -5,10 +5,7 @@ use super::*;
 fn draft(n: u64) -> AuditDraft {
     AuditDraft {
         chain: "run/tidy".to_owned(),
-        actor: Principal {
-            id: "local:ann".to_owned(),
-            method: "socket".to_owned(),
-        },
+        actor: Principal { id: "local:ann".to_owned(), method: "socket".to_owned() },
         op: "request.approved".to_owned(),
         object_type: "request".to_owned(),
         object_id: format!("q-{n}"),
@@ -26,14 +23,7 @@ fn chain(length: u64) -> (Vec<AuditRecord>, (u64, Digest)) {
     let records: Vec<_> = (1..=length)
         .map(|seq| {
             let at = Timestamp::from_millis(1_767_225_600_000 + seq.cast_signed());
-            let place = AuditPlace {
-                cluster: "c-1",
-                incarnation: 2,
-                seq,
-                leaf_index: seq - 1,
-                prev_hash,
-                at,
-            };
+            let place = AuditPlace { cluster: "c-1", incarnation: 2, seq, leaf_index: seq - 1, prev_hash, at };
             let record = draft(seq).seal(&place);
             prev_hash = record.hash;
             record
@@ -95,10 +85,7 @@ fn a_deleted_or_swapped_record_is_a_break_at_its_place() {
     let mut deleted = records.clone();
     deleted.remove(2);
     let found = verify_chain("run/tidy", &deleted, head).unwrap_err();
-    assert!(
-        matches!(&found, AuditBreak::Chain { seq: 3, chain, .. } if chain == "run/tidy"),
-        "{found}"
-    );
+    assert!(matches!(&found, AuditBreak::Chain { seq: 3, chain, .. } if chain == "run/tidy"), "{found}");
 
     let mut swapped = records.clone();
     swapped.swap(1, 3);
@@ -149,18 +136,8 @@ fn a_rewritten_suffix_has_another_head() {
     for n in 3..5 {
         let prev_hash = records[n - 1].hash;
         let (seq, leaf_index, at) = (records[n].seq, records[n].leaf_index, records[n].at);
-        let forged = AuditDraft {
-            reason: "nothing to see".to_owned(),
-            ..draft(seq)
-        };
-        records[n] = forged.seal(&AuditPlace {
-            cluster: "c-1",
-            incarnation: 2,
-            seq,
-            leaf_index,
-            prev_hash,
-            at,
-        });
+        let forged = AuditDraft { reason: "nothing to see".to_owned(), ..draft(seq) };
+        records[n] = forged.seal(&AuditPlace { cluster: "c-1", incarnation: 2, seq, leaf_index, prev_hash, at });
     }
     assert_eq!(code(&records, head), 2);
 }
@@ -176,19 +153,12 @@ fn long_or_hostile_reasons_are_escaped_cut_and_pinned() {
         at: Timestamp::from_millis(0),
     };
     let reason = format!("a\u{1b}[2J\n{}", "x".repeat(600));
-    let record = AuditDraft {
-        reason: reason.clone(),
-        ..draft(1)
-    }
-    .seal(&place);
+    let record = AuditDraft { reason: reason.clone(), ..draft(1) }.seal(&place);
     let body: Value = serde_json::from_str(&record.body).unwrap();
     let kept = body["reason"].as_str().unwrap();
     assert!(kept.starts_with(r"a\u{1b}[2J\u{a}xxx"), "{kept}");
     assert_eq!(kept.chars().count(), 500);
-    assert_eq!(
-        body["digests"]["reason"],
-        Digest::of(reason.as_bytes()).to_string()
-    );
+    assert_eq!(body["digests"]["reason"], Digest::of(reason.as_bytes()).to_string());
 }
 
 #[test]

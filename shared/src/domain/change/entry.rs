@@ -26,20 +26,7 @@ pub enum Op {
 }
 
 /// A mode exactly as the tree stores it, `000000` where there is none. Shown as six octal digits.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct FileMode(pub u32);
@@ -136,9 +123,7 @@ impl EntryPath {
     /// The directory that holds it, empty for the root.
     #[must_use]
     pub fn parent(&self) -> &str {
-        self.shown()
-            .rsplit_once('/')
-            .map_or("", |(parent, _)| parent)
+        self.shown().rsplit_once('/').map_or("", |(parent, _)| parent)
     }
 }
 
@@ -157,16 +142,8 @@ impl PartialOrd for EntryPath {
 
 impl From<RefusedPath> for EntryPath {
     fn from(value: RefusedPath) -> Self {
-        let RefusedPath {
-            shown,
-            unsafe_because,
-            git_internal,
-        } = value;
-        Self::Refused {
-            shown,
-            unsafe_because: unsafe_because.map(str::to_owned),
-            git_internal,
-        }
+        let RefusedPath { shown, unsafe_because, git_internal } = value;
+        Self::Refused { shown, unsafe_because: unsafe_because.map(str::to_owned), git_internal }
     }
 }
 
@@ -174,15 +151,9 @@ impl From<RefusedPath> for EntryPath {
 impl From<String> for EntryPath {
     fn from(value: String) -> Self {
         match Self::of(value.as_bytes()) {
-            Self::Refused {
-                unsafe_because,
-                git_internal,
-                ..
-            } => Self::Refused {
-                shown: value,
-                unsafe_because,
-                git_internal,
-            },
+            Self::Refused { unsafe_because, git_internal, .. } => {
+                Self::Refused { shown: value, unsafe_because, git_internal }
+            }
             safe @ Self::Safe(_) => safe,
         }
     }
@@ -334,10 +305,7 @@ impl Entry {
     pub fn changes_mode(&self) -> bool {
         match self.op {
             Op::Add => {
-                let before = self
-                    .moved_from
-                    .as_ref()
-                    .map_or(FileMode::FILE, |from| from.mode);
+                let before = self.moved_from.as_ref().map_or(FileMode::FILE, |from| from.mode);
                 self.new_mode.is_regular() && self.new_mode != before
             }
             Op::Modify | Op::Type | Op::Mode => self.old_mode != self.new_mode,

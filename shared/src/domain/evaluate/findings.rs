@@ -39,27 +39,13 @@ impl Findings {
         self.add(Level::Approval, Reason::of_paths(code, Vec::new(), rule));
     }
 
-    pub(super) fn add_paths(
-        &mut self,
-        level: Level,
-        code: ReasonCode,
-        paths: Vec<String>,
-        rule: Option<String>,
-    ) {
+    pub(super) fn add_paths(&mut self, level: Level, code: ReasonCode, paths: Vec<String>, rule: Option<String>) {
         self.add(level, Reason::of_paths(code, paths, rule));
     }
 
     /// Adds a path to the reason of the same code and rule.
-    pub(super) fn add_path(
-        &mut self,
-        level: Level,
-        code: ReasonCode,
-        path: String,
-        rule: Option<String>,
-    ) {
-        let same = |reason: &&mut Reason| {
-            reason.code == code && reason.value.is_none() && reason.rule == rule
-        };
+    pub(super) fn add_path(&mut self, level: Level, code: ReasonCode, path: String, rule: Option<String>) {
+        let same = |reason: &&mut Reason| reason.code == code && reason.value.is_none() && reason.rule == rule;
         match self.reasons.iter_mut().find(same) {
             Some(reason) => {
                 if reason.paths.last() != Some(&path) {
@@ -78,15 +64,10 @@ impl Findings {
 
     /// The most severe level.
     pub(super) fn level(&self) -> Level {
-        [
-            Level::Rejected,
-            Level::Blocked,
-            Level::Approval,
-            Level::Notify,
-        ]
-        .into_iter()
-        .find(|level| self.has(*level))
-        .unwrap_or_default()
+        [Level::Rejected, Level::Blocked, Level::Approval, Level::Notify]
+            .into_iter()
+            .find(|level| self.has(*level))
+            .unwrap_or_default()
     }
 
     /// The reasons in the order of their codes.

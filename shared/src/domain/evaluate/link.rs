@@ -18,24 +18,14 @@ impl PathRules<'_> {
         let shown = || entry.path.shown().to_owned();
         findings.add_path(Level::Approval, ReasonCode::SymlinkNew, shown(), None);
         if MatchKey::of(entry.path.shown()).as_str().rsplit('/').next() == Some(".gitmodules") {
-            findings.add_path(
-                Level::Rejected,
-                ReasonCode::GitmodulesSymlink,
-                shown(),
-                None,
-            );
+            findings.add_path(Level::Rejected, ReasonCode::GitmodulesSymlink, shown(), None);
         }
         let Some(link) = &entry.link else {
             return PathClass::Allowed;
         };
         match &link.end {
             LinkEnd::Outside { why } => {
-                findings.add_path(
-                    Level::Rejected,
-                    ReasonCode::SymlinkEscape,
-                    shown(),
-                    Some(why.clone()),
-                );
+                findings.add_path(Level::Rejected, ReasonCode::SymlinkEscape, shown(), Some(why.clone()));
                 PathClass::Forbidden
             }
             LinkEnd::Root => {
@@ -47,15 +37,9 @@ impl PathRules<'_> {
                 );
                 PathClass::Never
             }
-            LinkEnd::Inside {
-                hops,
-                contents,
-                more,
-            } => {
+            LinkEnd::Inside { hops, contents, more } => {
                 let shown = shown();
-                let targets = hops
-                    .iter()
-                    .map(|hop| self.judge_target(&shown, hop, findings));
+                let targets = hops.iter().map(|hop| self.judge_target(&shown, hop, findings));
                 let worst = targets.max().unwrap_or(PathClass::Allowed);
                 worst.max(self.judge_folder(&shown, contents, *more, findings))
             }
@@ -63,13 +47,7 @@ impl PathRules<'_> {
     }
 
     /// Judges what lies in the folder that a link leads to.
-    fn judge_folder(
-        &self,
-        shown: &str,
-        contents: &[RepoPath],
-        more: bool,
-        findings: &mut Findings,
-    ) -> PathClass {
+    fn judge_folder(&self, shown: &str, contents: &[RepoPath], more: bool, findings: &mut Findings) -> PathClass {
         let mut worst = PathClass::Allowed;
         for inside in contents {
             let key = inside.key();
@@ -83,12 +61,7 @@ impl PathRules<'_> {
         }
         if more {
             let rule = Some("a folder of too many files to look at".to_owned());
-            findings.add_path(
-                Level::Blocked,
-                ReasonCode::PathProtected,
-                shown.to_owned(),
-                rule,
-            );
+            findings.add_path(Level::Blocked, ReasonCode::PathProtected, shown.to_owned(), rule);
             worst = worst.max(PathClass::Protected);
         }
         worst
@@ -108,27 +81,13 @@ impl PathRules<'_> {
                 findings.add_path(Level::Blocked, code, shown.to_owned(), rule);
                 classified.class.max(PathClass::Protected)
             }
-            EntryPath::Refused {
-                unsafe_because,
-                git_internal,
-                ..
-            } => {
+            EntryPath::Refused { unsafe_because, git_internal, .. } => {
                 if *git_internal {
-                    findings.add_path(
-                        Level::Rejected,
-                        ReasonCode::GitInternal,
-                        shown.to_owned(),
-                        None,
-                    );
+                    findings.add_path(Level::Rejected, ReasonCode::GitInternal, shown.to_owned(), None);
                 }
                 if let Some(why) = unsafe_because {
                     let rule = Some(format!("its target: {why}"));
-                    findings.add_path(
-                        Level::Rejected,
-                        ReasonCode::UnsafePath,
-                        shown.to_owned(),
-                        rule,
-                    );
+                    findings.add_path(Level::Rejected, ReasonCode::UnsafePath, shown.to_owned(), rule);
                 }
                 PathClass::Forbidden
             }

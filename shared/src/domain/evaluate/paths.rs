@@ -27,27 +27,17 @@ pub(super) struct Classified {
 impl<'a> PathRules<'a> {
     /// Compiles the lists of the anchor. They were checked when it was read; should one be broken all the same, it
     /// protects everything and opens nothing.
-    pub(super) fn new(
-        policy: &'a Policy,
-        anchor: Option<&IntentionAnchorV2>,
-        scope: &'a PathRoots,
-    ) -> Self {
+    pub(super) fn new(policy: &'a Policy, anchor: Option<&IntentionAnchorV2>, scope: &'a PathRoots) -> Self {
         let roots = |entries: &[String]| PathRoots::new(entries.to_vec());
         let everything = || roots(&[".".to_owned()]).unwrap_or_default();
         let never_allow = anchor.map_or(&[][..], IntentionAnchorV2::never_allow);
-        let never_allow = never_allow
-            .iter()
-            .map(|rule| rule.strip_prefix("path:").unwrap_or(rule));
+        let never_allow = never_allow.iter().map(|rule| rule.strip_prefix("path:").unwrap_or(rule));
         Self {
             policy,
             scope,
-            write_roots: roots(anchor.map_or(&[], IntentionAnchorV2::allowed_write_roots))
-                .unwrap_or_default(),
-            protected: roots(anchor.map_or(&[], IntentionAnchorV2::protected_paths))
-                .unwrap_or_else(|_| everything()),
-            never_allow: PathSet::compile(never_allow)
-                .or_else(|_| PathSet::compile(["**"]))
-                .unwrap_or_default(),
+            write_roots: roots(anchor.map_or(&[], IntentionAnchorV2::allowed_write_roots)).unwrap_or_default(),
+            protected: roots(anchor.map_or(&[], IntentionAnchorV2::protected_paths)).unwrap_or_else(|_| everything()),
+            never_allow: PathSet::compile(never_allow).or_else(|_| PathSet::compile(["**"])).unwrap_or_default(),
         }
     }
 
@@ -58,9 +48,7 @@ impl<'a> PathRules<'a> {
         let guard = self.protected.find_guard(parts);
         let mut reasons = Vec::new();
         match listed {
-            PathClass::Forbidden | PathClass::Never => {
-                reasons.push((ReasonCode::PathNever, origin))
-            }
+            PathClass::Forbidden | PathClass::Never => reasons.push((ReasonCode::PathNever, origin)),
             PathClass::Protected => reasons.push((ReasonCode::PathProtected, origin)),
             PathClass::Unlisted | PathClass::Allowed => {}
         }
@@ -87,12 +75,7 @@ impl<'a> PathRules<'a> {
     }
 
     /// Judges one entry by its paths and returns the most severe class among them.
-    pub(super) fn judge(
-        &self,
-        entry: &Entry,
-        facts: &ChangeFacts,
-        findings: &mut Findings,
-    ) -> PathClass {
+    pub(super) fn judge(&self, entry: &Entry, facts: &ChangeFacts, findings: &mut Findings) -> PathClass {
         let shown = || entry.path.shown().to_owned();
         if entry.below_symlink {
             findings.add_path(Level::Rejected, ReasonCode::SymlinkTraversal, shown(), None);
@@ -102,18 +85,9 @@ impl<'a> PathRules<'a> {
         }
         let own = match &entry.path {
             EntryPath::Safe(path) => self.judge_safe(path, findings),
-            EntryPath::Refused {
-                unsafe_because,
-                git_internal,
-                ..
-            } => {
+            EntryPath::Refused { unsafe_because, git_internal, .. } => {
                 if let Some(why) = unsafe_because {
-                    findings.add_path(
-                        Level::Rejected,
-                        ReasonCode::UnsafePath,
-                        shown(),
-                        Some((*why).to_owned()),
-                    );
+                    findings.add_path(Level::Rejected, ReasonCode::UnsafePath, shown(), Some((*why).to_owned()));
                 }
                 if *git_internal {
                     findings.add_path(Level::Rejected, ReasonCode::GitInternal, shown(), None);
@@ -121,11 +95,7 @@ impl<'a> PathRules<'a> {
                 PathClass::Forbidden
             }
         };
-        let submodule = if entry.is_gitlink() {
-            PathClass::Never
-        } else {
-            PathClass::Allowed
-        };
+        let submodule = if entry.is_gitlink() { PathClass::Never } else { PathClass::Allowed };
         let copied = self.judge_origins(entry, facts, findings);
         let linked = self.judge_link(entry, findings);
         own.max(submodule).max(copied).max(linked)
@@ -136,20 +106,10 @@ impl<'a> PathRules<'a> {
         let parts = key.parts();
         if let Some(index) = self.never_allow.find(&parts) {
             let rule = Some(format!("anchor:safety_risk.never_allow[{index}]"));
-            findings.add_path(
-                Level::Rejected,
-                ReasonCode::NeverAllow,
-                path.to_string(),
-                rule,
-            );
+            findings.add_path(Level::Rejected, ReasonCode::NeverAllow, path.to_string(), rule);
         }
         if !self.scope.is_empty() && self.scope.find(&parts).is_none() {
-            findings.add_path(
-                Level::Blocked,
-                ReasonCode::OutOfScope,
-                path.to_string(),
-                None,
-            );
+            findings.add_path(Level::Blocked, ReasonCode::OutOfScope, path.to_string(), None);
         }
         let classified = self.classify(&parts);
         for (code, rule) in classified.reasons {
@@ -159,26 +119,15 @@ impl<'a> PathRules<'a> {
     }
 
     /// New content that the base already has under a listed path is judged by that path too.
-    fn judge_origins(
-        &self,
-        entry: &Entry,
-        facts: &ChangeFacts,
-        findings: &mut Findings,
-    ) -> PathClass {
-        let origins = entry
-            .new_id
-            .filter(|_| entry.new_mode != FileMode::GITLINK)
-            .and_then(|id| facts.origins.get(&id));
+    fn judge_origins(&self, entry: &Entry, facts: &ChangeFacts, findings: &mut Findings) -> PathClass {
+        let origins =
+            entry.new_id.filter(|_| entry.new_mode != FileMode::GITLINK).and_then(|id| facts.origins.get(&id));
         let mut worst = PathClass::Allowed;
         for origin in origins.into_iter().flatten() {
             let key = origin.key();
             let classified = self.classify(&key.parts());
             let is_listed = |code: &ReasonCode| *code != ReasonCode::PathDefaultDeny;
-            for (code, rule) in classified
-                .reasons
-                .into_iter()
-                .filter(|(code, _)| is_listed(code))
-            {
+            for (code, rule) in classified.reasons.into_iter().filter(|(code, _)| is_listed(code)) {
                 findings.add_path(level_of(code), code, entry.path.shown().to_owned(), rule);
                 worst = worst.max(classified.class);
             }
@@ -194,9 +143,7 @@ impl<'a> PathRules<'a> {
         let protected = self.policy.protected().find_rooted_below(&parts);
         never
             .map(|rule| (ReasonCode::PathNever, Some(rule.origin.clone())))
-            .or_else(|| {
-                protected.map(|rule| (ReasonCode::PathProtected, Some(rule.origin.clone())))
-            })
+            .or_else(|| protected.map(|rule| (ReasonCode::PathProtected, Some(rule.origin.clone()))))
             .or_else(|| {
                 self.protected
                     .find_rooted_below(&parts)
@@ -211,9 +158,5 @@ fn protected_origin(index: usize) -> String {
 
 /// What a path reason leads to by itself.
 pub(super) const fn level_of(code: ReasonCode) -> Level {
-    if matches!(code, ReasonCode::PathNever) {
-        Level::Blocked
-    } else {
-        Level::Approval
-    }
+    if matches!(code, ReasonCode::PathNever) { Level::Blocked } else { Level::Approval }
 }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::gap::{
-    FormatVersion, Gap, GapReportFormat, HexDigest, RiskClass, SCANNER_VERSION,
-};
+use crate::domain::gap::{FormatVersion, Gap, GapReportFormat, HexDigest, RiskClass, SCANNER_VERSION};
 use crate::domain::ids::Timestamp;
 
 /// How many gaps of which risk; `info` is not counted by class.
@@ -35,10 +33,7 @@ pub struct GapSummary {
 
 impl GapSummary {
     fn of(gaps: &[Gap]) -> Self {
-        let mut sum = Self {
-            total_gaps: gaps.len() as u64,
-            ..Self::default()
-        };
+        let mut sum = Self { total_gaps: gaps.len() as u64, ..Self::default() };
         for gap in gaps {
             match gap.risk_classification {
                 RiskClass::Critical => sum.critical_gaps += 1,

@@ -20,13 +20,7 @@ fn ids_do_not_depend_on_the_order_of_files() {
     let b = gap_id(GapType::RootClutter, &["a.md".into(), "b.md".into()]);
     assert_eq!(a, b);
     // SHA-256 of "root_clutter:a.md|b.md", as the predecessor computes it.
-    assert_eq!(
-        a,
-        format!(
-            "root_clutter-{}",
-            &Digest::of(b"root_clutter:a.md|b.md").to_hex()[..12]
-        )
-    );
+    assert_eq!(a, format!("root_clutter-{}", &Digest::of(b"root_clutter:a.md|b.md").to_hex()[..12]));
 }
 
 #[test]
@@ -49,15 +43,8 @@ fn a_report_of_the_predecessor_is_read() {
       "metadata":{"scanner_version":"1.1.0","scan_duration_ms":12}}"#;
     let report: GapReportV1 = serde_json::from_str(text).unwrap();
     assert_eq!(report.gaps[0].gap_type, GapType::DocDrift);
-    assert!(
-        serde_json::from_str::<GapReportV1>(&text.replace("\"metadata\"", "\"extra\"")).is_err()
-    );
-    assert!(
-        serde_json::from_str::<GapReportV1>(
-            &text.replace("0123456789abcdef\",\"gaps", "XYZ\",\"gaps")
-        )
-        .is_err()
-    );
+    assert!(serde_json::from_str::<GapReportV1>(&text.replace("\"metadata\"", "\"extra\"")).is_err());
+    assert!(serde_json::from_str::<GapReportV1>(&text.replace("0123456789abcdef\",\"gaps", "XYZ\",\"gaps")).is_err());
 }
 
 #[test]
@@ -72,50 +59,23 @@ fn gaps_are_ordered_worst_first_and_counted() {
     ];
     let report = GapReportV1::assemble(head(), gaps);
     let kinds: Vec<_> = report.gaps.iter().map(|g| g.gap_type.as_str()).collect();
-    assert_eq!(
-        kinds,
-        [
-            "git_state_corruption",
-            "db_lock_contention",
-            "root_clutter",
-            "unknown"
-        ]
-    );
+    assert_eq!(kinds, ["git_state_corruption", "db_lock_contention", "root_clutter", "unknown"]);
     let s = report.summary;
-    assert_eq!(
-        (
-            s.total_gaps,
-            s.critical_gaps,
-            s.high_gaps,
-            s.medium_gaps,
-            s.autopilot_blockers
-        ),
-        (4, 1, 1, 1, 2)
-    );
+    assert_eq!((s.total_gaps, s.critical_gaps, s.high_gaps, s.medium_gaps, s.autopilot_blockers), (4, 1, 1, 1, 2));
     let json = serde_json::to_string(&report).unwrap();
-    assert!(
-        json.starts_with(r#"{"format":"gap_report/1","format_version":"v1""#),
-        "{json}"
-    );
+    assert!(json.starts_with(r#"{"format":"gap_report/1","format_version":"v1""#), "{json}");
     assert_eq!(serde_json::from_str::<GapReportV1>(&json).unwrap(), report);
 }
 
 #[test]
 fn a_protected_path_makes_a_gap_block() {
-    let mut gap = Gap::new(
-        GapType::RootClutter,
-        RiskClass::Medium,
-        &["NOTES.md".into()],
-    );
+    let mut gap = Gap::new(GapType::RootClutter, RiskClass::Medium, &["NOTES.md".into()]);
     gap.safe_remediation.target_paths = Some(vec!["NOTES.md".into(), "docs/notes/NOTES.md".into()]);
     let mut report = GapReportV1::assemble(head(), vec![gap]);
     assert_eq!(report.summary.autopilot_blockers, 0);
     report.block_protected(|path| path.starts_with("docs/"));
     assert_eq!(report.summary.autopilot_blockers, 1);
-    assert_eq!(
-        report.gaps[0].detection_signals,
-        ["anchor_protected: docs/notes/NOTES.md"]
-    );
+    assert_eq!(report.gaps[0].detection_signals, ["anchor_protected: docs/notes/NOTES.md"]);
     assert_eq!(report.gaps[0].risk_classification, RiskClass::Medium);
 }
 

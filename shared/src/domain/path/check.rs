@@ -46,10 +46,7 @@ impl RefusedPath {
     #[must_use]
     pub fn error(self) -> PathError {
         match self.unsafe_because {
-            Some(why) => PathError::Unsafe {
-                path: self.shown,
-                why,
-            },
+            Some(why) => PathError::Unsafe { path: self.shown, why },
             None => PathError::GitInternal { path: self.shown },
         }
     }
@@ -71,11 +68,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<String, RefusedPath> {
     let git_internal = lossy.split(['/', '\\']).any(is_git_internal);
     match (text, unsafe_because, git_internal) {
         (Ok(text), None, false) => Ok(text.to_owned()),
-        (_, unsafe_because, git_internal) => Err(RefusedPath {
-            shown: shown(bytes),
-            unsafe_because,
-            git_internal,
-        }),
+        (_, unsafe_because, git_internal) => Err(RefusedPath { shown: shown(bytes), unsafe_because, git_internal }),
     }
 }
 
@@ -106,11 +99,7 @@ fn unsafe_because(text: &str) -> Option<&'static str> {
     }
     let key = fold(text);
     let same_shape = key.split('/').count() == text.split('/').count();
-    if !same_shape
-        || key
-            .split('/')
-            .any(|part| component_unsafe_because(part).is_some())
-    {
+    if !same_shape || key.split('/').any(|part| component_unsafe_because(part).is_some()) {
         return Some("it contains a character that stands for a separator, a dot or a space");
     }
     None
@@ -154,9 +143,7 @@ fn is_windows_reserved(part: &str) -> bool {
     match stem.as_str() {
         "con" | "prn" | "aux" | "nul" | "conin$" | "conout$" => true,
         _ => {
-            let digit = stem
-                .strip_prefix("com")
-                .or_else(|| stem.strip_prefix("lpt"));
+            let digit = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
             matches!(digit.map(str::as_bytes), Some([b'1'..=b'9']))
         }
     }
@@ -168,21 +155,11 @@ fn is_git_internal(part: &str) -> bool {
     if part.is_ascii() && part.len() < 4 {
         return false;
     }
-    let visible = if part.is_ascii() {
-        part.into()
-    } else {
-        INVISIBLE.replace_all(part, String::new())
-    };
+    let visible = if part.is_ascii() { part.into() } else { INVISIBLE.replace_all(part, String::new()) };
     let key = fold(&visible);
-    let stem = key
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(['.', ' ']);
+    let stem = key.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']);
     stem == ".git"
-        || stem
-            .strip_prefix("git~")
-            .is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+        || stem.strip_prefix("git~").is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// A printable form of any bytes: text as it is, everything that cannot be seen or is not UTF-8 escaped.

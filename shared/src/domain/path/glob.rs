@@ -37,10 +37,7 @@ enum Token {
     Char(char),
     One,
     Many,
-    Class {
-        negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+    Class { negated: bool, ranges: Vec<(char, char)> },
 }
 
 const MAX_ALTERNATIVES: usize = 64;
@@ -52,10 +49,7 @@ impl Glob {
     /// # Errors
     /// [`GlobError`] for an empty pattern, unbalanced braces, backslashes, `.` and `..`.
     pub fn parse(pattern: &str) -> Result<Vec<Self>, GlobError> {
-        let refuse = |why| GlobError {
-            pattern: pattern.chars().take(200).collect(),
-            why,
-        };
+        let refuse = |why| GlobError { pattern: pattern.chars().take(200).collect(), why };
         let mut text = pattern.trim();
         let anchored = text.trim_end_matches('/').contains('/') || text.ends_with('/');
         while let Some(rest) = text.strip_prefix("./") {
@@ -71,10 +65,7 @@ impl Glob {
             if alternative.contains('\\') {
                 return Err(refuse("it contains a backslash"));
             }
-            if alternative
-                .split('/')
-                .any(|part| matches!(part, "" | "." | ".."))
-            {
+            if alternative.split('/').any(|part| matches!(part, "" | "." | "..")) {
                 return Err(refuse("it has an empty, `.` or `..` component"));
             }
             let bare = !anchored && !alternative.contains("**");
@@ -105,11 +96,7 @@ impl Glob {
     /// The components before the first wildcard of a glob with a directory; empty for a bare one.
     #[must_use]
     pub fn literal_prefix(&self) -> Vec<&str> {
-        if self.bare {
-            Vec::new()
-        } else {
-            self.segments.iter().map_while(Segment::literal).collect()
-        }
+        if self.bare { Vec::new() } else { self.segments.iter().map_while(Segment::literal).collect() }
     }
 }
 
@@ -135,10 +122,7 @@ impl PathSet {
     /// The index of the first pattern that matches a folded path.
     #[must_use]
     pub fn find(&self, parts: &[&str]) -> Option<usize> {
-        self.globs
-            .iter()
-            .find(|(_, glob)| glob.matches(parts))
-            .map(|(index, _)| *index)
+        self.globs.iter().find(|(_, glob)| glob.matches(parts)).map(|(index, _)| *index)
     }
 
     /// The index of the first pattern that is rooted below a folded directory, whatever exists there.
@@ -177,9 +161,7 @@ fn matches(segments: &[Segment], parts: &[&str]) -> bool {
     match (segments, parts) {
         ([], _) => parts.is_empty(),
         ([Segment::AnyDepth], _) => true,
-        ([Segment::AnyDepth, rest @ ..], _) => {
-            (0..=parts.len()).any(|skipped| matches(rest, &parts[skipped..]))
-        }
+        ([Segment::AnyDepth, rest @ ..], _) => (0..=parts.len()).any(|skipped| matches(rest, &parts[skipped..])),
         ([_, ..], []) => false,
         ([segment, rest @ ..], [part, below @ ..]) => segment.matches(part) && matches(rest, below),
     }
@@ -219,24 +201,15 @@ impl Token {
             Self::Char(expected) => *expected == c,
             Self::One => true,
             Self::Many => false,
-            Self::Class { negated, ranges } => {
-                ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated
-            }
+            Self::Class { negated, ranges } => ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated,
         }
     }
 }
 
 /// Expands `{a,b}`, nested ones too.
-fn expand(
-    text: &str,
-    refuse: &impl Fn(&'static str) -> GlobError,
-) -> Result<Vec<String>, GlobError> {
+fn expand(text: &str, refuse: &impl Fn(&'static str) -> GlobError) -> Result<Vec<String>, GlobError> {
     let Some(open) = text.find('{') else {
-        return if text.contains('}') {
-            Err(refuse("a brace is not opened"))
-        } else {
-            Ok(vec![text.to_owned()])
-        };
+        return if text.contains('}') { Err(refuse("a brace is not opened")) } else { Ok(vec![text.to_owned()]) };
     };
     let (mut depth, mut close, mut cuts) = (0_usize, None, vec![open]);
     for (index, c) in text.char_indices().skip_while(|(index, _)| *index < open) {
@@ -260,10 +233,7 @@ fn expand(
     let mut expanded = Vec::new();
     for cut in cuts.windows(2) {
         let choice = &text[cut[0] + 1..cut[1]];
-        expanded.extend(expand(
-            &format!("{}{choice}{}", &text[..open], &text[close + 1..]),
-            refuse,
-        )?);
+        expanded.extend(expand(&format!("{}{choice}{}", &text[..open], &text[close + 1..]), refuse)?);
         if expanded.len() > MAX_ALTERNATIVES {
             return Err(refuse("it has more than 64 alternatives"));
         }
@@ -303,10 +273,7 @@ fn compile_segment(part: &str) -> Vec<Segment> {
         tokens => Segment::Pattern(tokens.to_vec()),
     };
     let mut segments = vec![simple(&tokens)];
-    if tokens
-        .iter()
-        .any(|token| matches!(token, Token::Class { .. }))
-    {
+    if tokens.iter().any(|token| matches!(token, Token::Class { .. })) {
         segments.push(simple(&tokenize(part, false)));
     }
     segments
@@ -329,11 +296,7 @@ fn tokenize(part: &str, classes: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = part;
     while let Some(c) = rest.chars().next() {
-        let class = if classes && c == '[' {
-            read_class(rest)
-        } else {
-            None
-        };
+        let class = if classes && c == '[' { read_class(rest) } else { None };
         if let Some((token, length)) = class {
             tokens.push(token);
             rest = &rest[length..];
@@ -352,9 +315,7 @@ fn tokenize(part: &str, classes: bool) -> Vec<Token> {
             }
             _ => {
                 let wild = |c: char| matches!(c, '*' | '?') || (classes && c == '[');
-                let end = rest[c.len_utf8()..]
-                    .find(wild)
-                    .map_or(rest.len(), |at| at + c.len_utf8());
+                let end = rest[c.len_utf8()..].find(wild).map_or(rest.len(), |at| at + c.len_utf8());
                 tokens.extend(fold(&rest[..end]).chars().map(Token::Char));
                 rest = &rest[end..];
             }
@@ -365,19 +326,9 @@ fn tokenize(part: &str, classes: bool) -> Vec<Token> {
 
 /// Reads `[abc]`, `[a-z]` or `[!a-z]` at the start of a text; nothing where it is not closed.
 fn read_class(text: &str) -> Option<(Token, usize)> {
-    let inner_start = if text[1..].starts_with(['!', '^']) {
-        2
-    } else {
-        1
-    };
-    let length = text[inner_start..]
-        .char_indices()
-        .skip(1)
-        .find(|(_, c)| *c == ']')?
-        .0;
-    let inner: Vec<char> = fold(&text[inner_start..inner_start + length])
-        .chars()
-        .collect();
+    let inner_start = if text[1..].starts_with(['!', '^']) { 2 } else { 1 };
+    let length = text[inner_start..].char_indices().skip(1).find(|(_, c)| *c == ']')?.0;
+    let inner: Vec<char> = fold(&text[inner_start..inner_start + length]).chars().collect();
     let mut ranges = Vec::new();
     let mut rest = inner.as_slice();
     while let [first, tail @ ..] = rest {
@@ -389,11 +340,5 @@ fn read_class(text: &str) -> Option<(Token, usize)> {
             rest = tail;
         }
     }
-    Some((
-        Token::Class {
-            negated: inner_start == 2,
-            ranges,
-        },
-        inner_start + length + 1,
-    ))
+    Some((Token::Class { negated: inner_start == 2, ranges }, inner_start + length + 1))
 }

@@ -47,10 +47,7 @@ pub(super) fn fold(text: &str) -> String {
 fn fold_char(c: char) -> impl Iterator<Item = char> {
     let dotless = (c == 'ı').then_some(c);
     let other = (c != 'ı').then_some(c);
-    let folded = other
-        .into_iter()
-        .flat_map(char::to_lowercase)
-        .flat_map(char::to_uppercase)
-        .flat_map(char::to_lowercase);
+    let folded =
+        other.into_iter().flat_map(char::to_lowercase).flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     dotless.into_iter().chain(folded)
 }

@@ -23,10 +23,7 @@ impl PathRoot {
     /// # Errors
     /// [`GlobError`] for an empty entry, one that leaves the repository, or a glob that cannot be read.
     pub fn parse(entry: &str) -> Result<Self, GlobError> {
-        let refuse = |why| GlobError {
-            pattern: entry.chars().take(200).collect(),
-            why,
-        };
+        let refuse = |why| GlobError { pattern: entry.chars().take(200).collect(), why };
         let text = entry.trim().replace('\\', "/");
         if text.is_empty() {
             return Err(refuse("it is empty; write `.` for the whole repository"));
@@ -36,9 +33,7 @@ impl PathRoot {
             match part {
                 "" | "." => {}
                 ".." => {
-                    parts
-                        .pop()
-                        .ok_or_else(|| refuse("it leaves the repository"))?;
+                    parts.pop().ok_or_else(|| refuse("it leaves the repository"))?;
                 }
                 name => parts.push(name),
             }
@@ -47,24 +42,12 @@ impl PathRoot {
         let is_wild = |part: &&str| part.contains(['*', '?', '[', '{']);
         if !parts.iter().any(is_wild) {
             let literal = parts.into_iter().map(fold).collect();
-            return Ok(Self {
-                literal,
-                globs: Vec::new(),
-                bare,
-            });
+            return Ok(Self { literal, globs: Vec::new(), bare });
         }
-        let literal = parts
-            .iter()
-            .take_while(|part| !is_wild(part))
-            .map(|part| fold(part))
-            .collect();
+        let literal = parts.iter().take_while(|part| !is_wild(part)).map(|part| fold(part)).collect();
         let joined = parts.join("/");
         let globs = Glob::parse(&if bare { joined } else { format!("/{joined}") })?;
-        Ok(Self {
-            literal,
-            globs,
-            bare,
-        })
+        Ok(Self { literal, globs, bare })
     }
 
     /// Whether a folded path lies in the entry: the file or anything below the directory, or a match of the glob.
@@ -81,13 +64,10 @@ impl PathRoot {
     #[must_use]
     pub fn guards(&self, parts: &[&str]) -> bool {
         if self.globs.is_empty() && self.bare {
-            return parts
-                .iter()
-                .any(|part| self.literal.iter().any(|name| name == part));
+            return parts.iter().any(|part| self.literal.iter().any(|name| name == part));
         }
         self.contains(parts)
-            || (!self.globs.is_empty()
-                && (1..parts.len()).any(|length| self.contains(&parts[..length])))
+            || (!self.globs.is_empty() && (1..parts.len()).any(|length| self.contains(&parts[..length])))
     }
 
     /// Whether the entry protects something that lies below a folded directory, whatever exists there.
@@ -95,20 +75,13 @@ impl PathRoot {
     pub fn rooted_below(&self, directory: &[&str]) -> bool {
         !self.bare
             && self.literal.len() >= directory.len()
-            && self
-                .literal
-                .iter()
-                .zip(directory)
-                .all(|(own, other)| own == other)
+            && self.literal.iter().zip(directory).all(|(own, other)| own == other)
     }
 
     /// Whether two entries may name the same file; globs stand for the directory they start from.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.literal
-            .iter()
-            .zip(&other.literal)
-            .all(|(own, other)| own == other)
+        self.literal.iter().zip(&other.literal).all(|(own, other)| own == other)
     }
 }
 
@@ -131,10 +104,7 @@ impl PathRoots {
     /// # Errors
     /// [`GlobError`] for the first that cannot be read.
     pub fn new(entries: Vec<String>) -> Result<Self, GlobError> {
-        let roots = entries
-            .iter()
-            .map(|entry| PathRoot::parse(entry))
-            .collect::<Result<_, _>>()?;
+        let roots = entries.iter().map(|entry| PathRoot::parse(entry)).collect::<Result<_, _>>()?;
         Ok(Self { entries, roots })
     }
 
@@ -165,9 +135,7 @@ impl PathRoots {
     /// The index of the first entry that protects something below a folded directory.
     #[must_use]
     pub fn find_rooted_below(&self, directory: &[&str]) -> Option<usize> {
-        self.roots
-            .iter()
-            .position(|root| root.rooted_below(directory))
+        self.roots.iter().position(|root| root.rooted_below(directory))
     }
 }
 

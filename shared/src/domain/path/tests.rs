@@ -66,12 +66,7 @@ fn unsafe_spellings_are_refused() {
     ] {
         assert!(refused(bad).unsafe_because.is_some(), "{bad:?}");
     }
-    assert!(
-        RepoPath::inspect(b"examples/\xff\xfe")
-            .unwrap_err()
-            .shown
-            .ends_with("\\xff\\xfe")
-    );
+    assert!(RepoPath::inspect(b"examples/\xff\xfe").unwrap_err().shown.ends_with("\\xff\\xfe"));
     assert!(RepoPath::parse(&vec!["d"; 64].join("/")).is_ok());
     assert_eq!(refused("a\u{202e}b\\c").shown, "a\\u{202e}b\\\\c");
 }
@@ -116,10 +111,7 @@ fn spellings_that_some_file_system_takes_for_equal_share_a_key() {
 }
 
 fn glob(pattern: &str, path: &str) -> bool {
-    PathSet::compile([pattern])
-        .unwrap()
-        .find(&RepoPath::parse(path).unwrap().key().parts())
-        .is_some()
+    PathSet::compile([pattern]).unwrap().find(&RepoPath::parse(path).unwrap().key().parts()).is_some()
 }
 
 #[test]
@@ -175,11 +167,7 @@ fn globs_go_component_by_component() {
 
 #[test]
 fn roots_are_normalised_and_end_at_a_component() {
-    let contains = |entry: &str, path: &str| {
-        PathRoot::parse(entry)
-            .unwrap()
-            .contains(&MatchKey::of(path).parts())
-    };
+    let contains = |entry: &str, path: &str| PathRoot::parse(entry).unwrap().contains(&MatchKey::of(path).parts());
     assert!(contains("src\\utils\\", "src/utils/helper.py"));
     assert!(contains(".\\src\\web.py  ", "src/web.py"));
     assert!(contains("././a/x/../b", "A/b/c"));
@@ -188,11 +176,7 @@ fn roots_are_normalised_and_end_at_a_component() {
     assert!(!contains("examples/ab/", "examples/abc/x"));
     assert!(!contains("docs", "a/docs/x"));
     assert!(PathRoot::parse("docs").unwrap().guards(&["a", "docs", "x"]));
-    assert!(
-        PathRoot::parse("a/*/keys")
-            .unwrap()
-            .guards(&["a", "b", "keys", "x"])
-    );
+    assert!(PathRoot::parse("a/*/keys").unwrap().guards(&["a", "b", "keys", "x"]));
     assert!(PathRoot::parse("a/../../b").is_err());
     assert!(PathRoot::parse(" ").is_err());
 }

@@ -25,14 +25,8 @@ impl Thresholds {
     #[must_use]
     pub const fn of(profile: Profile) -> Self {
         match profile {
-            Profile::Strict => Self {
-                block: 0.5,
-                auto: 0.2,
-            },
-            Profile::Normal => Self {
-                block: 0.8,
-                auto: 0.3,
-            },
+            Profile::Strict => Self { block: 0.5, auto: 0.2 },
+            Profile::Normal => Self { block: 0.8, auto: 0.3 },
         }
     }
 }
@@ -48,11 +42,7 @@ pub(super) struct Finding {
 
 impl Finding {
     fn new(status: ApprovalStatus, rule: &str, why: impl Into<String>) -> Self {
-        Self {
-            status,
-            rule: rule.to_owned(),
-            why: why.into(),
-        }
+        Self { status, rule: rule.to_owned(), why: why.into() }
     }
 
     pub(super) fn blocked(rule: &str, why: impl Into<String>) -> Self {
@@ -90,10 +80,7 @@ pub(super) fn classify(
         findings.push(Finding::blocked("unsupported", why));
     }
     if candidate.risk >= thresholds.block {
-        let why = format!(
-            "the risk {} is at or above {}",
-            candidate.risk, thresholds.block
-        );
+        let why = format!("the risk {} is at or above {}", candidate.risk, thresholds.block);
         findings.push(Finding::blocked("risk_block", why));
     }
     findings.extend(verdict.into_iter().flat_map(of_verdict));
@@ -109,18 +96,8 @@ pub(super) fn classify(
 }
 
 /// What the paths need, as a patch of exactly these paths would be judged.
-pub(super) fn judge(
-    targets: &[String],
-    policy: &Policy,
-    anchor: &IntentionAnchorV2,
-) -> Option<Verdict> {
-    let entry = |path: &String| {
-        Entry::new(
-            EntryPath::of(path.as_bytes()),
-            FileMode::FILE,
-            FileMode::FILE,
-        )
-    };
+pub(super) fn judge(targets: &[String], policy: &Policy, anchor: &IntentionAnchorV2) -> Option<Verdict> {
+    let entry = |path: &String| Entry::new(EntryPath::of(path.as_bytes()), FileMode::FILE, FileMode::FILE);
     let facts = ChangeFacts::from_entries(targets.iter().map(entry).collect());
     let (scope, window) = (PhaseScope::default(), Window::default());
     (!targets.is_empty()).then(|| evaluate(&facts, policy, Some(anchor), &scope, &window))
@@ -133,18 +110,8 @@ fn of_verdict(verdict: &Verdict) -> Vec<Finding> {
         Decision::AutoApproved | Decision::NotifyAndProceed | Decision::NoChange => return vec![],
     };
     let alone = |reason: &crate::domain::reason::Reason| {
-        let what = reason
-            .paths
-            .iter()
-            .take(3)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        let rule = reason
-            .rule
-            .as_ref()
-            .map(|rule| format!(" by {rule}"))
-            .unwrap_or_default();
+        let what = reason.paths.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let rule = reason.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
         let code = reason.code.as_str();
         Finding::new(status, code, format!("{code}{rule}: {what}"))
     };
@@ -154,29 +121,17 @@ fn of_verdict(verdict: &Verdict) -> Vec<Finding> {
 fn of_gap(candidate: &Candidate<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if candidate.targets.is_empty() && candidate.supported {
-        findings.push(Finding::asks(
-            "no_target_paths",
-            "nobody can tell which paths it will change",
-        ));
+        findings.push(Finding::asks("no_target_paths", "nobody can tell which paths it will change"));
     }
     let omitted = candidate.gap.evidence.omitted_paths;
     if omitted > 0 {
-        findings.push(Finding::asks(
-            "more_targets",
-            format!("{omitted} more files have the same fault"),
-        ));
+        findings.push(Finding::asks("more_targets", format!("{omitted} more files have the same fault")));
     }
     if candidate.gap.blocks_autopilot {
-        findings.push(Finding::asks(
-            "gap_blocks_autopilot",
-            "the gap blocks automatic work",
-        ));
+        findings.push(Finding::asks("gap_blocks_autopilot", "the gap blocks automatic work"));
     }
     if candidate.first_build {
-        findings.push(Finding::asks(
-            "first_build",
-            "nothing is automatic in a first build",
-        ));
+        findings.push(Finding::asks("first_build", "nothing is automatic in a first build"));
     }
     findings
 }
@@ -188,10 +143,7 @@ fn of_anchor(candidate: &Candidate<'_>, anchor: &IntentionAnchorV2) -> Vec<Findi
     for (index, entry) in entries.iter().enumerate() {
         let rule = format!("anchor:safety_risk.requires_approval[{index}]");
         match holds(entry, candidate, Quantity::Any) {
-            Some(true) => findings.push(Finding::asks(
-                "anchor_requires_approval",
-                format!("{rule}: {entry}"),
-            )),
+            Some(true) => findings.push(Finding::asks("anchor_requires_approval", format!("{rule}: {entry}"))),
             Some(false) => {}
             // A control that nobody can check holds for everything.
             None => findings.push(Finding::asks(
@@ -204,27 +156,17 @@ fn of_anchor(candidate: &Candidate<'_>, anchor: &IntentionAnchorV2) -> Vec<Findi
 }
 
 /// How an action that nothing restricts becomes automatic, or why it does not.
-fn automatic(
-    candidate: &Candidate<'_>,
-    anchor: &IntentionAnchorV2,
-    thresholds: Thresholds,
-) -> Finding {
+fn automatic(candidate: &Candidate<'_>, anchor: &IntentionAnchorV2, thresholds: Thresholds) -> Finding {
     let review = anchor.pivot_intentions.governance_review.as_ref();
     let rules = review.map_or(&[][..], |review| &review.auto_approve_rules);
     let all = |conditions: &[String]| {
-        !conditions.is_empty()
-            && conditions
-                .iter()
-                .all(|c| holds(c, candidate, Quantity::All) == Some(true))
+        !conditions.is_empty() && conditions.iter().all(|c| holds(c, candidate, Quantity::All) == Some(true))
     };
     if let Some(rule) = rules.iter().find(|rule| all(&rule.conditions)) {
         let why = format!("the anchor's rule {} allows it", rule.rule_id);
         return Finding::new(ApprovalStatus::AutoApproved, "auto_rule", why);
     }
-    let harmless = matches!(
-        candidate.action,
-        ActionType::FileMove | ActionType::DocUpdate | ActionType::TidyApply
-    );
+    let harmless = matches!(candidate.action, ActionType::FileMove | ActionType::DocUpdate | ActionType::TidyApply);
     if candidate.risk < thresholds.auto && harmless {
         let why = format!("the risk {} is below {}", candidate.risk, thresholds.auto);
         return Finding::new(ApprovalStatus::AutoApproved, "auto_low_risk", why);
@@ -243,11 +185,7 @@ enum Quantity {
 fn holds(predicate: &str, candidate: &Candidate<'_>, quantity: Quantity) -> Option<bool> {
     let predicate = predicate.trim();
     if let Some(number) = predicate.strip_prefix("risk<") {
-        return number
-            .trim()
-            .parse::<f64>()
-            .ok()
-            .map(|number| candidate.risk < number);
+        return number.trim().parse::<f64>().ok().map(|number| candidate.risk < number);
     }
     let (kind, value) = predicate.split_once(':')?;
     let value = value.trim();

@@ -8,9 +8,8 @@ use crate::domain::gap::{FormatVersion, Gap, GapReportV1, GapType};
 use crate::domain::ids::{Digest, Timestamp};
 use crate::domain::plan::classify::{Candidate, Finding, classify, judge};
 use crate::domain::plan::{
-    ActionType, ApprovalStatus, BudgetCompliance, EstimatedCost, GovernanceChecks,
-    PROPOSER_VERSION, PlanAction, PlanFormat, PlanMetadata, PlanProposalV1, PlanSummary,
-    ProtectedPathCheck,
+    ActionType, ApprovalStatus, BudgetCompliance, EstimatedCost, GovernanceChecks, PROPOSER_VERSION, PlanAction,
+    PlanFormat, PlanMetadata, PlanProposalV1, PlanSummary, ProtectedPathCheck,
 };
 use crate::domain::policy::Policy;
 use crate::domain::project::{BuilderConfig, BuilderKind};
@@ -73,18 +72,12 @@ pub fn propose(
         summary: summary(&actions),
         actions,
         governance_checks: checks,
-        metadata: PlanMetadata {
-            proposer_version: Some(PROPOSER_VERSION.to_owned()),
-            generation_duration_ms: None,
-        },
+        metadata: PlanMetadata { proposer_version: Some(PROPOSER_VERSION.to_owned()), generation_duration_ms: None },
     }
 }
 
 fn report_id(report: &GapReportV1) -> String {
-    let digest = report
-        .workspace_state_digest
-        .as_ref()
-        .map(|digest| digest.as_str().to_owned());
+    let digest = report.workspace_state_digest.as_ref().map(|digest| digest.as_str().to_owned());
     // Without a digest of the workspace the gaps themselves are the identity.
     let digest = digest.or_else(|| Digest::of_json(&report.gaps).ok().map(|d| d.to_hex()));
     format!("gap-report-{}", digest.unwrap_or_default())
@@ -126,24 +119,16 @@ const fn risk_factor(kind: GapType) -> &'static str {
 
 fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
     let (action_type, risk_score, cost) = template(gap.gap_type);
-    let own = (!gap.has_remediation())
-        .then(|| taker(gap.gap_type, options.builders))
-        .flatten();
+    let own = (!gap.has_remediation()).then(|| taker(gap.gap_type, options.builders)).flatten();
     let builder = match own {
         Some((name, config)) => Some(format!("{}:{name}", prefix(config.kind))),
         None => gap.has_remediation().then(|| "remediation".to_owned()),
     };
     let remedy = &gap.safe_remediation;
-    let targets = remedy
-        .target_paths
-        .as_ref()
-        .unwrap_or(&gap.evidence.file_paths);
+    let targets = remedy.target_paths.as_ref().unwrap_or(&gap.evidence.file_paths);
     let id = Digest::of(format!("{}:{}", gap.gap_id, action_type.as_str()).as_bytes()).to_hex();
     let first: Vec<&str> = targets.iter().take(5).map(String::as_str).collect();
-    let undo = format!(
-        "autopack rollback, or git restore --source=BASE -- {}",
-        first.join(" ")
-    );
+    let undo = format!("autopack rollback, or git restore --source=BASE -- {}", first.join(" "));
     PlanAction {
         action_id: format!("action-{}", &id[..12]),
         action_type,
@@ -156,9 +141,7 @@ fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
         approval_reason: None,
         rule: None,
         target_paths: targets.clone(),
-        command: own
-            .filter(|(_, b)| !b.argv.is_empty())
-            .map(|(_, b)| b.argv.join(" ")),
+        command: own.filter(|(_, b)| !b.argv.is_empty()).map(|(_, b)| b.argv.join(" ")),
         estimated_cost: cost.map(|(tokens, seconds)| EstimatedCost {
             tokens: Some(tokens),
             time_seconds: Some(seconds),
@@ -174,10 +157,7 @@ fn draft(gap: &Gap, options: &ProposeOptions<'_>) -> PlanAction {
 }
 
 /// The first builder of the project, by name, that takes gaps of this kind.
-fn taker(
-    kind: GapType,
-    builders: &BTreeMap<String, BuilderConfig>,
-) -> Option<(&String, &BuilderConfig)> {
+fn taker(kind: GapType, builders: &BTreeMap<String, BuilderConfig>) -> Option<(&String, &BuilderConfig)> {
     builders.iter().find(|(_, builder)| {
         let can = match builder.kind {
             BuilderKind::Command | BuilderKind::Agent | BuilderKind::Llm => true,
@@ -208,24 +188,16 @@ fn settle(action: &mut PlanAction, findings: &[Finding]) {
 
 fn record(checks: &mut GovernanceChecks, action: &PlanAction, verdict: Option<&Verdict>) {
     let Some(verdict) = verdict else { return };
-    let never = verdict
-        .reasons
-        .iter()
-        .filter(|r| r.code == ReasonCode::PathNever)
-        .flat_map(|r| &r.paths);
+    let never = verdict.reasons.iter().filter(|r| r.code == ReasonCode::PathNever).flat_map(|r| &r.paths);
     let never = never.map(|path| format!("{}: {path}", action.action_id));
     checks.never_auto_approve_violations.extend(never);
     let named: BTreeSet<&String> = verdict.reasons.iter().flat_map(|r| &r.paths).collect();
     let room = 20_usize.saturating_sub(checks.protected_path_checks.len());
-    let told = action
-        .target_paths
-        .iter()
-        .take(room)
-        .map(|path| ProtectedPathCheck {
-            path: path.clone(),
-            is_protected: named.contains(path),
-            action_id: action.action_id.clone(),
-        });
+    let told = action.target_paths.iter().take(room).map(|path| ProtectedPathCheck {
+        path: path.clone(),
+        is_protected: named.contains(path),
+        action_id: action.action_id.clone(),
+    });
     checks.protected_path_checks.extend(told);
 }
 
@@ -241,12 +213,7 @@ fn before(earlier: &[PlanAction], action: &PlanAction) -> Vec<String> {
 }
 
 fn summary(actions: &[PlanAction]) -> PlanSummary {
-    let count = |status| {
-        actions
-            .iter()
-            .filter(|a| a.approval_status == status)
-            .count() as u64
-    };
+    let count = |status| actions.iter().filter(|a| a.approval_status == status).count() as u64;
     let costs = || actions.iter().filter_map(|a| a.estimated_cost);
     PlanSummary {
         total_actions: actions.len() as u64,
@@ -269,57 +236,37 @@ struct Budget {
 impl Budget {
     fn new(caps: Option<&BudgetCost>) -> Self {
         let caps = caps.cloned().unwrap_or_default();
-        Self {
-            caps,
-            tokens: 0,
-            seconds: 0,
-            per_call_kept: true,
-        }
+        Self { caps, tokens: 0, seconds: 0, per_call_kept: true }
     }
 
     /// Counts an action, and says what its cost leads to if it breaks a cap.
     fn spend(&mut self, cost: Option<EstimatedCost>) -> Option<Finding> {
         let tokens = cost.and_then(|c| c.tokens).unwrap_or(0);
         self.tokens = self.tokens.saturating_add(tokens);
-        self.seconds = self
-            .seconds
-            .saturating_add(cost.and_then(|c| c.time_seconds).unwrap_or(0));
+        self.seconds = self.seconds.saturating_add(cost.and_then(|c| c.time_seconds).unwrap_or(0));
         let over = |spent: u64, cap: Option<u64>| cap.filter(|cap| spent > *cap);
         let mut broken = Vec::new();
         if let Some(cap) = over(tokens, self.caps.token_cap_per_call) {
             self.per_call_kept = false;
-            broken.push(format!(
-                "{tokens} tokens are above the cap per call of {cap}"
-            ));
+            broken.push(format!("{tokens} tokens are above the cap per call of {cap}"));
         }
         if let Some(cap) = over(self.tokens, self.caps.token_cap_global) {
-            broken.push(format!(
-                "the plan up to here takes {} tokens, above the cap of {cap}",
-                self.tokens
-            ));
+            broken.push(format!("the plan up to here takes {} tokens, above the cap of {cap}", self.tokens));
         }
         if let Some(cap) = over(self.seconds, self.caps.time_cap_seconds) {
-            broken.push(format!(
-                "the plan up to here takes {} s, above the cap of {cap} s",
-                self.seconds
-            ));
+            broken.push(format!("the plan up to here takes {} s, above the cap of {cap} s", self.seconds));
         }
         let why = (!broken.is_empty()).then(|| broken.join(", "))?;
         Some(match self.caps.cost_escalation_policy {
             CostEscalation::Block => Finding::blocked("budget_block", why),
             CostEscalation::RequestApproval => Finding::asks("budget_approval", why),
-            CostEscalation::Warn => Finding {
-                status: ApprovalStatus::AutoApproved,
-                rule: "budget_warn".to_owned(),
-                why,
-            },
+            CostEscalation::Warn => {
+                Finding { status: ApprovalStatus::AutoApproved, rule: "budget_warn".to_owned(), why }
+            }
         })
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a share of a budget in per cent"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a share of a budget in per cent")]
     fn compliance(&self) -> BudgetCompliance {
         let share = |cap: u64| match cap {
             0 if self.tokens == 0 => 0.0,
@@ -327,14 +274,8 @@ impl Budget {
             cap => (self.tokens as f64 * 100.0 / cap as f64).min(100.0),
         };
         BudgetCompliance {
-            within_global_cap: self
-                .caps
-                .token_cap_global
-                .is_none_or(|cap| self.tokens <= cap)
-                && self
-                    .caps
-                    .time_cap_seconds
-                    .is_none_or(|cap| self.seconds <= cap),
+            within_global_cap: self.caps.token_cap_global.is_none_or(|cap| self.tokens <= cap)
+                && self.caps.time_cap_seconds.is_none_or(|cap| self.seconds <= cap),
             within_per_call_cap: self.per_call_kept,
             estimated_usage_pct: self.caps.token_cap_global.map(share),
         }

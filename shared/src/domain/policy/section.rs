@@ -58,9 +58,7 @@ impl PolicySection {
     pub(in crate::domain) fn build(self, source: &Source<'_>) -> Result<Policy, ConfigError> {
         let own = self.never.len() + self.protected.len() + self.allowed.len();
         if own == 0 && self.extends != Some(Extends::Autopack) {
-            return Err(ConfigError::NoRules {
-                origin: source.origin.to_owned(),
-            });
+            return Err(ConfigError::NoRules { origin: source.origin.to_owned() });
         }
         if !(60..=86_400).contains(&self.approval.timeout_seconds) {
             return Err(source.invalid("timeout_seconds", "it must be between 60 and 86400"));
@@ -92,30 +90,22 @@ impl PolicySection {
 impl Lists {
     /// Adds a project's rules. A pattern that stands in another built-in list moves; down from the never list it
     /// cannot.
-    fn merge(
-        &mut self,
-        own: &PolicySection,
-        source: &Source<'_>,
-    ) -> Result<Vec<Rule>, ConfigError> {
+    fn merge(&mut self, own: &PolicySection, source: &Source<'_>) -> Result<Vec<Rule>, ConfigError> {
         let mut relaxed = Vec::new();
         for pattern in &own.never {
-            self.protected
-                .retain(|rule| rule.pattern != *pattern.get_ref());
-            self.allowed
-                .retain(|rule| rule.pattern != *pattern.get_ref());
+            self.protected.retain(|rule| rule.pattern != *pattern.get_ref());
+            self.allowed.retain(|rule| rule.pattern != *pattern.get_ref());
             add(&mut self.never, pattern, source);
         }
         for pattern in &own.protected {
             self.refuse_never(pattern, source)?;
-            self.allowed
-                .retain(|rule| rule.pattern != *pattern.get_ref());
+            self.allowed.retain(|rule| rule.pattern != *pattern.get_ref());
             add(&mut self.protected, pattern, source);
         }
         for pattern in &own.allowed {
             self.refuse_never(pattern, source)?;
             let before = self.protected.len();
-            self.protected
-                .retain(|rule| rule.pattern != *pattern.get_ref());
+            self.protected.retain(|rule| rule.pattern != *pattern.get_ref());
             add(&mut self.allowed, pattern, source);
             if self.protected.len() < before {
                 relaxed.push(rule(pattern, source));
@@ -124,25 +114,12 @@ impl Lists {
         Ok(relaxed)
     }
 
-    fn refuse_never(
-        &self,
-        pattern: &Spanned<String>,
-        source: &Source<'_>,
-    ) -> Result<(), ConfigError> {
-        if self
-            .never
-            .iter()
-            .any(|rule| rule.pattern == *pattern.get_ref())
+    fn refuse_never(&self, pattern: &Spanned<String>, source: &Source<'_>) -> Result<(), ConfigError> {
+        if self.never.iter().any(|rule| rule.pattern == *pattern.get_ref())
             || FLOOR.contains(&pattern.get_ref().as_str())
         {
-            let why = format!(
-                "{:?} is on the never list and cannot be taken off it",
-                pattern.get_ref()
-            );
-            return Err(ConfigError::Invalid {
-                at: source.at(pattern.span().start),
-                why,
-            });
+            let why = format!("{:?} is on the never list and cannot be taken off it", pattern.get_ref());
+            return Err(ConfigError::Invalid { at: source.at(pattern.span().start), why });
         }
         Ok(())
     }
@@ -150,20 +127,14 @@ impl Lists {
     fn add_floor(&mut self) {
         for pattern in FLOOR {
             if !self.never.iter().any(|rule| rule.pattern == *pattern) {
-                self.never.push(Rule {
-                    pattern: (*pattern).to_owned(),
-                    origin: format!("{BUILTIN_ORIGIN}:floor"),
-                });
+                self.never.push(Rule { pattern: (*pattern).to_owned(), origin: format!("{BUILTIN_ORIGIN}:floor") });
             }
         }
     }
 }
 
 fn rule(pattern: &Spanned<String>, source: &Source<'_>) -> Rule {
-    Rule {
-        pattern: pattern.get_ref().clone(),
-        origin: source.at(pattern.span().start),
-    }
+    Rule { pattern: pattern.get_ref().clone(), origin: source.at(pattern.span().start) }
 }
 
 fn add(list: &mut Vec<Rule>, pattern: &Spanned<String>, source: &Source<'_>) {
@@ -174,18 +145,11 @@ fn add(list: &mut Vec<Rule>, pattern: &Spanned<String>, source: &Source<'_>) {
 
 fn compile(rules: Vec<Rule>, source: &Source<'_>) -> Result<RuleList, ConfigError> {
     for rule in &rules {
-        PathSet::compile([rule.pattern.as_str()]).map_err(|error| ConfigError::Invalid {
-            at: rule.origin.clone(),
-            why: error.to_string(),
-        })?;
+        PathSet::compile([rule.pattern.as_str()])
+            .map_err(|error| ConfigError::Invalid { at: rule.origin.clone(), why: error.to_string() })?;
     }
-    let set =
-        PathSet::compile(rules.iter().map(|rule| rule.pattern.as_str())).map_err(|error| {
-            ConfigError::Invalid {
-                at: source.origin.to_owned(),
-                why: error.to_string(),
-            }
-        })?;
+    let set = PathSet::compile(rules.iter().map(|rule| rule.pattern.as_str()))
+        .map_err(|error| ConfigError::Invalid { at: source.origin.to_owned(), why: error.to_string() })?;
     Ok(RuleList { rules, set })
 }
 
@@ -196,12 +160,6 @@ fn digest(lists: &Lists, approval: &ApprovalRules) -> Digest {
         patterns.sort();
         patterns
     };
-    let content = (
-        "policy/1",
-        patterns(&lists.never),
-        patterns(&lists.protected),
-        patterns(&lists.allowed),
-        approval,
-    );
+    let content = ("policy/1", patterns(&lists.never), patterns(&lists.protected), patterns(&lists.allowed), approval);
     Digest::of_json(&content).expect("lists of texts and numbers are JSON")
 }

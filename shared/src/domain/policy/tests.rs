@@ -35,14 +35,7 @@ fn the_built_in_policy_lists_what_the_rules_say() {
     assert_eq!(class(&policy, "README.md"), PathClass::Unlisted);
     assert_eq!(class(&policy, "scripts/x.py"), PathClass::Allowed);
     for pattern in section::FLOOR {
-        assert!(
-            policy
-                .never()
-                .rules()
-                .iter()
-                .any(|rule| rule.pattern == *pattern),
-            "{pattern}"
-        );
+        assert!(policy.never().rules().iter().any(|rule| rule.pattern == *pattern), "{pattern}");
     }
 }
 
@@ -52,19 +45,8 @@ fn a_rule_knows_its_line() {
     let key = MatchKey::of("examples/a.py");
     let (_, rule) = policy.classify(&key.parts());
     let rule = rule.unwrap();
-    let line: usize = rule
-        .origin
-        .strip_prefix("builtin/autopack.toml:")
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!(
-        BUILTIN_TEXT
-            .lines()
-            .nth(line - 1)
-            .unwrap()
-            .contains(&rule.pattern)
-    );
+    let line: usize = rule.origin.strip_prefix("builtin/autopack.toml:").unwrap().parse().unwrap();
+    assert!(BUILTIN_TEXT.lines().nth(line - 1).unwrap().contains(&rule.pattern));
     assert_eq!(policy.rule_at(&rule.origin), Some(rule));
 }
 
@@ -74,23 +56,14 @@ fn one_line_moves_a_protected_directory() {
     assert_eq!(class(&policy, "docs/a.md"), PathClass::Allowed);
     assert_eq!(class(&policy, "tests/a"), PathClass::Protected);
     assert_eq!(class(&policy, "docs/.env"), PathClass::Never);
-    assert_eq!(
-        policy.relaxed(),
-        [Rule {
-            pattern: "docs/**".into(),
-            origin: "autopack.toml:2".into()
-        }]
-    );
+    assert_eq!(policy.relaxed(), [Rule { pattern: "docs/**".into(), origin: "autopack.toml:2".into() }]);
     assert_ne!(policy.digest(), Policy::builtin().digest());
 }
 
 #[test]
 fn a_policy_of_its_own_keeps_the_floor() {
-    let policy = Policy::parse(
-        "[policy]\nextends = \"none\"\nallowed = [\"**\"]\nprotected = [\"core/\"]\n",
-        "p",
-    )
-    .unwrap();
+    let policy =
+        Policy::parse("[policy]\nextends = \"none\"\nallowed = [\"**\"]\nprotected = [\"core/\"]\n", "p").unwrap();
     assert_eq!(class(&policy, "src/autopack/models.py"), PathClass::Allowed);
     assert_eq!(class(&policy, "core/x/y"), PathClass::Protected);
     assert_eq!(class(&policy, "autopack.toml"), PathClass::Never);
@@ -103,17 +76,11 @@ fn what_weakens_or_says_nothing_is_refused() {
         ("[policy]\nextends = \"none\"\n", "no rule"),
         ("", "no rule"),
         ("[policy]\nallowed = [\".env*\"]\n", "p:2"),
-        (
-            "[policy]\nextends = \"none\"\nallowed = [\"autopack.toml\"]\n",
-            "never list",
-        ),
+        ("[policy]\nextends = \"none\"\nallowed = [\"autopack.toml\"]\n", "never list"),
         ("[policy]\nprotected = [\"a\",\n \"../b\"]\n", "p:3"),
         ("[policy]\nalowed = [\"a\"]\n", "`allowed`"),
         ("[polcy]\nallowed = [\"a\"]\n", "`policy`"),
-        (
-            "[policy]\nallowed = [\"a\"]\n[policy.approval]\ntimeout_seconds = 5\n",
-            "60",
-        ),
+        ("[policy]\nallowed = [\"a\"]\n[policy.approval]\ntimeout_seconds = 5\n", "60"),
         ("line 1 of xyz\n", "p:1"),
     ] {
         let error = Policy::parse(text, "p").unwrap_err().to_string();

@@ -46,21 +46,14 @@ pub(in crate::domain) struct Source<'a> {
 impl Source<'_> {
     /// `file:line` of a byte offset.
     pub(in crate::domain) fn at(&self, offset: usize) -> String {
-        let before = self
-            .text
-            .as_bytes()
-            .get(..offset)
-            .unwrap_or(self.text.as_bytes());
+        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
         format!("{}:{line}", self.origin)
     }
 
     /// A broken rule at the first place that mentions a word.
     pub(in crate::domain) fn invalid(&self, word: &str, why: &str) -> ConfigError {
-        ConfigError::Invalid {
-            at: self.at(self.text.find(word).unwrap_or(0)),
-            why: format!("{word}: {why}"),
-        }
+        ConfigError::Invalid { at: self.at(self.text.find(word).unwrap_or(0)), why: format!("{word}: {why}") }
     }
 
     /// What the TOML reader could not take.
@@ -68,23 +61,14 @@ impl Source<'_> {
         let at = self.at(error.span().map_or(0, |span| span.start));
         let message = error.message();
         // serde words this the same way for every struct: unknown field `x`, expected one of `a`, `b`
-        let mut quoted = message
-            .strip_prefix("unknown field ")
-            .into_iter()
-            .flat_map(|rest| rest.split('`').skip(1).step_by(2));
+        let mut quoted =
+            message.strip_prefix("unknown field ").into_iter().flat_map(|rest| rest.split('`').skip(1).step_by(2));
         match quoted.next() {
             Some(key) => {
                 let known: Vec<&str> = quoted.collect();
-                ConfigError::UnknownKey {
-                    at,
-                    key: key.to_owned(),
-                    suggestion: suggest(key, &known).map(str::to_owned),
-                }
+                ConfigError::UnknownKey { at, key: key.to_owned(), suggestion: suggest(key, &known).map(str::to_owned) }
             }
-            None => ConfigError::Syntax {
-                at,
-                message: message.to_owned(),
-            },
+            None => ConfigError::Syntax { at, message: message.to_owned() },
         }
     }
 }

@@ -3,10 +3,7 @@
 use super::*;
 
 fn found(text: &str) -> Vec<String> {
-    scan(text.as_bytes(), 1)
-        .into_iter()
-        .map(|hit| hit.rule)
-        .collect()
+    scan(text.as_bytes(), 1).into_iter().map(|hit| hit.rule).collect()
 }
 
 #[test]
@@ -14,22 +11,10 @@ fn each_kind_is_found_and_never_shown() {
     let a = |n: usize| "aB3dE6gH9".chars().cycle().take(n).collect::<String>();
     let hex = |n: usize| "0a1b2c3d".chars().cycle().take(n).collect::<String>();
     let samples = [
-        (
-            "aws-access-key-id",
-            format!("id = \"{}{}\"", "AK".to_owned() + "IA", "454ML6LG4TJFCZ4K"),
-        ),
-        (
-            "aws-secret-access-key",
-            format!("aws_secret_access_key = \"{}\"", a(40)),
-        ),
-        (
-            "private-key",
-            format!("-----BEGIN RSA {}-----", "PRIVATE KEY"),
-        ),
-        (
-            "private-key",
-            format!("\"-----BEGIN {}-----\\nMII", "PRIVATE KEY"),
-        ),
+        ("aws-access-key-id", format!("id = \"{}{}\"", "AK".to_owned() + "IA", "454ML6LG4TJFCZ4K")),
+        ("aws-secret-access-key", format!("aws_secret_access_key = \"{}\"", a(40))),
+        ("private-key", format!("-----BEGIN RSA {}-----", "PRIVATE KEY")),
+        ("private-key", format!("\"-----BEGIN {}-----\\nMII", "PRIVATE KEY")),
         ("sk-api-key", format!("key=sk-{}", a(48))),
         ("anthropic-api-key", format!("sk-ant-api03-{}", a(40))),
         ("openai-api-key", format!("sk-proj-{}", a(40))),
@@ -48,10 +33,7 @@ fn each_kind_is_found_and_never_shown() {
     for (rule, text) in samples {
         assert_eq!(found(&text), [rule], "{rule}");
         let shown = redact(&text);
-        assert!(
-            !shown.contains(&a(20)) && !shown.contains(&hex(20)),
-            "{shown}"
-        );
+        assert!(!shown.contains(&a(20)) && !shown.contains(&hex(20)), "{shown}");
         assert!(found(&shown).is_empty(), "{shown}");
     }
 }
@@ -77,8 +59,5 @@ fn ordinary_text_is_not_a_secret() {
 fn lines_are_counted_from_the_first() {
     let text = format!("a\nb\nnpm_{}\n", "x".repeat(36));
     let hits = scan(text.as_bytes(), 10);
-    assert_eq!(
-        (hits[0].line, hits[0].redacted.as_str()),
-        (12, "npm_...[40 characters]")
-    );
+    assert_eq!((hits[0].line, hits[0].redacted.as_str()), (12, "npm_...[40 characters]"));
 }

@@ -4,8 +4,8 @@ use crate::domain::gap::FormatVersion;
 use crate::domain::ids::Timestamp;
 use crate::domain::plan::{ApprovalStatus, PlanProposalV1};
 use crate::domain::session::{
-    AUTOPILOT_VERSION, ActionApproval, AutopilotSessionV1, ExecutionSummary, IllegalSessionMove,
-    SessionError, SessionFormat, SessionMetadata, SessionStatus,
+    AUTOPILOT_VERSION, ActionApproval, AutopilotSessionV1, ExecutionSummary, IllegalSessionMove, SessionError,
+    SessionFormat, SessionMetadata, SessionStatus,
 };
 
 impl AutopilotSessionV1 {
@@ -18,19 +18,13 @@ impl AutopilotSessionV1 {
             (false, true) => SessionStatus::Planned,
             (false, false) => SessionStatus::DryRun,
         };
-        let waiting = |a: &&crate::domain::plan::PlanAction| {
-            a.approval_status != ApprovalStatus::AutoApproved
-        };
-        let approvals = plan
-            .actions
-            .iter()
-            .filter(waiting)
-            .map(|action| ActionApproval {
-                action_id: action.action_id.clone(),
-                approval_status: action.approval_status,
-                reason: action.approval_reason.clone().unwrap_or_default(),
-                action_digest: action.digest().ok(),
-            });
+        let waiting = |a: &&crate::domain::plan::PlanAction| a.approval_status != ApprovalStatus::AutoApproved;
+        let approvals = plan.actions.iter().filter(waiting).map(|action| ActionApproval {
+            action_id: action.action_id.clone(),
+            approval_status: action.approval_status,
+            reason: action.approval_reason.clone().unwrap_or_default(),
+            action_digest: action.digest().ok(),
+        });
         Self {
             format: SessionFormat::V1,
             format_version: FormatVersion::V1,
@@ -66,17 +60,9 @@ impl AutopilotSessionV1 {
     ///
     /// # Errors
     /// [`IllegalSessionMove`] where the table has no such move.
-    pub fn go(
-        &mut self,
-        to: SessionStatus,
-        reason: Option<String>,
-        now: Timestamp,
-    ) -> Result<(), IllegalSessionMove> {
+    pub fn go(&mut self, to: SessionStatus, reason: Option<String>, now: Timestamp) -> Result<(), IllegalSessionMove> {
         if !self.status.allows(to) {
-            return Err(IllegalSessionMove {
-                from: self.status,
-                to,
-            });
+            return Err(IllegalSessionMove { from: self.status, to });
         }
         self.status = to;
         self.blocked_reason = reason;

@@ -19,19 +19,12 @@ pub(super) struct Ignores {
 
 impl Ignores {
     /// Goes into a folder, whose `.gitignore` in the base is `entry`.
-    pub(super) fn enter(
-        &mut self,
-        odb: &Odb<'_>,
-        folder: &[u8],
-        entry: Option<&Entry>,
-    ) -> Result<(), TreeError> {
+    pub(super) fn enter(&mut self, odb: &Odb<'_>, folder: &[u8], entry: Option<&Entry>) -> Result<(), TreeError> {
         let Some(entry) = entry.filter(|entry| entry.is_file()) else {
             self.folders.push(None);
             return Ok(());
         };
-        let blob = odb
-            .read(to_git(entry.oid))
-            .map_err(|error| TreeError::reading(error, entry.oid))?;
+        let blob = odb.read(to_git(entry.oid)).map_err(|error| TreeError::reading(error, entry.oid))?;
         let text = String::from_utf8_lossy(blob.data());
         let mut builder = GitignoreBuilder::new(rooted(folder));
         for line in text.trim_start_matches('\u{feff}').lines() {
@@ -50,16 +43,8 @@ impl Ignores {
     /// Whether a path in the current folder is ignored: the innermost file with an opinion decides.
     pub(super) fn matches(&self, path: &[u8], is_folder: bool) -> bool {
         let path = rooted(path);
-        let opinions = self
-            .folders
-            .iter()
-            .rev()
-            .flatten()
-            .map(|folder| folder.matched(&path, is_folder));
-        opinions
-            .into_iter()
-            .find(|opinion| !opinion.is_none())
-            .is_some_and(|opinion| opinion.is_ignore())
+        let opinions = self.folders.iter().rev().flatten().map(|folder| folder.matched(&path, is_folder));
+        opinions.into_iter().find(|opinion| !opinion.is_none()).is_some_and(|opinion| opinion.is_ignore())
     }
 }
 

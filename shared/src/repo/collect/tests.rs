@@ -47,16 +47,9 @@ impl Bench {
 
     /// `path old-mode new-mode` of each change.
     fn changes(&self, collected: &Collected) -> Vec<String> {
-        let mode = |leaf: Option<tree::Leaf>| {
-            leaf.map_or("-".to_owned(), |leaf| format!("{:o}", leaf.mode))
-        };
+        let mode = |leaf: Option<tree::Leaf>| leaf.map_or("-".to_owned(), |leaf| format!("{:o}", leaf.mode));
         let line = |change: &EntryChange| {
-            format!(
-                "{} {} {}",
-                String::from_utf8_lossy(&change.path),
-                mode(change.old),
-                mode(change.new)
-            )
+            format!("{} {} {}", String::from_utf8_lossy(&change.path), mode(change.old), mode(change.new))
         };
         collected.changed.iter().map(line).collect()
     }
@@ -67,10 +60,7 @@ fn an_untouched_workspace_is_its_base() {
     let b = Bench::new();
     let collected = b.collect().unwrap();
     let repo = b.mirror.repository().unwrap();
-    assert_eq!(
-        collected.result_tree,
-        tree::tree_of(&repo, b.ws.base()).unwrap()
-    );
+    assert_eq!(collected.result_tree, tree::tree_of(&repo, b.ws.base()).unwrap());
     assert_eq!(collected.changed, []);
 }
 
@@ -140,19 +130,12 @@ fn the_bases_ignore_files_count_and_the_workspaces_do_not() {
 fn tracked_files_below_an_ignored_folder_are_collected() {
     let f = Fixture::new();
     let mirror = f.mirror();
-    let base = f.commit(&[
-        (0o100_644, ".gitignore", "out/\n"),
-        (0o100_644, "out/kept", "k\n"),
-    ]);
+    let base = f.commit(&[(0o100_644, ".gitignore", "out/\n"), (0o100_644, "out/kept", "k\n")]);
     let ws = mirror.create(&key("r", 1), base).unwrap();
     fs::write(ws.path().join("out/kept"), "changed\n").unwrap();
     fs::write(ws.path().join("out/new"), "").unwrap();
     let collected = mirror.collect(&ws, &CollectLimits::default()).unwrap();
-    let paths: Vec<_> = collected
-        .changed
-        .iter()
-        .map(|change| change.path.as_slice())
-        .collect();
+    let paths: Vec<_> = collected.changed.iter().map(|change| change.path.as_slice()).collect();
     assert_eq!(paths, [b"out/kept"]);
 }
 
@@ -167,20 +150,8 @@ fn git_folders_are_reported_and_never_entered() {
     fs::write(b.path("sub/.git"), "gitdir: /elsewhere\n").unwrap();
     let collected = b.collect().unwrap();
     assert!(collected.root_git);
-    assert_eq!(
-        collected.nested_git,
-        [
-            b"file/.git".to_vec(),
-            b"src/nested/.git".to_vec(),
-            b"sub/.git".to_vec()
-        ]
-    );
-    let want = [
-        "file/.git - 100644",
-        "src/nested/.git - 100644",
-        "sub 160000 -",
-        "sub/.git - 100644",
-    ];
+    assert_eq!(collected.nested_git, [b"file/.git".to_vec(), b"src/nested/.git".to_vec(), b"sub/.git".to_vec()]);
+    let want = ["file/.git - 100644", "src/nested/.git - 100644", "sub 160000 -", "sub/.git - 100644"];
     assert_eq!(b.changes(&collected), want);
 }
 
@@ -188,38 +159,16 @@ fn git_folders_are_reported_and_never_entered() {
 fn what_git_cannot_hold_is_skipped_with_a_notice() {
     let b = Bench::new();
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        b.path("pipe"),
-        rustix::fs::FileType::Fifo,
-        mode,
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, b.path("pipe"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(b.path("socket")).unwrap();
     // A pipe in place of a tracked file is a deletion, not a hang.
     fs::remove_file(b.path("a.txt")).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        b.path("a.txt"),
-        rustix::fs::FileType::Fifo,
-        mode,
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, b.path("a.txt"), rustix::fs::FileType::Fifo, mode, 0).unwrap();
     let collected = b.collect().unwrap();
-    let skipped: Vec<_> = collected
-        .skipped
-        .iter()
-        .map(|one| (one.path.as_slice(), one.kind))
-        .collect();
+    let skipped: Vec<_> = collected.skipped.iter().map(|one| (one.path.as_slice(), one.kind)).collect();
     assert_eq!(
         skipped,
-        [
-            (&b"a.txt"[..], SkippedKind::Fifo),
-            (b"pipe", SkippedKind::Fifo),
-            (b"socket", SkippedKind::Socket)
-        ]
+        [(&b"a.txt"[..], SkippedKind::Fifo), (b"pipe", SkippedKind::Fifo), (b"socket", SkippedKind::Socket)]
     );
     assert_eq!(b.changes(&collected), ["a.txt 100644 -"]);
 }
@@ -233,14 +182,7 @@ fn links_are_never_followed() {
     fs::remove_dir_all(b.path("src")).unwrap();
     symlink(&outside, b.path("src")).unwrap();
     let collected = b.collect().unwrap();
-    assert_eq!(
-        b.changes(&collected),
-        [
-            "src - 120000",
-            "src/.gitignore 100644 -",
-            "src/x.rs 100644 -"
-        ]
-    );
+    assert_eq!(b.changes(&collected), ["src - 120000", "src/.gitignore 100644 -", "src/x.rs 100644 -"]);
 
     // The workspace itself replaced by a link to elsewhere.
     let moved = b.f.dir.path().join("moved");
@@ -249,10 +191,7 @@ fn links_are_never_followed() {
     assert!(matches!(b.collect(), Err(CollectError::Swapped { .. })));
     let repo = b.mirror.repository().unwrap();
     let by_handle = collect(b.ws.dir(), &repo, b.ws.base(), &CollectLimits::default()).unwrap();
-    assert_eq!(
-        by_handle.result_tree, collected.result_tree,
-        "the handle still is the real folder"
-    );
+    assert_eq!(by_handle.result_tree, collected.result_tree, "the handle still is the real folder");
 }
 
 #[test]
@@ -262,17 +201,9 @@ fn an_entry_that_becomes_a_link_between_listing_and_opening_is_not_opened() {
     let repo = b.mirror.repository().unwrap();
     let odb = repo.odb().unwrap();
     let walk = walk::Walk::new(&odb, CollectLimits::default());
-    let error = walk
-        .open(b.ws.dir(), b"trap", rustix::fs::OFlags::empty())
-        .unwrap_err();
+    let error = walk.open(b.ws.dir(), b"trap", rustix::fs::OFlags::empty()).unwrap_err();
     assert!(matches!(error, CollectError::Unstable { .. }), "{error}");
-    let error = walk
-        .open(
-            fs::File::open("/").unwrap().as_fd(),
-            b"proc",
-            rustix::fs::OFlags::DIRECTORY,
-        )
-        .unwrap_err();
+    let error = walk.open(fs::File::open("/").unwrap().as_fd(), b"proc", rustix::fs::OFlags::DIRECTORY).unwrap_err();
     assert!(matches!(error, CollectError::Mount { .. }), "{error}");
 }
 
@@ -282,68 +213,36 @@ fn what_cannot_be_read_is_named_and_what_drifts_is_noticed() {
     let repo = b.mirror.repository().unwrap();
     let odb = repo.odb().unwrap();
     let walk = walk::Walk::new(&odb, CollectLimits::default());
-    assert!(matches!(
-        walk.failed(rustix::io::Errno::ACCESS),
-        CollectError::Unreadable { .. }
-    ));
+    assert!(matches!(walk.failed(rustix::io::Errno::ACCESS), CollectError::Unreadable { .. }));
 
-    let file = fs::File::options()
-        .append(true)
-        .open(b.path("a.txt"))
-        .unwrap();
+    let file = fs::File::options().append(true).open(b.path("a.txt")).unwrap();
     let before = rustix::fs::fstat(&file).unwrap();
-    assert!(!super::file::drifted(
-        &before,
-        &rustix::fs::fstat(&file).unwrap()
-    ));
+    assert!(!super::file::drifted(&before, &rustix::fs::fstat(&file).unwrap()));
     std::io::Write::write_all(&mut &file, b"more").unwrap();
-    assert!(super::file::drifted(
-        &before,
-        &rustix::fs::fstat(&file).unwrap()
-    ));
+    assert!(super::file::drifted(&before, &rustix::fs::fstat(&file).unwrap()));
 }
 
 #[test]
 fn budgets_hold() {
     let b = Bench::new();
-    let limits = CollectLimits {
-        entries: 20,
-        depth: 3,
-        file_bytes: 100,
-        total_bytes: 150,
-    };
+    let limits = CollectLimits { entries: 20, depth: 3, file_bytes: 100, total_bytes: 150 };
     let collect = || b.mirror.collect(&b.ws, &limits);
     // Apparent size counts: a sparse file of eight exbibytes is never read.
     let sparse = fs::File::create(b.path("sparse")).unwrap();
     sparse.set_len(1 << 40).unwrap();
-    assert!(matches!(
-        collect(),
-        Err(CollectError::TooLarge { limit: 100, .. })
-    ));
+    assert!(matches!(collect(), Err(CollectError::TooLarge { limit: 100, .. })));
     fs::write(b.path("sparse"), [7; 100]).unwrap();
     collect().unwrap();
     fs::write(b.path("second"), [8; 100]).unwrap();
-    assert!(matches!(
-        collect(),
-        Err(CollectError::TooLarge { limit: 150, .. })
-    ));
+    assert!(matches!(collect(), Err(CollectError::TooLarge { limit: 150, .. })));
     fs::remove_file(b.path("second")).unwrap();
     fs::create_dir_all(b.path("1/2/3/4")).unwrap();
-    assert!(matches!(
-        collect(),
-        Err(CollectError::TooComplex { unit: "levels", .. })
-    ));
+    assert!(matches!(collect(), Err(CollectError::TooComplex { unit: "levels", .. })));
     fs::remove_dir_all(b.path("1")).unwrap();
     for n in 0..20 {
         fs::write(b.path(&format!("n{n}")), "").unwrap();
     }
-    assert!(matches!(
-        collect(),
-        Err(CollectError::TooComplex {
-            unit: "entries",
-            ..
-        })
-    ));
+    assert!(matches!(collect(), Err(CollectError::TooComplex { unit: "entries", .. })));
 }
 
 #[test]
@@ -353,16 +252,10 @@ fn a_large_file_of_the_base_may_stay_and_not_change() {
     let base = f.commit(&[(0o100_644, "large", text.as_str())]);
     let mirror = f.mirror();
     let ws = mirror.create(&key("r", 1), base).unwrap();
-    let limits = CollectLimits {
-        file_bytes: 100,
-        ..CollectLimits::default()
-    };
+    let limits = CollectLimits { file_bytes: 100, ..CollectLimits::default() };
     assert_eq!(mirror.collect(&ws, &limits).unwrap().changed, []);
     fs::write(ws.path().join("large"), "y".repeat(300)).unwrap();
-    assert!(matches!(
-        mirror.collect(&ws, &limits),
-        Err(CollectError::TooLarge { .. })
-    ));
+    assert!(matches!(mirror.collect(&ws, &limits), Err(CollectError::TooLarge { .. })));
 }
 
 #[test]
@@ -377,9 +270,6 @@ fn an_emptied_workspace_is_the_empty_tree() {
         }
     }
     let collected = b.collect().unwrap();
-    assert_eq!(
-        collected.result_tree.to_string(),
-        "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-    );
+    assert_eq!(collected.result_tree.to_string(), "4b825dc642cb6eb9a060e54bf8d69288fbee4904");
     assert_eq!(collected.changed.len(), BASE.len());
 }

@@ -35,15 +35,7 @@ pub(super) struct Walk<'a, 'repo> {
 impl<'a, 'repo> Walk<'a, 'repo> {
     pub(super) fn new(odb: &'a Odb<'repo>, limits: CollectLimits) -> Self {
         let (found, path, ignores) = (Found::default(), Vec::new(), Ignores::default());
-        Self {
-            odb,
-            limits,
-            found,
-            path,
-            bytes_left: limits.total_bytes,
-            entries: 0,
-            ignores,
-        }
+        Self { odb, limits, found, path, bytes_left: limits.total_bytes, entries: 0, ignores }
     }
 
     /// Collects one folder; `None` when nothing in it is for git. `ignored` says that untracked files here are not.
@@ -55,15 +47,11 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         depth: usize,
     ) -> Result<Option<Oid>, CollectError> {
         if depth > self.limits.depth {
-            return Err(CollectError::TooComplex {
-                limit: self.limits.depth,
-                unit: "levels",
-            });
+            return Err(CollectError::TooComplex { limit: self.limits.depth, unit: "levels" });
         }
         let mut before = tree::by_name(self.odb, base)?;
         let unchanged = before.clone();
-        self.ignores
-            .enter(self.odb, &self.path, before.get(b".gitignore".as_slice()))?;
+        self.ignores.enter(self.odb, &self.path, before.get(b".gitignore".as_slice()))?;
         let mut now = BTreeMap::new();
         for name in self.names(dir)? {
             let length = self.path.len();
@@ -96,39 +84,23 @@ impl<'a, 'repo> Walk<'a, 'repo> {
     ) -> Result<Option<Entry>, CollectError> {
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(CollectError::TooComplex {
-                limit: self.limits.entries,
-                unit: "entries",
-            });
+            return Err(CollectError::TooComplex { limit: self.limits.entries, unit: "entries" });
         }
         if name == b".git" {
             return self.git(depth);
         }
-        let stat =
-            statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.failed(error))?;
+        let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.failed(error))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        let ignored = ignored
-            || self
-                .ignores
-                .matches(&self.path, kind == FileType::Directory);
-        let untracked = before.as_ref().is_none_or(|entry| {
-            kind == FileType::Directory && !entry.is_tree() && !entry.is_gitlink()
-        });
+        let ignored = ignored || self.ignores.matches(&self.path, kind == FileType::Directory);
+        let untracked =
+            before.as_ref().is_none_or(|entry| kind == FileType::Directory && !entry.is_tree() && !entry.is_gitlink());
         if ignored && untracked {
             self.found.ignored += 1;
             return Ok(None);
         }
-        let entry = |mode, oid| {
-            Some(Entry {
-                mode,
-                name: name.to_vec(),
-                oid,
-            })
-        };
+        let entry = |mode, oid| Some(Entry { mode, name: name.to_vec(), oid });
         if kind == FileType::Directory {
-            return Ok(self
-                .child(dir, name, before, ignored, depth)?
-                .and_then(|(mode, oid)| entry(mode, oid)));
+            return Ok(self.child(dir, name, before, ignored, depth)?.and_then(|(mode, oid)| entry(mode, oid)));
         }
         if kind == FileType::RegularFile || kind == FileType::Symlink {
             let before = before.as_ref();
@@ -142,15 +114,10 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         let kind = match () {
             () if kind == FileType::Fifo => SkippedKind::Fifo,
             () if kind == FileType::Socket => SkippedKind::Socket,
-            () if kind == FileType::BlockDevice || kind == FileType::CharacterDevice => {
-                SkippedKind::Device
-            }
+            () if kind == FileType::BlockDevice || kind == FileType::CharacterDevice => SkippedKind::Device,
             () => SkippedKind::Unknown,
         };
-        self.found.skipped.push(Skipped {
-            path: self.path.clone(),
-            kind,
-        });
+        self.found.skipped.push(Skipped { path: self.path.clone(), kind });
         Ok(None)
     }
 
@@ -169,12 +136,7 @@ impl<'a, 'repo> Walk<'a, 'repo> {
             return Ok(Some((submodule.mode, submodule.oid)));
         }
         let before = before.filter(Entry::is_tree);
-        let tree = self.folder(
-            child.as_fd(),
-            before.as_ref().map(|entry| entry.oid),
-            ignored,
-            depth + 1,
-        )?;
+        let tree = self.folder(child.as_fd(), before.as_ref().map(|entry| entry.oid), ignored, depth + 1)?;
         Ok(tree.map(|oid| (before.map_or(0o040_000, |entry| entry.mode), oid)))
     }
 
@@ -186,11 +148,7 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         }
         self.found.nested_git.push(self.path.clone());
         let oid = from_git(self.odb.write(ObjectType::Blob, b"")?);
-        Ok(Some(Entry {
-            mode: 0o100_644,
-            name: b".git".to_vec(),
-            oid,
-        }))
+        Ok(Some(Entry { mode: 0o100_644, name: b".git".to_vec(), oid }))
     }
 
     fn names(&self, dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, CollectError> {
@@ -202,10 +160,7 @@ impl<'a, 'repo> Walk<'a, 'repo> {
                 names.push(name.to_vec());
             }
             if names.len() > self.limits.entries {
-                return Err(CollectError::TooComplex {
-                    limit: self.limits.entries,
-                    unit: "entries",
-                });
+                return Err(CollectError::TooComplex { limit: self.limits.entries, unit: "entries" });
             }
         }
         names.sort();
@@ -213,22 +168,10 @@ impl<'a, 'repo> Walk<'a, 'repo> {
     }
 
     /// Opens an entry of a folder: not through a link, not across a mount, never waiting for a pipe's other end.
-    pub(super) fn open(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        kind: OFlags,
-    ) -> Result<OwnedFd, CollectError> {
-        let flags = OFlags::RDONLY
-            | OFlags::NOFOLLOW
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC
-            | kind;
-        let resolve = ResolveFlags::BENEATH
-            | ResolveFlags::NO_SYMLINKS
-            | ResolveFlags::NO_MAGICLINKS
-            | ResolveFlags::NO_XDEV;
+    pub(super) fn open(&self, dir: BorrowedFd<'_>, name: &[u8], kind: OFlags) -> Result<OwnedFd, CollectError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | kind;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
         openat2(dir, name, flags, Mode::empty(), resolve).map_err(|error| self.failed(error))
     }
 
@@ -237,32 +180,21 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         match error {
             Errno::XDEV => CollectError::Mount { path },
             Errno::ACCESS | Errno::PERM => CollectError::Unreadable { path },
-            Errno::LOOP
-            | Errno::NOENT
-            | Errno::NOTDIR
-            | Errno::NXIO
-            | Errno::AGAIN
-            | Errno::STALE => CollectError::Unstable { path },
-            other => CollectError::Io {
-                path,
-                source: other.into(),
-            },
+            Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::NXIO | Errno::AGAIN | Errno::STALE => {
+                CollectError::Unstable { path }
+            }
+            other => CollectError::Io { path, source: other.into() },
         }
     }
 
     pub(super) fn shown(&self) -> String {
-        if self.path.is_empty() {
-            ".".to_owned()
-        } else {
-            String::from_utf8_lossy(&self.path).into_owned()
-        }
+        if self.path.is_empty() { ".".to_owned() } else { String::from_utf8_lossy(&self.path).into_owned() }
     }
 
     /// The size of a blob of the base; 0 when it is not there to compare with.
     pub(super) fn base_size(&self, before: Option<&Entry>) -> u64 {
-        let size = before
-            .filter(|entry| entry.is_file())
-            .and_then(|entry| self.odb.read_header(to_git(entry.oid)).ok());
+        let size =
+            before.filter(|entry| entry.is_file()).and_then(|entry| self.odb.read_header(to_git(entry.oid)).ok());
         size.map_or(0, |(size, _)| size as u64)
     }
 }

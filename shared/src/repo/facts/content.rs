@@ -13,39 +13,25 @@ use super::walk::{Change, Side};
 const MAX_LINELESS_BYTES: usize = 1024 * 1024;
 
 /// Fills in what the content of a changed path says. Links and submodules have no lines, and neither has an exact move.
-pub(super) fn measure(
-    odb: &Odb<'_>,
-    change: &Change,
-    moved: bool,
-    entry: &mut Entry,
-) -> Result<(), FactsError> {
+pub(super) fn measure(odb: &Odb<'_>, change: &Change, moved: bool, entry: &mut Entry) -> Result<(), FactsError> {
     let regular = |side: Option<Side>| side.filter(|side| side.entry.mode.is_regular());
     let (old, new) = (regular(change.old), regular(change.new));
-    if let Some(link) = change
-        .new
-        .filter(|side| side.entry.mode == FileMode::SYMLINK)
-    {
+    if let Some(link) = change.new.filter(|side| side.entry.mode == FileMode::SYMLINK) {
         entry.bytes = raw::blob_size(odb, link.entry.id)?;
     }
-    let new_blob = new
-        .map(|side| raw::read_blob(odb, side.entry.id))
-        .transpose()?;
+    let new_blob = new.map(|side| raw::read_blob(odb, side.entry.id)).transpose()?;
     let new_data = new_blob.as_ref().map(git2::OdbObject::data);
     if let Some(data) = new_data {
         entry.bytes = data.len() as u64;
         entry.new_binary = is_binary(data);
     }
-    let same = old
-        .zip(new)
-        .is_some_and(|(old, new)| old.entry.id == new.entry.id);
+    let same = old.zip(new).is_some_and(|(old, new)| old.entry.id == new.entry.id);
     if moved || same {
         entry.binary = entry.new_binary && !same;
         entry.new_binary = entry.binary;
         return Ok(());
     }
-    let old_blob = old
-        .map(|side| raw::read_blob(odb, side.entry.id))
-        .transpose()?;
+    let old_blob = old.map(|side| raw::read_blob(odb, side.entry.id)).transpose()?;
     let old_data = old_blob.as_ref().map(git2::OdbObject::data);
     let old_binary = old_data.is_some_and(is_binary);
     // Deleting a binary file is judged by its path alone.
@@ -58,16 +44,8 @@ pub(super) fn measure(
             Ok(())
         }
         (None, Some(new)) => {
-            entry.added = if entry.new_binary {
-                0
-            } else {
-                count_lines(new)
-            };
-            entry.longest_line = if entry.new_binary {
-                0
-            } else {
-                longest_line(new)
-            };
+            entry.added = if entry.new_binary { 0 } else { count_lines(new) };
+            entry.longest_line = if entry.new_binary { 0 } else { longest_line(new) };
             entry.secrets = secret::scan(new, 1);
             Ok(())
         }
@@ -89,26 +67,18 @@ fn count_lines(data: &[u8]) -> u64 {
 }
 
 fn longest_line(data: &[u8]) -> u64 {
-    data.split(|byte| *byte == b'\n')
-        .map(chars)
-        .max()
-        .unwrap_or(0)
+    data.split(|byte| *byte == b'\n').map(chars).max().unwrap_or(0)
 }
 
 /// Characters of a line; every byte that is no UTF-8 counts as one.
 fn chars(line: &[u8]) -> u64 {
-    line.utf8_chunks()
-        .map(|chunk| (chunk.valid().chars().count() + chunk.invalid().len()) as u64)
-        .sum()
+    line.utf8_chunks().map(|chunk| (chunk.valid().chars().count() + chunk.invalid().len()) as u64).sum()
 }
 
 /// Counts the lines of a difference and looks at those that are added.
 fn compare(old: &[u8], new: &[u8], entry: &mut Entry) -> Result<(), FactsError> {
     let path = entry.path.shown().to_owned();
-    let failed = |source| FactsError::Lines {
-        path: path.clone(),
-        source,
-    };
+    let failed = |source| FactsError::Lines { path: path.clone(), source };
     let mut options = DiffOptions::new();
     options.context_lines(0).interhunk_lines(0).force_text(true);
     let patch = Patch::from_buffers(old, None, new, None, Some(&mut options)).map_err(failed)?;
@@ -127,9 +97,7 @@ fn compare(old: &[u8], new: &[u8], entry: &mut Entry) -> Result<(), FactsError> 
         }
         if !text.is_empty() {
             entry.longest_line = entry.longest_line.max(longest_line(&text));
-            entry
-                .secrets
-                .extend(secret::scan(&text, first_line.unwrap_or(1)));
+            entry.secrets.extend(secret::scan(&text, first_line.unwrap_or(1)));
         }
     }
     Ok(())
@@ -141,13 +109,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_like_git() {
-        for (data, lines) in [
-            (&b""[..], 0),
-            (b"a", 1),
-            (b"a\n", 1),
-            (b"a\nb", 2),
-            (b"\n\n", 2),
-        ] {
+        for (data, lines) in [(&b""[..], 0), (b"a", 1), (b"a\n", 1), (b"a\nb", 2), (b"\n\n", 2)] {
             assert_eq!(count_lines(data), lines);
         }
         assert_eq!(longest_line("äöü\nab".as_bytes()), 3);

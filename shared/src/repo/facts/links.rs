@@ -16,27 +16,15 @@ const MAX_TARGET_BYTES: u64 = 4096;
 const MAX_HOPS: usize = 8;
 
 /// Fills in the targets of all links of a change.
-pub(super) fn resolve(
-    odb: &Odb<'_>,
-    result: Oid,
-    entries: &mut [Entry],
-    limits: &Limits,
-) -> Result<(), RawError> {
+pub(super) fn resolve(odb: &Odb<'_>, result: Oid, entries: &mut [Entry], limits: &Limits) -> Result<(), RawError> {
     let mut left = limits.link_contents;
     for entry in entries.iter_mut().filter(|entry| entry.is_new_symlink()) {
         let (EntryPath::Safe(path), Some(id)) = (&entry.path, entry.new_id) else {
             continue;
         };
-        let text = if entry.bytes > MAX_TARGET_BYTES {
-            Vec::new()
-        } else {
-            raw::read_blob(odb, id)?.data().to_vec()
-        };
+        let text = if entry.bytes > MAX_TARGET_BYTES { Vec::new() } else { raw::read_blob(odb, id)?.data().to_vec() };
         let end = Resolver { odb, result }.follow(path, &text, &mut left)?;
-        entry.link = Some(LinkTarget {
-            text: EntryPath::of(&text).shown().to_owned(),
-            end,
-        });
+        entry.link = Some(LinkTarget { text: EntryPath::of(&text).shown().to_owned(), end });
     }
     Ok(())
 }
@@ -55,33 +43,24 @@ enum Named {
 impl Resolver<'_> {
     /// Follows a link, and where it leads to a link, that one too.
     fn follow(&self, link: &RepoPath, text: &[u8], left: &mut usize) -> Result<LinkEnd, RawError> {
-        let mut directory: Vec<Vec<u8>> = link
-            .components()
-            .map(|part| part.as_bytes().to_vec())
-            .collect();
+        let mut directory: Vec<Vec<u8>> = link.components().map(|part| part.as_bytes().to_vec()).collect();
         directory.pop();
         let mut text = text.to_vec();
         let mut hops = Vec::new();
         for _ in 0..MAX_HOPS {
             let path = match self.name(&directory, &text)? {
                 Named::Outside(why) => {
-                    return Ok(LinkEnd::Outside {
-                        why: why.to_owned(),
-                    });
+                    return Ok(LinkEnd::Outside { why: why.to_owned() });
                 }
                 Named::Path(path) if path.is_empty() => return Ok(LinkEnd::Root),
                 Named::Path(path) => path,
             };
-            let bytes = path
-                .iter()
-                .fold(Vec::new(), |prefix, part| join(&prefix, part));
+            let bytes = path.iter().fold(Vec::new(), |prefix, part| join(&prefix, part));
             hops.push(EntryPath::of(&bytes));
             match self.find(&path)? {
                 Some(entry) if entry.mode == FileMode::SYMLINK => {
                     if raw::blob_size(self.odb, entry.id)? > MAX_TARGET_BYTES {
-                        return Ok(LinkEnd::Outside {
-                            why: "it leads to a link that is no path".to_owned(),
-                        });
+                        return Ok(LinkEnd::Outside { why: "it leads to a link that is no path".to_owned() });
                     }
                     directory = path;
                     directory.pop();
@@ -90,24 +69,14 @@ impl Resolver<'_> {
                 Some(entry) if entry.is_tree() => {
                     let mut contents = Vec::new();
                     let more = self.list(&bytes, entry.id, path.len(), left, &mut contents)?;
-                    return Ok(LinkEnd::Inside {
-                        hops,
-                        contents,
-                        more,
-                    });
+                    return Ok(LinkEnd::Inside { hops, contents, more });
                 }
                 Some(_) | None => {
-                    return Ok(LinkEnd::Inside {
-                        hops,
-                        contents: Vec::new(),
-                        more: false,
-                    });
+                    return Ok(LinkEnd::Inside { hops, contents: Vec::new(), more: false });
                 }
             }
         }
-        Ok(LinkEnd::Outside {
-            why: "it leads through too many links".to_owned(),
-        })
+        Ok(LinkEnd::Outside { why: "it leads through too many links".to_owned() })
     }
 
     /// Resolves the text of a link by its components. A link or a submodule on the way makes `..` mean something else,
@@ -133,12 +102,8 @@ impl Resolver<'_> {
                     path.push(name.to_vec());
                     let last = index + 1 == parts.len();
                     let found = if last { None } else { self.find(&path)? };
-                    if found.is_some_and(|entry| {
-                        [FileMode::SYMLINK, FileMode::GITLINK].contains(&entry.mode)
-                    }) {
-                        return Ok(Named::Outside(
-                            "its target leads through another link or a submodule",
-                        ));
+                    if found.is_some_and(|entry| [FileMode::SYMLINK, FileMode::GITLINK].contains(&entry.mode)) {
+                        return Ok(Named::Outside("its target leads through another link or a submodule"));
                     }
                 }
             }
@@ -163,9 +128,7 @@ impl Resolver<'_> {
         for (name, entry) in raw::read_tree(self.odb, tree)? {
             let path = join(prefix, &name);
             if entry.is_tree() {
-                if depth + 1 >= MAX_DEPTH
-                    || self.list(&path, entry.id, depth + 1, left, contents)?
-                {
+                if depth + 1 >= MAX_DEPTH || self.list(&path, entry.id, depth + 1, left, contents)? {
                     return Ok(true);
                 }
                 continue;

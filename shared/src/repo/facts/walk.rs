@@ -62,14 +62,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub(super) const fn new(odb: &'a Odb<'a>, limits: &'a Limits) -> Self {
-        Self {
-            odb,
-            limits,
-            seen: 0,
-            changes: Vec::new(),
-            changed: 0,
-            collisions: Vec::new(),
-        }
+        Self { odb, limits, seen: 0, changes: Vec::new(), changed: 0, collisions: Vec::new() }
     }
 
     /// What is too much.
@@ -89,8 +82,7 @@ impl<'a> Walk<'a> {
         if base == result {
             return Ok(());
         }
-        self.compare_trees(&[], Some(base), Some(result), Place::default())
-            .map(|_| ())
+        self.compare_trees(&[], Some(base), Some(result), Place::default()).map(|_| ())
     }
 
     /// Reads a tree within the budget; nothing once it is spent.
@@ -113,10 +105,7 @@ impl<'a> Walk<'a> {
     ) -> Result<bool, RawError> {
         let base = self.read(base)?;
         let result = self.read(result)?;
-        let old: HashMap<&[u8], RawEntry> = base
-            .iter()
-            .map(|(name, entry)| (name.as_slice(), *entry))
-            .collect();
+        let old: HashMap<&[u8], RawEntry> = base.iter().map(|(name, entry)| (name.as_slice(), *entry)).collect();
         let mut touched: BTreeSet<&[u8]> = BTreeSet::new();
         let mut in_result: BTreeSet<&[u8]> = BTreeSet::new();
         for (name, new) in &result {
@@ -124,13 +113,7 @@ impl<'a> Walk<'a> {
                 let twice = vec![EntryPath::of(&join(prefix, name)).shown().to_owned(); 2];
                 self.collisions.push(twice);
             }
-            if self.compare_entry(
-                prefix,
-                name,
-                old.get(name.as_slice()).copied(),
-                Some(*new),
-                place,
-            )? {
+            if self.compare_entry(prefix, name, old.get(name.as_slice()).copied(), Some(*new), place)? {
                 touched.insert(name);
             }
         }
@@ -170,12 +153,7 @@ impl<'a> Walk<'a> {
         if old_tree.is_some() || new_tree.is_some() {
             if place.depth + 1 >= MAX_DEPTH {
                 // Too deep to look into: one entry stands for all of it, and its path is refused.
-                self.record(
-                    join(&path, "too deep to list".as_bytes()),
-                    old_tree,
-                    new_tree,
-                    place,
-                );
+                self.record(join(&path, "too deep to list".as_bytes()), old_tree, new_tree, place);
                 return Ok(has_new || new_tree.is_some());
             }
             let leads = |mode| old_leaf.is_some_and(|leaf| leaf.mode == mode);
@@ -184,48 +162,24 @@ impl<'a> Walk<'a> {
                 below_symlink: place.below_symlink || leads(FileMode::SYMLINK),
                 below_gitlink: place.below_gitlink || leads(FileMode::GITLINK),
             };
-            let (old_id, new_id) = (
-                old_tree.map(|entry| entry.id),
-                new_tree.map(|entry| entry.id),
-            );
+            let (old_id, new_id) = (old_tree.map(|entry| entry.id), new_tree.map(|entry| entry.id));
             has_new |= self.compare_trees(&path, old_id, new_id, below)?;
         }
         Ok(has_new)
     }
 
-    fn record(
-        &mut self,
-        path: Vec<u8>,
-        old: Option<RawEntry>,
-        new: Option<RawEntry>,
-        place: Place,
-    ) {
+    fn record(&mut self, path: Vec<u8>, old: Option<RawEntry>, new: Option<RawEntry>, place: Place) {
         self.changed += 1;
         if self.changes.len() as u64 > self.limits.files {
             return;
         }
         let side = |entry: Option<RawEntry>| entry.map(|entry| Side { entry });
-        let Place {
-            below_symlink,
-            below_gitlink,
-            ..
-        } = place;
-        self.changes.push(Change {
-            path,
-            old: side(old),
-            new: side(new),
-            below_symlink,
-            below_gitlink,
-        });
+        let Place { below_symlink, below_gitlink, .. } = place;
+        self.changes.push(Change { path, old: side(old), new: side(new), below_symlink, below_gitlink });
     }
 
     /// Names of one directory that fold to the same key, where the change touches one of them.
-    fn find_collisions(
-        &mut self,
-        prefix: &[u8],
-        names: &BTreeSet<&[u8]>,
-        touched: &BTreeSet<&[u8]>,
-    ) {
+    fn find_collisions(&mut self, prefix: &[u8], names: &BTreeSet<&[u8]>, touched: &BTreeSet<&[u8]>) {
         let mut by_key: HashMap<MatchKey, Vec<&[u8]>> = HashMap::new();
         for name in names {
             if let Ok(text) = std::str::from_utf8(name) {
@@ -238,19 +192,11 @@ impl<'a> Walk<'a> {
             .collect();
         groups.sort();
         let shown = |name: &&[u8]| EntryPath::of(&join(prefix, name)).shown().to_owned();
-        self.collisions.extend(
-            groups
-                .iter()
-                .map(|group| group.iter().map(shown).collect::<Vec<String>>()),
-        );
+        self.collisions.extend(groups.iter().map(|group| group.iter().map(shown).collect::<Vec<String>>()));
     }
 
     /// The paths of the base that hold one of the contents.
-    pub(super) fn origins(
-        &mut self,
-        base: Oid,
-        ids: &BTreeSet<Oid>,
-    ) -> Result<BTreeMap<Oid, Vec<RepoPath>>, RawError> {
+    pub(super) fn origins(&mut self, base: Oid, ids: &BTreeSet<Oid>) -> Result<BTreeMap<Oid, Vec<RepoPath>>, RawError> {
         let mut found = BTreeMap::new();
         if !ids.is_empty() {
             self.find_origins(&[], base, 0, ids, &mut found)?;

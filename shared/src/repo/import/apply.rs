@@ -21,11 +21,7 @@ pub(super) type Edits = BTreeMap<RepoPath, Option<RawEntry>>;
 /// The text that git shows for a submodule.
 const SUBMODULE: &str = "Subproject commit ";
 
-pub(super) fn apply(
-    odb: &Odb<'_>,
-    tree: Oid,
-    patches: &[SoundPatch<'_>],
-) -> Result<Edits, ImportError> {
+pub(super) fn apply(odb: &Odb<'_>, tree: Oid, patches: &[SoundPatch<'_>]) -> Result<Edits, ImportError> {
     let base = Base { odb, tree };
     base.refuse_parents(patches)?;
     let mut edits = Edits::new();
@@ -40,18 +36,13 @@ pub(super) fn apply(
             edits.insert(old_path.clone(), None);
         }
         if let Some(new_path) = &sound.new {
-            if sound.patch.makes_new()
-                && base.entry(new_path)?.is_some_and(|entry| !entry.is_tree())
-            {
+            if sound.patch.makes_new() && base.entry(new_path)?.is_some_and(|entry| !entry.is_tree()) {
                 return Err(conflict(new_path, "the base already has this file"));
             }
             let entry = base.write(new_path, old.map(|(entry, _)| entry), sound, &after)?;
             edits.insert(new_path.clone(), Some(entry));
         } else if !after.is_empty() {
-            return Err(conflict(
-                path,
-                "the file has more lines than the patch deletes",
-            ));
+            return Err(conflict(path, "the file has more lines than the patch deletes"));
         }
     }
     Ok(edits)
@@ -71,11 +62,7 @@ impl Base<'_> {
     /// Refuses paths below a symlink or a submodule of the base, before anything is compared.
     fn refuse_parents(&self, patches: &[SoundPatch<'_>]) -> Result<(), ImportError> {
         let mut reasons = Vec::new();
-        for path in patches
-            .iter()
-            .flat_map(|sound| [&sound.old, &sound.new])
-            .flatten()
-        {
+        for path in patches.iter().flat_map(|sound| [&sound.old, &sound.new]).flatten() {
             let parts: Vec<&[u8]> = path.components().map(str::as_bytes).collect();
             for length in 1..parts.len() {
                 let found = raw::lookup(self.odb, self.tree, &parts[..length])?;
@@ -90,11 +77,7 @@ impl Base<'_> {
                 }
             }
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(ImportError::Refused { reasons })
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(ImportError::Refused { reasons }) }
     }
 
     /// The file that a patch starts from: there, a leaf, and of the mode the patch says.
@@ -105,10 +88,7 @@ impl Base<'_> {
         let found = self.entry(path)?.filter(|entry| !entry.is_tree());
         let entry = found.ok_or_else(|| conflict(path, "the base has no such file"))?;
         // A patch that says nothing about the mode speaks of a plain file; it must not turn a link around.
-        let fits = sound
-            .patch
-            .old_mode()
-            .map_or_else(|| entry.mode.is_regular(), |mode| mode == entry.mode);
+        let fits = sound.patch.old_mode().map_or_else(|| entry.mode.is_regular(), |mode| mode == entry.mode);
         if !fits {
             return Err(conflict(path, "the mode of the file is another"));
         }
@@ -128,43 +108,24 @@ impl Base<'_> {
         sound: &SoundPatch<'_>,
         after: &[u8],
     ) -> Result<RawEntry, ImportError> {
-        let mode = sound
-            .patch
-            .new_mode()
-            .or(old.map(|entry| entry.mode))
-            .unwrap_or(FileMode::FILE);
+        let mode = sound.patch.new_mode().or(old.map(|entry| entry.mode)).unwrap_or(FileMode::FILE);
         let id = match old {
             Some(entry) if sound.patch.hunks.is_empty() => entry.id,
-            Some(_) | None if mode == FileMode::GITLINK => submodule_id(after)
-                .ok_or_else(|| conflict(path, "the patch names no commit for the submodule"))?,
-            Some(_) | None => self
-                .odb
-                .write(ObjectType::Blob, after)
-                .map(from_git)
-                .map_err(ImportError::Write)?,
+            Some(_) | None if mode == FileMode::GITLINK => {
+                submodule_id(after).ok_or_else(|| conflict(path, "the patch names no commit for the submodule"))?
+            }
+            Some(_) | None => self.odb.write(ObjectType::Blob, after).map(from_git).map_err(ImportError::Write)?,
         };
-        Ok(RawEntry {
-            mode,
-            padded: false,
-            id,
-        })
+        Ok(RawEntry { mode, padded: false, id })
     }
 }
 
 fn submodule_id(text: &[u8]) -> Option<Oid> {
-    std::str::from_utf8(text)
-        .ok()?
-        .strip_prefix(SUBMODULE)?
-        .strip_suffix('\n')?
-        .parse()
-        .ok()
+    std::str::from_utf8(text).ok()?.strip_prefix(SUBMODULE)?.strip_suffix('\n')?.parse().ok()
 }
 
 fn conflict(path: &RepoPath, why: &'static str) -> ImportError {
-    ImportError::Conflict {
-        path: path.to_string(),
-        why,
-    }
+    ImportError::Conflict { path: path.to_string(), why }
 }
 
 /// Applies hunks at exactly their places.
@@ -173,17 +134,11 @@ fn rewrite(before: &[u8], hunks: &[Hunk<'_>]) -> Result<Vec<u8>, &'static str> {
     let mut after = Vec::with_capacity(before.len());
     let mut at = 0;
     for hunk in hunks {
-        let kept = old
-            .get(at..hunk.old_at)
-            .ok_or("a hunk starts behind the end of the file")?;
+        let kept = old.get(at..hunk.old_at).ok_or("a hunk starts behind the end of the file")?;
         kept.iter().for_each(|line| after.extend_from_slice(line));
         at = hunk.old_at;
         for line in &hunk.lines {
-            let text = if line.ends {
-                [line.text, b"\n"].concat()
-            } else {
-                line.text.to_vec()
-            };
+            let text = if line.ends { [line.text, b"\n"].concat() } else { line.text.to_vec() };
             match line.kind {
                 LineKind::Context | LineKind::Removed => {
                     if old.get(at) != Some(&text.as_slice()) {

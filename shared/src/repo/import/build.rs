@@ -56,53 +56,27 @@ impl Directory<'_> {
                 return Err(directory.conflict("a file stands where the patch needs a directory"));
             }
             if let Some(id) = directory.write(odb, old.map(|entry| entry.id))? {
-                tree.push((
-                    name.as_bytes().to_vec(),
-                    RawEntry {
-                        mode: FileMode::TREE,
-                        padded: false,
-                        id,
-                    },
-                ));
+                tree.push((name.as_bytes().to_vec(), RawEntry { mode: FileMode::TREE, padded: false, id }));
             }
         }
         for (name, (path, entry)) in &self.leaves {
             let Some(entry) = entry else { continue };
-            if tree
-                .iter()
-                .any(|(own, old)| own == name.as_bytes() && old.is_tree())
-            {
+            if tree.iter().any(|(own, old)| own == name.as_bytes() && old.is_tree()) {
                 let why = "a directory stands where the patch needs a file";
-                return Err(ImportError::Conflict {
-                    path: path.to_string(),
-                    why,
-                });
+                return Err(ImportError::Conflict { path: path.to_string(), why });
             }
             tree.retain(|(own, _)| own != name.as_bytes());
             tree.push((name.as_bytes().to_vec(), *entry));
         }
-        if tree.is_empty() {
-            Ok(None)
-        } else {
-            raw::write_tree(odb, tree)
-                .map(Some)
-                .map_err(ImportError::Write)
-        }
+        if tree.is_empty() { Ok(None) } else { raw::write_tree(odb, tree).map(Some).map_err(ImportError::Write) }
     }
 
     fn conflict(&self, why: &'static str) -> ImportError {
-        ImportError::Conflict {
-            path: self.any_path().unwrap_or_default(),
-            why,
-        }
+        ImportError::Conflict { path: self.any_path().unwrap_or_default(), why }
     }
 
     fn any_path(&self) -> Option<String> {
-        let own = self
-            .leaves
-            .values()
-            .next()
-            .map(|(path, _)| path.to_string());
+        let own = self.leaves.values().next().map(|(path, _)| path.to_string());
         own.or_else(|| self.below.values().find_map(Self::any_path))
     }
 }

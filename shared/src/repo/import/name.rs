@@ -69,10 +69,7 @@ pub(super) fn pair(text: &[u8], known: Option<(&[u8], &[u8])>) -> Option<(Vec<u8
             Some((old, _)) => old.len() + 2,
             None => text.len().checked_sub(1)? / 2,
         };
-        (
-            whole(text.get(..length)?)?,
-            whole(text.get(length..)?.strip_prefix(b" ")?)?,
-        )
+        (whole(text.get(..length)?)?, whole(text.get(length..)?.strip_prefix(b" ")?)?)
     };
     let old = old.strip_prefix(b"a/")?.to_vec();
     let new = new.strip_prefix(b"b/")?.to_vec();
@@ -82,10 +79,7 @@ pub(super) fn pair(text: &[u8], known: Option<(&[u8], &[u8])>) -> Option<(Vec<u8
 
 /// A plain name has no character that git would quote.
 fn is_plain(name: &[u8]) -> bool {
-    !name.is_empty()
-        && !name
-            .iter()
-            .any(|byte| byte.is_ascii_control() || matches!(byte, b'"' | b'\\'))
+    !name.is_empty() && !name.iter().any(|byte| byte.is_ascii_control() || matches!(byte, b'"' | b'\\'))
 }
 
 #[cfg(test)]
@@ -94,10 +88,7 @@ mod tests {
 
     #[test]
     fn quoted_names_are_decoded_or_refused() {
-        assert_eq!(
-            unquote(br#""a\303\251\t\"" x"#),
-            Some((b"a\xc3\xa9\t\"".to_vec(), &b" x"[..]))
-        );
+        assert_eq!(unquote(br#""a\303\251\t\"" x"#), Some((b"a\xc3\xa9\t\"".to_vec(), &b" x"[..])));
         for bad in [&br#""a"#[..], br#""\q""#, br#""\400""#, br#""\30""#, b"a"] {
             assert_eq!(unquote(bad), None);
         }
@@ -108,15 +99,7 @@ mod tests {
         let ok = |text: &[u8]| pair(text, None).is_some();
         assert!(ok(b"a/x y b/x y"));
         assert!(ok(br#""a/x\ty" "b/x\ty""#));
-        for bad in [
-            &b"x x"[..],
-            b"a/x b/y",
-            b"a/x a/x",
-            b"b/x a/x",
-            b"a/x  b/x",
-            b"",
-            b"a/\rx b/\rx",
-        ] {
+        for bad in [&b"x x"[..], b"a/x b/y", b"a/x a/x", b"b/x a/x", b"a/x  b/x", b"", b"a/\rx b/\rx"] {
             assert!(!ok(bad), "{}", String::from_utf8_lossy(bad));
         }
         assert!(pair(b"a/x b/longer name", Some((b"x", b"longer name"))).is_some());

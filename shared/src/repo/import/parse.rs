@@ -14,31 +14,11 @@ pub(super) use hunk::{Hunk, LineKind};
 /// What a file of a patch does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    Create {
-        path: Vec<u8>,
-        mode: FileMode,
-    },
-    Delete {
-        path: Vec<u8>,
-        mode: FileMode,
-    },
-    Modify {
-        path: Vec<u8>,
-        old_mode: Option<FileMode>,
-        new_mode: Option<FileMode>,
-    },
-    Rename {
-        from: Vec<u8>,
-        to: Vec<u8>,
-        old_mode: Option<FileMode>,
-        new_mode: Option<FileMode>,
-    },
-    Copy {
-        from: Vec<u8>,
-        to: Vec<u8>,
-        old_mode: Option<FileMode>,
-        new_mode: Option<FileMode>,
-    },
+    Create { path: Vec<u8>, mode: FileMode },
+    Delete { path: Vec<u8>, mode: FileMode },
+    Modify { path: Vec<u8>, old_mode: Option<FileMode>, new_mode: Option<FileMode> },
+    Rename { from: Vec<u8>, to: Vec<u8>, old_mode: Option<FileMode>, new_mode: Option<FileMode> },
+    Copy { from: Vec<u8>, to: Vec<u8>, old_mode: Option<FileMode>, new_mode: Option<FileMode> },
 }
 
 /// One file of a patch.
@@ -72,9 +52,9 @@ impl FilePatch<'_> {
         match &self.action {
             Action::Create { mode, .. } => Some(*mode),
             Action::Delete { .. } => None,
-            Action::Modify { new_mode, .. }
-            | Action::Rename { new_mode, .. }
-            | Action::Copy { new_mode, .. } => *new_mode,
+            Action::Modify { new_mode, .. } | Action::Rename { new_mode, .. } | Action::Copy { new_mode, .. } => {
+                *new_mode
+            }
         }
     }
 
@@ -99,18 +79,15 @@ impl FilePatch<'_> {
         match &self.action {
             Action::Create { .. } => None,
             Action::Delete { mode, .. } => Some(*mode),
-            Action::Modify { old_mode, .. }
-            | Action::Rename { old_mode, .. }
-            | Action::Copy { old_mode, .. } => *old_mode,
+            Action::Modify { old_mode, .. } | Action::Rename { old_mode, .. } | Action::Copy { old_mode, .. } => {
+                *old_mode
+            }
         }
     }
 
     /// The paths it takes for itself: no other file of the patch may name them.
     fn owned_names(&self) -> impl Iterator<Item = &[u8]> {
-        self.old_name()
-            .filter(|_| self.removes_old())
-            .into_iter()
-            .chain(self.new_name())
+        self.old_name().filter(|_| self.removes_old()).into_iter().chain(self.new_name())
     }
 }
 
@@ -122,10 +99,7 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) const fn malformed(&self, why: &'static str) -> ImportError {
-        ImportError::Malformed {
-            line: self.number + 1,
-            why,
-        }
+        ImportError::Malformed { line: self.number + 1, why }
     }
 
     /// The next line without its line feed; nothing at the end.
@@ -140,9 +114,7 @@ impl<'a> Lines<'a> {
 
     /// The next line if it starts with a word, without it.
     fn peek_after(&self, word: &str) -> Result<Option<&'a [u8]>, ImportError> {
-        Ok(self
-            .peek()?
-            .and_then(|line| line.strip_prefix(word.as_bytes())))
+        Ok(self.peek()?.and_then(|line| line.strip_prefix(word.as_bytes())))
     }
 
     fn next(&mut self) -> Result<Option<&'a [u8]>, ImportError> {
@@ -166,10 +138,7 @@ impl<'a> Lines<'a> {
 
 /// Parses a whole patch text.
 pub(super) fn parse(text: &[u8]) -> Result<Vec<FilePatch<'_>>, ImportError> {
-    let mut lines = Lines {
-        rest: text,
-        number: 0,
-    };
+    let mut lines = Lines { rest: text, number: 0 };
     let mut patches: Vec<FilePatch<'_>> = Vec::new();
     let mut owned: BTreeSet<Vec<u8>> = BTreeSet::new();
     while lines.peek()?.is_some() {
@@ -177,10 +146,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<FilePatch<'_>>, ImportError> {
         let patch = parse_file(&mut lines)?;
         for name in patch.owned_names() {
             if !owned.insert(name.to_vec()) {
-                return Err(ImportError::Malformed {
-                    line: at,
-                    why: "a path is changed twice",
-                });
+                return Err(ImportError::Malformed { line: at, why: "a path is changed twice" });
             }
         }
         patches.push(patch);
@@ -202,14 +168,9 @@ fn parse_file<'a>(lines: &mut Lines<'a>) -> Result<FilePatch<'a>, ImportError> {
             hunks = hunk::parse_all(lines)?;
         }
     }
-    if lines.peek()?.is_some_and(|line| {
-        line.starts_with(b"GIT binary patch") || line.starts_with(b"Binary files ")
-    }) {
+    if lines.peek()?.is_some_and(|line| line.starts_with(b"GIT binary patch") || line.starts_with(b"Binary files ")) {
         return Err(lines.malformed("binary content cannot be imported from a text"));
     }
     header.check_against(&hunks, lines)?;
-    Ok(FilePatch {
-        action: header.action,
-        hunks,
-    })
+    Ok(FilePatch { action: header.action, hunks })
 }

@@ -21,26 +21,16 @@ impl Bench {
         let base = {
             let blob = |data: &[u8]| repo.blob(data).unwrap();
             let mut inner = repo.treebuilder(None).unwrap();
-            inner
-                .insert("x", blob(b"1\n2\n3\n4\n5\n6\n"), 0o100_644)
-                .unwrap();
+            inner.insert("x", blob(b"1\n2\n3\n4\n5\n6\n"), 0o100_644).unwrap();
             inner.insert("link", blob(b"x"), 0o120_000).unwrap();
             let mut root = repo.treebuilder(None).unwrap();
             root.insert("d", inner.write().unwrap(), 0o040_000).unwrap();
-            root.insert("end", blob(b"no line feed"), 0o100_644)
-                .unwrap();
+            root.insert("end", blob(b"no line feed"), 0o100_644).unwrap();
             let tree = repo.find_tree(root.write().unwrap()).unwrap();
             let author = Signature::new("t", "t@example.invalid", &git2::Time::new(0, 0)).unwrap();
-            from_git(
-                repo.commit(None, &author, &author, "base", &tree, &[])
-                    .unwrap(),
-            )
+            from_git(repo.commit(None, &author, &author, "base", &tree, &[]).unwrap())
         };
-        Self {
-            repo,
-            base,
-            _dir: dir,
-        }
+        Self { repo, base, _dir: dir }
     }
 
     fn import(&self, text: &str) -> Result<Oid, ImportError> {
@@ -67,20 +57,11 @@ fn refusal(result: Result<Oid, ImportError>) -> ReasonCode {
 #[test]
 fn an_edit_leaves_everything_else_alone() {
     let bench = Bench::new();
-    let tree = bench
-        .import(&format!(
-            "{HEAD}@@ -1,2 +1,3 @@\n 1\n-2\n+two\n+2b\n@@ -6 +7 @@ five\n-6\n+six\n"
-        ))
-        .unwrap();
-    assert_eq!(
-        bench.read(tree, "d/x").unwrap(),
-        "1\ntwo\n2b\n3\n4\n5\nsix\n"
-    );
+    let tree =
+        bench.import(&format!("{HEAD}@@ -1,2 +1,3 @@\n 1\n-2\n+two\n+2b\n@@ -6 +7 @@ five\n-6\n+six\n")).unwrap();
+    assert_eq!(bench.read(tree, "d/x").unwrap(), "1\ntwo\n2b\n3\n4\n5\nsix\n");
     assert_eq!(bench.read(tree, "end").unwrap(), "no line feed");
-    assert_eq!(
-        bench.import("").unwrap(),
-        raw::tree_of_commit(&bench.repo, bench.base).unwrap()
-    );
+    assert_eq!(bench.import("").unwrap(), raw::tree_of_commit(&bench.repo, bench.base).unwrap());
 }
 
 #[test]
@@ -93,14 +74,8 @@ fn hunks_apply_at_their_place_or_not_at_all() {
         ("@@ -3 +3 @@\n-3\n+c\n@@ -1 +1 @@\n-1\n+a\n", true),
         ("@@ -1 +1 @@\n 1\n", true),
         ("@@ -1,2 +1,2 @@\n 1\n-2\n+two\n\n", true),
-        (
-            "@@ -6 +6 @@\n-6\n\\ No newline at end of file\n+six\n",
-            false,
-        ),
-        (
-            "@@ -1 +1 @@\n-1\n+one\n\\ No newline at end of file\n",
-            false,
-        ),
+        ("@@ -6 +6 @@\n-6\n\\ No newline at end of file\n+six\n", false),
+        ("@@ -1 +1 @@\n-1\n+one\n\\ No newline at end of file\n", false),
         ("@@ -1 +1 @@\r\n-1\n+one\n", true),
         ("@@ -1 +1 @@\n-1\n+one", true),
     ] {
@@ -118,22 +93,12 @@ fn modes_must_be_those_of_the_base() {
     let link = "diff --git a/d/link b/d/link\nindex 1111111..2222222MODE\n--- a/d/link\n+++ b/d/link\n@@ -1 +1 @@\n-x\n\\ No newline at end of file\n+y\n\\ No newline at end of file\n";
     assert!(bench.import(&link.replace("MODE", " 120000")).is_ok());
     for mode in ["", " 100644"] {
-        assert!(matches!(
-            bench.import(&link.replace("MODE", mode)),
-            Err(ImportError::Conflict { .. })
-        ));
+        assert!(matches!(bench.import(&link.replace("MODE", mode)), Err(ImportError::Conflict { .. })));
     }
-    let create =
-        |mode: &str| format!("diff --git a/n b/n\nnew file mode {mode}\nindex 0000000..e69de29\n");
+    let create = |mode: &str| format!("diff --git a/n b/n\nnew file mode {mode}\nindex 0000000..e69de29\n");
     assert!(bench.import(&create("100755")).is_ok());
-    assert_eq!(
-        refusal(bench.import(&create("100664"))),
-        ReasonCode::ModeInvalid
-    );
-    assert!(matches!(
-        bench.import(&create("10064")),
-        Err(ImportError::Malformed { .. })
-    ));
+    assert_eq!(refusal(bench.import(&create("100664"))), ReasonCode::ModeInvalid);
+    assert!(matches!(bench.import(&create("10064")), Err(ImportError::Malformed { .. })));
 }
 
 #[test]
@@ -144,22 +109,11 @@ fn files_and_directories_do_not_take_each_others_place() {
             "diff --git a/{path} b/{path}\nnew file mode 100644\nindex 0000000..d00491f\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+1\n"
         )
     };
-    assert!(matches!(
-        bench.import(&create("end/x")),
-        Err(ImportError::Conflict { .. })
-    ));
-    assert!(matches!(
-        bench.import(&create("d")),
-        Err(ImportError::Conflict { .. })
-    ));
-    assert_eq!(
-        refusal(bench.import(&create("d/link/x"))),
-        ReasonCode::SymlinkTraversal
-    );
+    assert!(matches!(bench.import(&create("end/x")), Err(ImportError::Conflict { .. })));
+    assert!(matches!(bench.import(&create("d")), Err(ImportError::Conflict { .. })));
+    assert_eq!(refusal(bench.import(&create("d/link/x"))), ReasonCode::SymlinkTraversal);
     let delete = "diff --git a/end b/end\ndeleted file mode 100644\nindex 1111111..0000000\n--- a/end\n+++ /dev/null\n@@ -1 +0,0 @@\n-no line feed\n\\ No newline at end of file\n";
-    let tree = bench
-        .import(&format!("{delete}{}", create("end/x")))
-        .unwrap();
+    let tree = bench.import(&format!("{delete}{}", create("end/x"))).unwrap();
     assert_eq!(bench.read(tree, "end/x").unwrap(), "1\n");
     assert!(bench.read(bench.import(delete).unwrap(), "end").is_none());
 }
@@ -168,16 +122,11 @@ fn files_and_directories_do_not_take_each_others_place() {
 fn an_import_in_memory_leaves_no_object_behind() {
     let bench = Bench::new();
     let objects = |dir: &std::path::Path| {
-        std::fs::read_dir(dir.join("objects"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect::<Vec<_>>()
+        std::fs::read_dir(dir.join("objects")).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
     };
     let before = objects(bench.repo.path());
     in_memory(&bench.repo).unwrap();
-    let tree = bench
-        .import(&format!("{HEAD}@@ -1 +1 @@\n-1\n+one\n"))
-        .unwrap();
+    let tree = bench.import(&format!("{HEAD}@@ -1 +1 @@\n-1\n+one\n")).unwrap();
     assert!(bench.read(tree, "d/x").unwrap().starts_with("one"));
     assert_eq!(objects(bench.repo.path()), before);
 }
@@ -200,20 +149,13 @@ fn files() -> impl Strategy<Value = Files> {
 fn write(repo: &Repository, files: &Files) -> Oid {
     let odb = repo.odb().unwrap();
     let entry = |executable, text: &[u8]| raw::RawEntry {
-        mode: if executable {
-            FileMode::EXECUTABLE
-        } else {
-            FileMode::FILE
-        },
+        mode: if executable { FileMode::EXECUTABLE } else { FileMode::FILE },
         padded: false,
         id: from_git(repo.blob(text).unwrap()),
     };
     let mut edits = apply::Edits::new();
     for (path, (executable, text)) in files {
-        edits.insert(
-            RepoPath::parse(path).unwrap(),
-            Some(entry(*executable, text)),
-        );
+        edits.insert(RepoPath::parse(path).unwrap(), Some(entry(*executable, text)));
     }
     let empty = raw::write_tree(&odb, Vec::new()).unwrap();
     build::build(&odb, empty, &edits).unwrap()

@@ -16,9 +16,8 @@ use crate::domain::ids::Oid;
 
 /// Code points that HFS+ ignores in names: `.g<U+200C>it` is `.git` there.
 const IGNORABLE: [char; 17] = [
-    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}',
-    '\u{202e}', '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}',
-    '\u{00ad}',
+    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
+    '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}', '\u{00ad}',
 ];
 
 /// Looks through all names and link targets of a tree.
@@ -45,21 +44,11 @@ fn unsafe_name(name: &[u8]) -> bool {
     if matches!(name, b"." | b"..") {
         return true;
     }
-    let plain: String = String::from_utf8_lossy(name)
-        .chars()
-        .filter(|c| !IGNORABLE.contains(c))
-        .collect();
+    let plain: String = String::from_utf8_lossy(name).chars().filter(|c| !IGNORABLE.contains(c)).collect();
     // NTFS drops dots and spaces at the end, and what follows a colon names a stream.
-    let plain = plain
-        .split(':')
-        .next()
-        .unwrap_or_default()
-        .trim_end_matches(['.', ' '])
-        .to_ascii_lowercase();
+    let plain = plain.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_ascii_lowercase();
     plain == ".git"
-        || plain
-            .strip_prefix("git~")
-            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_digit()))
+        || plain.strip_prefix("git~").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_digit()))
 }
 
 /// Opens a folder that must not be a link.
@@ -68,24 +57,13 @@ pub(super) fn open_dir(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Writes a tree that [`refuse_unsafe_paths`] has passed into an empty folder; `shown` is only for errors.
-pub(super) fn write_tree(
-    odb: &Odb<'_>,
-    root: Oid,
-    dir: BorrowedFd<'_>,
-    shown: &Path,
-) -> Result<(), MirrorError> {
+pub(super) fn write_tree(odb: &Odb<'_>, root: Oid, dir: BorrowedFd<'_>, shown: &Path) -> Result<(), MirrorError> {
     for entry in tree::read(odb, root)? {
         let path = shown.join(String::from_utf8_lossy(&entry.name).as_ref());
         if entry.is_file() || entry.is_link() {
-            let blob = odb
-                .read(to_git(entry.oid))
-                .map_err(|error| TreeError::reading(error, entry.oid))?;
+            let blob = odb.read(to_git(entry.oid)).map_err(|error| TreeError::reading(error, entry.oid))?;
             if blob.kind() != git2::ObjectType::Blob {
-                return Err(TreeError::WrongKind {
-                    oid: entry.oid,
-                    wanted: "blob",
-                }
-                .into());
+                return Err(TreeError::WrongKind { oid: entry.oid, wanted: "blob" }.into());
             }
             write_leaf(&entry, blob.data(), dir).map_err(io_error(&path))?;
         } else {
@@ -106,21 +84,14 @@ fn write_leaf(entry: &Entry, bytes: &[u8], dir: BorrowedFd<'_>) -> io::Result<()
     if entry.is_link() {
         return Ok(symlinkat(bytes, dir, entry.name.as_slice())?);
     }
-    let mode = Mode::from_raw_mode(if entry.mode & 0o111 == 0 {
-        0o644
-    } else {
-        0o755
-    });
+    let mode = Mode::from_raw_mode(if entry.mode & 0o111 == 0 { 0o644 } else { 0o755 });
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = openat(dir, entry.name.as_slice(), flags, mode)?;
     File::from(file).write_all(bytes)
 }
 
 const fn folder_flags() -> OFlags {
-    OFlags::RDONLY
-        .union(OFlags::DIRECTORY)
-        .union(OFlags::NOFOLLOW)
-        .union(OFlags::CLOEXEC)
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 }
 
 #[cfg(test)]
@@ -144,18 +115,7 @@ mod tests {
         ] {
             assert!(unsafe_name(bad.as_bytes()), "{bad}");
         }
-        for good in [
-            ".gitignore",
-            "git",
-            "a.git",
-            "git~",
-            "git~x",
-            "...",
-            "a:b",
-            "CON",
-            "\u{e9}",
-            "-x",
-        ] {
+        for good in [".gitignore", "git", "a.git", "git~", "git~x", "...", "a:b", "CON", "\u{e9}", "-x"] {
             assert!(!unsafe_name(good.as_bytes()), "{good}");
         }
     }

@@ -10,17 +10,10 @@ use super::{MirrorError, Purpose, WorkspaceKey, io_error};
 use crate::domain::ids::RunId;
 
 /// Moves a workspace into the trash; `None` when there is none.
-pub(super) fn trash(
-    root: &Path,
-    workspace: &Path,
-    name: &str,
-) -> Result<Option<PathBuf>, MirrorError> {
+pub(super) fn trash(root: &Path, workspace: &Path, name: &str) -> Result<Option<PathBuf>, MirrorError> {
     let trash = root.join(".trash");
     fs::create_dir_all(&trash).map_err(io_error(&trash))?;
-    let place = tempfile::Builder::new()
-        .prefix(name)
-        .tempdir_in(&trash)
-        .map_err(io_error(&trash))?;
+    let place = tempfile::Builder::new().prefix(name).tempdir_in(&trash).map_err(io_error(&trash))?;
     match fs::rename(workspace, place.path().join("tree")) {
         Ok(()) => Ok(Some(place.keep())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -30,10 +23,7 @@ pub(super) fn trash(
 
 /// Removes the attempt's and the run's folders, if they are empty now.
 pub(super) fn remove_empty_parents(root: &Path, workspace: &Path) {
-    let parents = workspace
-        .ancestors()
-        .skip(1)
-        .take_while(|parent| *parent != root);
+    let parents = workspace.ancestors().skip(1).take_while(|parent| *parent != root);
     for parent in parents {
         if fs::remove_dir(parent).is_err() {
             return;
@@ -85,23 +75,13 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<WorkspaceKey>> {
         };
         for attempt_folder in children(&folder)? {
             let numbers = file_name(&attempt_folder).and_then(|name| name.split_once('-'));
-            let Some((epoch, attempt)) =
-                numbers.and_then(|(epoch, attempt)| Some((number(epoch)?, number(attempt)?)))
+            let Some((epoch, attempt)) = numbers.and_then(|(epoch, attempt)| Some((number(epoch)?, number(attempt)?)))
             else {
                 continue;
             };
             for purpose in Purpose::ALL {
-                if attempt_folder
-                    .join(purpose.folder())
-                    .symlink_metadata()
-                    .is_ok()
-                {
-                    keys.push(WorkspaceKey {
-                        run: run.clone(),
-                        epoch,
-                        attempt,
-                        purpose,
-                    });
+                if attempt_folder.join(purpose.folder()).symlink_metadata().is_ok() {
+                    keys.push(WorkspaceKey { run: run.clone(), epoch, attempt, purpose });
                 }
             }
         }
@@ -114,23 +94,14 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<WorkspaceKey>> {
 pub(super) fn parse_name(name: &str) -> Option<WorkspaceKey> {
     let mut parts = name.rsplitn(4, '.');
     let folder = parts.next()?;
-    let purpose = Purpose::ALL
-        .into_iter()
-        .find(|purpose| purpose.folder() == folder)?;
+    let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.folder() == folder)?;
     let (attempt, epoch) = (number(parts.next()?)?, number(parts.next()?)?);
-    Some(WorkspaceKey {
-        run: RunId::new(parts.next()?).ok()?,
-        epoch,
-        attempt,
-        purpose,
-    })
+    Some(WorkspaceKey { run: RunId::new(parts.next()?).ok()?, epoch, attempt, purpose })
 }
 
 /// A number in the one way we write it: `01` and `+1` are not ours.
 fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
-    text.parse::<T>()
-        .ok()
-        .filter(|value| value.to_string() == text)
+    text.parse::<T>().ok().filter(|value| value.to_string() == text)
 }
 
 fn file_name(path: &Path) -> Option<&str> {

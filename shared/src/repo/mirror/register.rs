@@ -11,30 +11,17 @@ use crate::domain::ids::Oid;
 
 impl Mirror {
     /// Makes the linked worktree: on an empty commit, so that libgit2 itself checks nothing out.
-    pub(super) fn register(
-        &self,
-        repo: &Repository,
-        key: &WorkspaceKey,
-        base: Oid,
-    ) -> Result<Vec<u8>, MirrorError> {
+    pub(super) fn register(&self, repo: &Repository, key: &WorkspaceKey, base: Oid) -> Result<Vec<u8>, MirrorError> {
         let _writing = self.write()?;
         let path = self.path_of(key);
         let parent = path.parent().unwrap_or(&self.root);
         fs::create_dir_all(parent).map_err(io_error(parent))?;
         self.unregister(repo, key)?;
-        let mut branch = repo.reference(
-            &key.branch(),
-            to_git(empty_commit(repo)?),
-            true,
-            "workspace",
-        )?;
+        let mut branch = repo.reference(&key.branch(), to_git(empty_commit(repo)?), true, "workspace")?;
         let mut options = WorktreeAddOptions::new();
         options.reference(Some(&branch));
         repo.worktree(&key.name(), &path, Some(&options))?;
-        if repo
-            .find_object(to_git(base), Some(ObjectType::Commit))
-            .is_ok()
-        {
+        if repo.find_object(to_git(base), Some(ObjectType::Commit)).is_ok() {
             branch = branch.set_target(to_git(base), "workspace")?;
         }
         drop(branch);
@@ -45,18 +32,9 @@ impl Mirror {
     }
 
     /// Takes a workspace's entry and branch out of the mirror; fine when there is none.
-    pub(super) fn unregister(
-        &self,
-        repo: &Repository,
-        key: &WorkspaceKey,
-    ) -> Result<(), MirrorError> {
+    pub(super) fn unregister(&self, repo: &Repository, key: &WorkspaceKey) -> Result<(), MirrorError> {
         if let Ok(worktree) = repo.find_worktree(&key.name()) {
-            worktree.prune(Some(
-                WorktreePruneOptions::new()
-                    .valid(true)
-                    .locked(true)
-                    .working_tree(false),
-            ))?;
+            worktree.prune(Some(WorktreePruneOptions::new().valid(true).locked(true).working_tree(false)))?;
         }
         if let Ok(mut branch) = repo.find_reference(&key.branch()) {
             branch.delete()?;
@@ -69,12 +47,5 @@ impl Mirror {
 fn empty_commit(repo: &Repository) -> Result<Oid, MirrorError> {
     let tree = repo.find_tree(to_git(tree::write(&repo.odb()?, Vec::new())?))?;
     let who = Signature::new("autopack", "workspace@worker", &Time::new(0, 0))?;
-    Ok(from_git(repo.commit(
-        None,
-        &who,
-        &who,
-        "workspace\n",
-        &tree,
-        &[],
-    )?))
+    Ok(from_git(repo.commit(None, &who, &who, "workspace\n", &tree, &[])?))
 }

@@ -23,37 +23,25 @@ impl Fixture {
     }
 
     pub(in crate::repo) fn mirror(&self) -> Mirror {
-        Mirror::open_or_create(
-            &self.dir.path().join("worker"),
-            Some(&self.dir.path().join("source.git/objects")),
-        )
-        .unwrap()
+        Mirror::open_or_create(&self.dir.path().join("worker"), Some(&self.dir.path().join("source.git/objects")))
+            .unwrap()
     }
 
     /// Writes a tree of (mode, path, content); a gitlink's content is ignored.
     pub(in crate::repo) fn tree(&self, files: &[(u32, &str, &str)]) -> Oid {
         let odb = self.source.odb().unwrap();
         let mut entries = Vec::new();
-        let mut folders: std::collections::BTreeMap<&str, Vec<(u32, &str, &str)>> =
-            std::collections::BTreeMap::new();
+        let mut folders: std::collections::BTreeMap<&str, Vec<(u32, &str, &str)>> = std::collections::BTreeMap::new();
         for (mode, path, text) in files {
             if let Some((folder, rest)) = path.split_once('/') {
                 folders.entry(folder).or_default().push((*mode, rest, text));
                 continue;
             }
             let oid = from_git(odb.write(ObjectType::Blob, text.as_bytes()).unwrap());
-            entries.push(Entry {
-                mode: *mode,
-                name: path.as_bytes().to_vec(),
-                oid,
-            });
+            entries.push(Entry { mode: *mode, name: path.as_bytes().to_vec(), oid });
         }
         for (folder, files) in folders {
-            entries.push(Entry {
-                mode: 0o040_000,
-                name: folder.as_bytes().to_vec(),
-                oid: self.tree(&files),
-            });
+            entries.push(Entry { mode: 0o040_000, name: folder.as_bytes().to_vec(), oid: self.tree(&files) });
         }
         tree::write(&odb, entries).unwrap()
     }
@@ -61,29 +49,16 @@ impl Fixture {
     pub(in crate::repo) fn commit(&self, files: &[(u32, &str, &str)]) -> Oid {
         let tree = self.source.find_tree(to_git(self.tree(files))).unwrap();
         let who = Signature::new("u", "u@example.com", &Time::new(0, 0)).unwrap();
-        from_git(
-            self.source
-                .commit(None, &who, &who, "m\n", &tree, &[])
-                .unwrap(),
-        )
+        from_git(self.source.commit(None, &who, &who, "m\n", &tree, &[]).unwrap())
     }
 }
 
 pub(in crate::repo) fn key(run: &str, epoch: u64) -> WorkspaceKey {
-    WorkspaceKey {
-        run: RunId::new(run).unwrap(),
-        epoch,
-        attempt: 1,
-        purpose: Purpose::Build,
-    }
+    WorkspaceKey { run: RunId::new(run).unwrap(), epoch, attempt: 1, purpose: Purpose::Build }
 }
 
 const FILES: &[(u32, &str, &str)] = &[
-    (
-        0o100_644,
-        ".gitattributes",
-        "* text eol=crlf filter=evil ident\n",
-    ),
+    (0o100_644, ".gitattributes", "* text eol=crlf filter=evil ident\n"),
     (0o100_644, "crlf.txt", "a\r\n$Id$\n"),
     (0o100_755, "bin/run", "#!/bin/sh\n"),
     (0o120_000, "bin/link", "../crlf.txt"),
@@ -97,22 +72,9 @@ fn a_workspace_holds_raw_bytes_and_no_git() {
     let mirror = f.mirror();
     let ws = mirror.create(&key("r", 3), commit).unwrap();
     assert!(ws.path().ends_with("r/3-1/tree"));
-    assert_eq!(
-        fs::read(ws.path().join("crlf.txt")).unwrap(),
-        b"a\r\n$Id$\n"
-    );
-    assert_eq!(
-        fs::metadata(ws.path().join("bin/run"))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777,
-        0o755
-    );
-    assert_eq!(
-        fs::read_link(ws.path().join("bin/link")).unwrap(),
-        Path::new("../crlf.txt")
-    );
+    assert_eq!(fs::read(ws.path().join("crlf.txt")).unwrap(), b"a\r\n$Id$\n");
+    assert_eq!(fs::metadata(ws.path().join("bin/run")).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(fs::read_link(ws.path().join("bin/link")).unwrap(), Path::new("../crlf.txt"));
     assert!(ws.path().join("sub").read_dir().unwrap().next().is_none());
     assert!(!ws.path().join(".git").exists());
     assert!(ws.git_link().starts_with(b"gitdir: "));
@@ -120,17 +82,8 @@ fn a_workspace_holds_raw_bytes_and_no_git() {
     let repo = mirror.repository().unwrap();
     let admin = repo.find_worktree("r.3.1.tree").unwrap();
     assert_eq!(admin.path(), ws.path());
-    assert_eq!(
-        repo.refname_to_id("refs/heads/wt/r/3-1/tree").unwrap(),
-        to_git(commit)
-    );
-    assert_eq!(
-        mirror
-            .collect(&ws, &CollectLimits::default())
-            .unwrap()
-            .changed,
-        []
-    );
+    assert_eq!(repo.refname_to_id("refs/heads/wt/r/3-1/tree").unwrap(), to_git(commit));
+    assert_eq!(mirror.collect(&ws, &CollectLimits::default()).unwrap().changed, []);
 }
 
 #[test]
@@ -143,12 +96,7 @@ fn the_source_repository_is_only_read() {
     let ws = mirror.create(&key("r", 1), commit).unwrap();
     fs::write(ws.path().join("new"), "n\n").unwrap();
     let collected = mirror.collect(&ws, &CollectLimits::default()).unwrap();
-    assert!(
-        !f.source
-            .odb()
-            .unwrap()
-            .exists(to_git(collected.result_tree))
-    );
+    assert!(!f.source.odb().unwrap().exists(to_git(collected.result_tree)));
     mirror.remove(ws.key()).unwrap();
     assert_eq!(count(), before);
 }
@@ -176,17 +124,11 @@ fn parallel_creations_never_fail() {
         let make = |n: u64| {
             let mirror = if n.is_multiple_of(2) { &mirror } else { &other };
             scope.spawn(move || {
-                mirror
-                    .create(&key(&format!("run-{}", n / 2), n), commit)
-                    .map(|ws| ws.path().join("bin/run").exists())
+                mirror.create(&key(&format!("run-{}", n / 2), n), commit).map(|ws| ws.path().join("bin/run").exists())
             })
         };
         let threads: Vec<_> = (0..8).map(make).collect();
-        assert!(
-            threads
-                .into_iter()
-                .all(|thread| thread.join().unwrap().unwrap())
-        );
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap().unwrap()));
     });
     assert_eq!(mirror.list().unwrap().len(), 8);
     assert_eq!(mirror.repository().unwrap().worktrees().unwrap().len(), 8);
@@ -199,20 +141,9 @@ fn hostile_paths_are_refused_before_anything_is_written() {
     for bad in ["..", ".git", ".GIT", "git~1"] {
         let inner = f.tree(&[(0o100_644, bad, "owned\n")]);
         let odb = f.source.odb().unwrap();
-        let tree = tree::write(
-            &odb,
-            vec![Entry {
-                mode: 0o040_000,
-                name: b"d".to_vec(),
-                oid: inner,
-            }],
-        )
-        .unwrap();
+        let tree = tree::write(&odb, vec![Entry { mode: 0o040_000, name: b"d".to_vec(), oid: inner }]).unwrap();
         let error = mirror.create(&key("r", 1), tree).unwrap_err();
-        assert!(
-            matches!(&error, MirrorError::UnsafePath { path } if *path == format!("d/{bad}")),
-            "{error}"
-        );
+        assert!(matches!(&error, MirrorError::UnsafePath { path } if *path == format!("d/{bad}")), "{error}");
     }
     assert_eq!(mirror.list().unwrap(), []);
     // The mirror's own folder is no name for a run.
@@ -260,20 +191,10 @@ fn leftovers_of_dead_epochs_are_cleaned_up() {
     assert_eq!(removed, [key("a", 1)]);
     assert_eq!(mirror.list().unwrap(), [key("a", 2)]);
     let repo = mirror.repository().unwrap();
-    let names: Vec<String> = repo
-        .worktrees()
-        .unwrap()
-        .iter()
-        .flatten()
-        .flatten()
-        .map(str::to_owned)
-        .collect();
+    let names: Vec<String> = repo.worktrees().unwrap().iter().flatten().flatten().map(str::to_owned).collect();
     assert_eq!(names, ["a.2.1.tree"]);
     assert!(walk(&f.dir.path().join("worker/.trash")).is_empty());
-    assert!(
-        f.dir.path().join("worker/a/notes").exists(),
-        "what is not a workspace is left alone"
-    );
+    assert!(f.dir.path().join("worker/a/notes").exists(), "what is not a workspace is left alone");
 }
 
 #[test]
@@ -282,14 +203,10 @@ fn an_earlier_workspace_of_the_same_name_is_replaced() {
     let mirror = f.mirror();
     let first = mirror.create(&key("r", 1), f.commit(FILES)).unwrap();
     fs::write(first.path().join("left"), "").unwrap();
-    let second = mirror
-        .create(&key("r", 1), f.tree(&[(0o100_644, "only", "o\n")]))
-        .unwrap();
+    let second = mirror.create(&key("r", 1), f.tree(&[(0o100_644, "only", "o\n")])).unwrap();
     assert!(second.path().join("only").exists() && !second.path().join("left").exists());
     // The first one's handle no longer is what stands at its path.
-    let error = mirror
-        .collect(&first, &CollectLimits::default())
-        .unwrap_err();
+    let error = mirror.collect(&first, &CollectLimits::default()).unwrap_err();
     assert!(matches!(error, CollectError::Swapped { .. }), "{error}");
 }
 
@@ -299,16 +216,9 @@ fn a_mirror_without_a_source_lives_on_packs() {
     let commit = f.commit(FILES);
     let mirror = Mirror::open_or_create(&f.dir.path().join("remote"), None).unwrap();
     assert!(!mirror.has(commit).unwrap());
-    mirror
-        .import(&pack::pack_history(&f.source, commit, &[]).unwrap())
-        .unwrap();
+    mirror.import(&pack::pack_history(&f.source, commit, &[]).unwrap()).unwrap();
     let ws = mirror.create(&key("r", 1), commit).unwrap();
     fs::write(ws.path().join("new"), "n\n").unwrap();
     let collected = mirror.collect(&ws, &CollectLimits::default()).unwrap();
-    assert!(
-        !mirror
-            .pack(commit, collected.result_tree)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(!mirror.pack(commit, collected.result_tree).unwrap().is_empty());
 }

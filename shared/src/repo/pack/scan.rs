@@ -13,38 +13,21 @@ const TRAILER: usize = 20;
 
 /// Counts objects and inflated bytes, deltas by what they expand to.
 pub(super) fn measure(pack: &[u8], budget: &PackBudget) -> Result<(), PackError> {
-    let mut left = Left {
-        budget: *budget,
-        bytes: budget.inflated,
-    };
-    let header = pack
-        .get(..12)
-        .ok_or(malformed("it is shorter than its header"))?;
+    let mut left = Left { budget: *budget, bytes: budget.inflated };
+    let header = pack.get(..12).ok_or(malformed("it is shorter than its header"))?;
     if header[..8] != *b"PACK\0\0\0\x02" {
         return Err(malformed("it is not a pack of version 2"));
     }
     let count = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
     if count > budget.objects {
-        return Err(PackError::TooLarge {
-            limit: u64::from(budget.objects),
-            unit: "objects",
-        });
+        return Err(PackError::TooLarge { limit: u64::from(budget.objects), unit: "objects" });
     }
-    let body = pack
-        .len()
-        .checked_sub(TRAILER)
-        .ok_or(malformed("it is shorter than its trailer"))?;
-    let mut rest = pack
-        .get(12..body)
-        .ok_or(malformed("it is shorter than its header"))?;
+    let body = pack.len().checked_sub(TRAILER).ok_or(malformed("it is shorter than its trailer"))?;
+    let mut rest = pack.get(12..body).ok_or(malformed("it is shorter than its header"))?;
     for _ in 0..count {
         object(&mut rest, &mut left)?;
     }
-    if rest.is_empty() {
-        Ok(())
-    } else {
-        Err(malformed("bytes follow the last object"))
-    }
+    if rest.is_empty() { Ok(()) } else { Err(malformed("bytes follow the last object")) }
 }
 
 struct Left {
@@ -54,10 +37,7 @@ struct Left {
 
 impl Left {
     fn take(&mut self, bytes: u64) -> Result<(), PackError> {
-        let too_large = PackError::TooLarge {
-            limit: self.budget.inflated,
-            unit: "bytes",
-        };
+        let too_large = PackError::TooLarge { limit: self.budget.inflated, unit: "bytes" };
         self.bytes = self.bytes.checked_sub(bytes).ok_or(too_large)?;
         Ok(())
     }
@@ -73,11 +53,7 @@ fn object(rest: &mut &[u8], left: &mut Left) -> Result<(), PackError> {
     match kind {
         1..=4 => {}
         OFS_DELTA => while byte(rest)? & 0x80 != 0 {},
-        REF_DELTA => {
-            *rest = rest
-                .get(20..)
-                .ok_or(malformed("a delta's base is cut off"))?
-        }
+        REF_DELTA => *rest = rest.get(20..).ok_or(malformed("a delta's base is cut off"))?,
         _ => return Err(malformed("an object has an unknown type")),
     }
     left.take(size)?;
@@ -97,9 +73,7 @@ fn inflate(bytes: &[u8], size: u64) -> Result<(Vec<u8>, usize), PackError> {
     let mut head = Vec::new();
     let mut buffer = [0; 1 << 14];
     loop {
-        let read = decoder
-            .read(&mut buffer)
-            .map_err(|_| malformed("an object does not inflate"))?;
+        let read = decoder.read(&mut buffer).map_err(|_| malformed("an object does not inflate"))?;
         if decoder.total_out() > size || (read == 0 && decoder.total_out() != size) {
             return Err(malformed("an object has another size than it says"));
         }
@@ -108,8 +82,7 @@ fn inflate(bytes: &[u8], size: u64) -> Result<(Vec<u8>, usize), PackError> {
         }
         head.extend_from_slice(&buffer[..read.min(24_usize.saturating_sub(head.len()))]);
     }
-    let consumed =
-        usize::try_from(decoder.total_in()).map_err(|_| malformed("an object is too long"))?;
+    let consumed = usize::try_from(decoder.total_in()).map_err(|_| malformed("an object is too long"))?;
     Ok((head, consumed))
 }
 

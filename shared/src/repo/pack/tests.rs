@@ -18,11 +18,8 @@ fn blob(repo: &Repository, bytes: &[u8]) -> Oid {
 }
 
 fn tree(repo: &Repository, entries: &[(u32, &str, Oid)]) -> Oid {
-    let entries = entries.iter().map(|(mode, name, oid)| Entry {
-        mode: *mode,
-        name: name.as_bytes().to_vec(),
-        oid: *oid,
-    });
+    let entries =
+        entries.iter().map(|(mode, name, oid)| Entry { mode: *mode, name: name.as_bytes().to_vec(), oid: *oid });
     tree::write(&repo.odb().unwrap(), entries.collect()).unwrap()
 }
 
@@ -31,41 +28,16 @@ fn pair() -> Pair {
     let dir = tempfile::tempdir().unwrap();
     let hub = init_bare(&dir.path().join("hub")).unwrap();
     let worker = init_bare(&dir.path().join("worker")).unwrap();
-    let root = tree(
-        &hub,
-        &[
-            (0o100_644, "a", blob(&hub, b"a\n")),
-            (0o100_644, "b", blob(&hub, b"b\n")),
-        ],
-    );
+    let root = tree(&hub, &[(0o100_644, "a", blob(&hub, b"a\n")), (0o100_644, "b", blob(&hub, b"b\n"))]);
     let who = Signature::new("a", "a@example.com", &Time::new(0, 0)).unwrap();
-    let base = from_git(
-        hub.commit(
-            None,
-            &who,
-            &who,
-            "m\n",
-            &hub.find_tree(to_git(root)).unwrap(),
-            &[],
-        )
-        .unwrap(),
-    );
+    let base = from_git(hub.commit(None, &who, &who, "m\n", &hub.find_tree(to_git(root)).unwrap(), &[]).unwrap());
     store_pack(&worker, &pack_history(&hub, base, &[]).unwrap()).unwrap();
-    Pair {
-        dir,
-        worker,
-        hub,
-        base,
-    }
+    Pair { dir, worker, hub, base }
 }
 
 impl Pair {
     fn quarantine(&self) -> Quarantine {
-        Quarantine::new(
-            &self.dir.path().join("hub/objects"),
-            &self.dir.path().join("scratch"),
-        )
-        .unwrap()
+        Quarantine::new(&self.dir.path().join("hub/objects"), &self.dir.path().join("scratch")).unwrap()
     }
 }
 
@@ -78,57 +50,32 @@ fn a_change_travels_through_quarantine() {
     let gitlink = (0o160_000, "sub", p.base);
     let result = tree(
         w,
-        &[
-            (0o100_644, "a", blob(w, b"a\n")),
-            (0o100_664, "c", blob(w, b"c\n")),
-            (0o040_000, "d", inner),
-            gitlink,
-        ],
+        &[(0o100_644, "a", blob(w, b"a\n")), (0o100_664, "c", blob(w, b"c\n")), (0o040_000, "d", inner), gitlink],
     );
     let pack = pack_new_objects(w, p.base, result).unwrap();
 
     let quarantine = p.quarantine();
     quarantine.ingest(&pack, &PackBudget::default()).unwrap();
     quarantine.verify(p.base, result).unwrap();
-    let changed = tree::diff(
-        quarantine.repo(),
-        Some(tree::tree_of(&p.hub, p.base).unwrap()),
-        Some(result),
-        10,
-    )
-    .unwrap();
-    let paths: Vec<_> = changed
-        .iter()
-        .map(|change| String::from_utf8_lossy(&change.path).into_owned())
-        .collect();
+    let changed =
+        tree::diff(quarantine.repo(), Some(tree::tree_of(&p.hub, p.base).unwrap()), Some(result), 10).unwrap();
+    let paths: Vec<_> = changed.iter().map(|change| String::from_utf8_lossy(&change.path).into_owned()).collect();
     assert_eq!(paths, ["b", "c", "d/.git", "sub"]);
-    assert!(
-        !p.hub.odb().unwrap().exists(to_git(result)),
-        "the hub must not see quarantined objects"
-    );
+    assert!(!p.hub.odb().unwrap().exists(to_git(result)), "the hub must not see quarantined objects");
 
     quarantine.promote(&p.hub, p.base, result).unwrap();
     let scratch = quarantine.dir.path().to_path_buf();
     drop(quarantine);
     assert!(!scratch.exists());
     let hub = open::open_bare(&p.dir.path().join("hub")).unwrap();
-    assert_eq!(
-        tree::closure(&hub.odb().unwrap(), result, &HashSet::new())
-            .unwrap()
-            .len(),
-        5
-    );
+    assert_eq!(tree::closure(&hub.odb().unwrap(), result, &HashSet::new()).unwrap().len(), 5);
 }
 
 #[test]
 fn an_unchanged_tree_needs_no_pack() {
     let p = pair();
     let same = tree::tree_of(&p.worker, p.base).unwrap();
-    assert!(
-        pack_new_objects(&p.worker, p.base, same)
-            .unwrap()
-            .is_empty()
-    );
+    assert!(pack_new_objects(&p.worker, p.base, same).unwrap().is_empty());
     p.quarantine().promote(&p.hub, p.base, same).unwrap();
 }
 
@@ -146,23 +93,16 @@ fn smuggled_objects_stay_behind_and_missing_ones_are_named() {
         finish(builder).unwrap()
     };
     let quarantine = p.quarantine();
-    quarantine
-        .ingest(&pack_of(&[result, wanted, extra]), &PackBudget::default())
-        .unwrap();
+    quarantine.ingest(&pack_of(&[result, wanted, extra]), &PackBudget::default()).unwrap();
     quarantine.promote(&p.hub, p.base, result).unwrap();
     let odb = p.hub.odb().unwrap();
     assert!(odb.exists(to_git(wanted)) && !odb.exists(to_git(extra)));
 
     let other = tree(w, &[(0o100_644, "z", extra)]);
     let quarantine = p.quarantine();
-    quarantine
-        .ingest(&pack_of(&[other]), &PackBudget::default())
-        .unwrap();
+    quarantine.ingest(&pack_of(&[other]), &PackBudget::default()).unwrap();
     let error = quarantine.promote(&p.hub, p.base, other).unwrap_err();
-    assert!(
-        matches!(error, PackError::Tree(TreeError::Missing { oid }) if oid == extra),
-        "{error}"
-    );
+    assert!(matches!(error, PackError::Tree(TreeError::Missing { oid }) if oid == extra), "{error}");
     assert!(!odb.exists(to_git(other)));
 }
 
@@ -176,46 +116,20 @@ fn bombs_and_garbage_are_refused_before_indexing() {
     let quarantine = p.quarantine();
     let refuse = |bytes: &[u8], budget: PackBudget| {
         let error = quarantine.ingest(bytes, &budget).unwrap_err();
-        let stored = std::fs::read_dir(quarantine.dir.path().join("objects/pack"))
-            .unwrap()
-            .count();
+        let stored = std::fs::read_dir(quarantine.dir.path().join("objects/pack")).unwrap().count();
         assert_eq!(stored, 0, "something of a refused pack was kept");
         error
     };
-    let small = PackBudget {
-        inflated: 1 << 20,
-        objects: 10,
-    };
-    assert!(matches!(
-        refuse(&pack, small),
-        PackError::TooLarge { unit: "bytes", .. }
-    ));
-    let few = PackBudget {
-        inflated: 1 << 30,
-        objects: 1,
-    };
-    assert!(matches!(
-        refuse(&pack, few),
-        PackError::TooLarge {
-            unit: "objects",
-            ..
-        }
-    ));
+    let small = PackBudget { inflated: 1 << 20, objects: 10 };
+    assert!(matches!(refuse(&pack, small), PackError::TooLarge { unit: "bytes", .. }));
+    let few = PackBudget { inflated: 1 << 30, objects: 1 };
+    assert!(matches!(refuse(&pack, few), PackError::TooLarge { unit: "objects", .. }));
 
     let whole = PackBudget::default();
+    assert!(matches!(refuse(b"PACK", whole), PackError::Malformed { .. }));
+    assert!(matches!(refuse(&pack[..pack.len() - 30], whole), PackError::Malformed { .. }));
     assert!(matches!(
-        refuse(b"PACK", whole),
-        PackError::Malformed { .. }
-    ));
-    assert!(matches!(
-        refuse(&pack[..pack.len() - 30], whole),
-        PackError::Malformed { .. }
-    ));
-    assert!(matches!(
-        refuse(
-            &[&pack[..pack.len() - 20], b"x", &pack[pack.len() - 20..]].concat(),
-            whole
-        ),
+        refuse(&[&pack[..pack.len() - 20], b"x", &pack[pack.len() - 20..]].concat(), whole),
         PackError::Malformed { .. }
     ));
     let mut lies = pack.clone();
@@ -230,17 +144,8 @@ fn a_delta_counts_what_it_expands_to() {
     let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
     zlib.write_all(&delta).unwrap();
     let head = u8::try_from(0x70 | delta.len()).unwrap();
-    let pack = [
-        b"PACK\0\0\0\x02\0\0\0\x01".to_vec(),
-        vec![head],
-        vec![7; 20],
-        zlib.finish().unwrap(),
-        vec![0; 20],
-    ]
-    .concat();
+    let pack =
+        [b"PACK\0\0\0\x02\0\0\0\x01".to_vec(), vec![head], vec![7; 20], zlib.finish().unwrap(), vec![0; 20]].concat();
     let error = scan::measure(&pack, &PackBudget::default()).unwrap_err();
-    assert!(
-        matches!(error, PackError::TooLarge { unit: "bytes", .. }),
-        "{error}"
-    );
+    assert!(matches!(error, PackError::TooLarge { unit: "bytes", .. }), "{error}");
 }

@@ -49,10 +49,7 @@ impl WorkTree {
         submodules: &[SubmoduleHead],
     ) -> Result<Digest, StatusError> {
         let mut hash = Sha256::new();
-        let head = self
-            .head_tree()
-            .map(|tree| oid(tree.id()))
-            .unwrap_or(Oid::ZERO);
+        let head = self.head_tree().map(|tree| oid(tree.id())).unwrap_or(Oid::ZERO);
         hash.update(b"workspace/1\0head\0");
         hash.update(head.as_bytes());
         hash.update(b"index\0");
@@ -103,12 +100,7 @@ fn nested_head(path: &Path) -> Option<Oid> {
 fn content(path: &Path, buffer: &mut [u8]) -> io::Result<(u32, [u8; 32])> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok((0, [0; 32]));
         }
         Err(e) => return Err(e),
@@ -124,17 +116,10 @@ fn content(path: &Path, buffer: &mut [u8]) -> io::Result<(u32, [u8; 32])> {
     if !found.is_file() {
         return Ok((1, [0; 32]));
     }
-    let mode = if found.mode() & 0o100 == 0 {
-        0o100_644
-    } else {
-        0o100_755
-    };
+    let mode = if found.mode() & 0o100 == 0 { 0o100_644 } else { 0o100_755 };
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     Ok((mode, hash_file(file, buffer)?))
 }
 

@@ -39,10 +39,7 @@ impl WorkTree {
     }
 
     fn problems_with(&self, tracked: &[Tracked], mut found: Vec<String>) -> Result<Vec<String>, StatusError> {
-        let odb = self
-            .repo
-            .odb()
-            .map_err(StatusError::unreadable("the object database"))?;
+        let odb = self.repo.odb().map_err(StatusError::unreadable("the object database"))?;
         found.extend(self.broken_refs(&odb)?);
         malformed_refs(&self.repo.commondir().join("refs"), "refs", &mut found);
         found.extend(self.broken_head());
@@ -51,9 +48,9 @@ impl WorkTree {
         };
         if !self.checkout().partial {
             let missing = tracked.iter().filter(missing).take(MOST);
-            found.extend(missing.map(|e| {
-                format!("the index names {} for {:?}, which is missing", e.id, super::lossy(&e.path))
-            }));
+            found.extend(
+                missing.map(|e| format!("the index names {} for {:?}, which is missing", e.id, super::lossy(&e.path))),
+            );
         }
         found.sort();
         found.truncate(MOST);
@@ -63,10 +60,7 @@ impl WorkTree {
     fn broken_refs(&self, odb: &Odb<'_>) -> Result<Vec<String>, StatusError> {
         let mut found = Vec::new();
         let what = "the references";
-        let mut all = self
-            .repo
-            .references()
-            .map_err(StatusError::unreadable(what))?;
+        let mut all = self.repo.references().map_err(StatusError::unreadable(what))?;
         let mut names = Vec::new();
         for name in all.names() {
             match name {
@@ -114,10 +108,7 @@ impl WorkTree {
     /// # Errors
     /// Where the object database cannot be listed at all.
     pub fn fsck(&self) -> Result<Vec<String>, StatusError> {
-        let odb = self
-            .repo
-            .odb()
-            .map_err(StatusError::unreadable("the object database"))?;
+        let odb = self.repo.odb().map_err(StatusError::unreadable("the object database"))?;
         let checkout = self.checkout();
         let mut found = Vec::new();
         let mut seen: HashSet<git2::Oid> = HashSet::new();
@@ -132,10 +123,7 @@ impl WorkTree {
                 continue;
             }
             // Reading an object hashes it and compares the name.
-            match odb
-                .read(id)
-                .and_then(|object| self.named_by(id, object.kind(), &checkout))
-            {
+            match odb.read(id).and_then(|object| self.named_by(id, object.kind(), &checkout)) {
                 Ok(named) => open.extend(named.into_iter().map(|other| (other, id.to_string()))),
                 Err(e) if e.code() == ErrorCode::NotFound && checkout.partial => {}
                 Err(e) => found.push(format!("{id}, named by {from}: {}", e.message())),
@@ -150,14 +138,8 @@ impl WorkTree {
         })
         .map_err(StatusError::unreadable("the list of objects"))?;
         rest.sort_unstable();
-        let broken = rest
-            .into_iter()
-            .filter_map(|id| odb.read(id).err().map(|e| (id, e)));
-        found.extend(
-            broken
-                .take(MOST)
-                .map(|(id, e)| format!("{id}: {}", e.message())),
-        );
+        let broken = rest.into_iter().filter_map(|id| odb.read(id).err().map(|e| (id, e)));
+        found.extend(broken.take(MOST).map(|(id, e)| format!("{id}: {}", e.message())));
         found.sort();
         found.truncate(MOST);
         Ok(found)
@@ -181,12 +163,7 @@ impl WorkTree {
     }
 
     /// The objects an object names and that have to be there.
-    fn named_by(
-        &self,
-        id: git2::Oid,
-        kind: ObjectType,
-        checkout: &Checkout,
-    ) -> Result<Vec<git2::Oid>, git2::Error> {
+    fn named_by(&self, id: git2::Oid, kind: ObjectType, checkout: &Checkout) -> Result<Vec<git2::Oid>, git2::Error> {
         Ok(match kind {
             ObjectType::Commit => {
                 let commit = self.repo.find_commit(id)?;
@@ -218,8 +195,7 @@ fn malformed_refs(folder: &Path, prefix: &str, found: &mut Vec<String>) {
             Ok(kind) if kind.is_dir() => malformed_refs(&entry.path(), &name, found),
             Ok(kind) if kind.is_file() && !name.ends_with(".lock") => {
                 let mut text = Vec::new();
-                let read =
-                    File::open(entry.path()).and_then(|f| f.take(4096).read_to_end(&mut text));
+                let read = File::open(entry.path()).and_then(|f| f.take(4096).read_to_end(&mut text));
                 let text = text.trim_ascii();
                 let id = text.len() == 40 && text.iter().all(u8::is_ascii_hexdigit);
                 if read.is_err() || !(id || text.starts_with(b"ref: ")) {

@@ -65,10 +65,7 @@ impl WorkTree {
     /// # Errors
     /// [`StatusError::Unreadable`] where the index is damaged or uses an extension that is not supported.
     pub fn tracked(&self) -> Result<Vec<Tracked>, StatusError> {
-        let index = self
-            .repo
-            .index()
-            .map_err(StatusError::unreadable("the index"))?;
+        let index = self.repo.index().map_err(StatusError::unreadable("the index"))?;
         Ok(index
             .iter()
             .map(|entry| Tracked {
@@ -118,11 +115,7 @@ impl WorkTree {
                 let kind = kind_of(entry.status())?;
                 let path = entry.path_bytes().to_owned();
                 let found = std::fs::symlink_metadata(self.root.join(as_path(&path)));
-                Some(Change {
-                    path,
-                    kind,
-                    regular: found.is_ok_and(|f| f.is_file()),
-                })
+                Some(Change { path, kind, regular: found.is_ok_and(|f| f.is_file()) })
             })
             .collect();
         changes.sort();

@@ -33,8 +33,7 @@ fn commit(repo: &Repository, files: &[(&str, &str)]) -> git2::Oid {
     let who = Signature::new("t", "t@example.org", &git2::Time::new(1_700_000_000, 0)).unwrap();
     let parent = repo.head().ok().and_then(|h| h.peel_to_commit().ok());
     let parents: Vec<_> = parent.iter().collect();
-    repo.commit(Some("HEAD"), &who, &who, "m", &tree, &parents)
-        .unwrap()
+    repo.commit(Some("HEAD"), &who, &who, "m", &tree, &parents).unwrap()
 }
 
 fn object_file(repo: &Repository, id: git2::Oid) -> PathBuf {
@@ -46,49 +45,26 @@ fn digest_of(root: &Path) -> crate::domain::ids::Digest {
     let tree = WorkTree::open(root).unwrap();
     let tracked = tree.tracked().unwrap();
     let submodules = tree.submodules(&tracked);
-    tree.digest(&tracked, &tree.changes().unwrap(), &submodules)
-        .unwrap()
+    tree.digest(&tracked, &tree.changes().unwrap(), &submodules).unwrap()
 }
 
 #[test]
 fn folders_that_cannot_be_scanned_have_reasons() {
     let dir = TempDir::new().unwrap();
-    assert_eq!(
-        WorkTree::open(dir.path()).unwrap_err().reason(),
-        "not_a_repository"
-    );
-    assert_eq!(
-        WorkTree::open(&dir.path().join("no")).unwrap_err().reason(),
-        "not_a_repository"
-    );
+    assert_eq!(WorkTree::open(dir.path()).unwrap_err().reason(), "not_a_repository");
+    assert_eq!(WorkTree::open(&dir.path().join("no")).unwrap_err().reason(), "not_a_repository");
     let bare = TempDir::new().unwrap();
     Repository::init_bare(bare.path()).unwrap();
-    assert_eq!(
-        WorkTree::open(bare.path()).unwrap_err().reason(),
-        "bare_repository"
-    );
+    assert_eq!(WorkTree::open(bare.path()).unwrap_err().reason(), "bare_repository");
     Repository::init(dir.path()).unwrap();
-    assert_eq!(
-        WorkTree::open(dir.path()).unwrap_err().reason(),
-        "empty_repository"
-    );
+    assert_eq!(WorkTree::open(dir.path()).unwrap_err().reason(), "empty_repository");
     let (dir, _repo) = repository(&[("sub/a.md", "x")]);
-    assert_eq!(
-        WorkTree::open(&dir.path().join("sub"))
-            .unwrap_err()
-            .reason(),
-        "not_a_repository"
-    );
+    assert_eq!(WorkTree::open(&dir.path().join("sub")).unwrap_err().reason(), "not_a_repository");
 }
 
 #[test]
 fn changes_are_those_of_git_status() {
-    let (dir, repo) = repository(&[
-        ("a", "1"),
-        ("b", "1"),
-        ("gone", "1"),
-        (".gitignore", "*.tmp\n"),
-    ]);
+    let (dir, repo) = repository(&[("a", "1"), ("b", "1"), ("gone", "1"), (".gitignore", "*.tmp\n")]);
     write(dir.path(), "a", "2");
     write(dir.path(), "new/deep/file", "1");
     write(dir.path(), "x.tmp", "1");
@@ -107,11 +83,7 @@ fn changes_are_those_of_git_status() {
         ("staged", ChangeKind::Modified),
     ];
     assert_eq!(shown, want.map(|(p, k)| (p.to_owned(), k)));
-    assert_eq!(
-        fs::read(repo.path().join("index")).unwrap(),
-        before,
-        "reading wrote the index"
-    );
+    assert_eq!(fs::read(repo.path().join("index")).unwrap(), before, "reading wrote the index");
 }
 
 #[test]
@@ -123,11 +95,7 @@ fn the_digest_sees_contents_and_not_only_the_list() {
     let dirty = digest_of(dir.path());
     assert_ne!(clean, dirty);
     write(dir.path(), "a", "3");
-    assert_ne!(
-        dirty,
-        digest_of(dir.path()),
-        "another edit of the same file"
-    );
+    assert_ne!(dirty, digest_of(dir.path()), "another edit of the same file");
     write(dir.path(), "a", "1");
     assert_eq!(clean, digest_of(dir.path()));
     std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
@@ -138,13 +106,7 @@ fn the_digest_sees_contents_and_not_only_the_list() {
 fn unusual_checkouts_are_told() {
     let (dir, repo) = repository(&[("a", "1")]);
     let first = repo.head().unwrap().target().unwrap();
-    assert!(
-        WorkTree::open(dir.path())
-            .unwrap()
-            .checkout()
-            .branch
-            .is_some()
-    );
+    assert!(WorkTree::open(dir.path()).unwrap().checkout().branch.is_some());
     repo.set_head_detached(first).unwrap();
     fs::write(repo.path().join("MERGE_HEAD"), format!("{first}\n")).unwrap();
     fs::write(repo.path().join("shallow"), format!("{first}\n")).unwrap();
@@ -176,12 +138,7 @@ fn what_does_not_resolve_is_named() {
     let missing = "1".repeat(40);
     fs::write(repo.path().join("refs/heads/gone"), format!("{missing}\n")).unwrap();
     let found = tree().problems().unwrap();
-    assert_eq!(
-        found,
-        [format!(
-            "refs/heads/gone points to {missing}, which is missing"
-        )]
-    );
+    assert_eq!(found, [format!("refs/heads/gone points to {missing}, which is missing")]);
     for malformed in ["garbage\n", ""] {
         fs::write(repo.path().join("refs/heads/gone"), malformed).unwrap();
         let found = tree().problems().unwrap();
@@ -193,31 +150,16 @@ fn what_does_not_resolve_is_named() {
     let sub = head.get_name("sub").unwrap().id();
     fs::remove_file(object_file(&repo, sub)).unwrap();
     let found = tree().problems().unwrap();
-    assert!(
-        found
-            .iter()
-            .any(|f| f.contains(&format!("tree {sub} of HEAD"))),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|f| f.contains(&format!("tree {sub} of HEAD"))), "{found:?}");
 
     let blob = head.get_name("a").unwrap().id();
     fs::remove_file(object_file(&repo, blob)).unwrap();
     let found = tree().problems().unwrap();
-    assert!(
-        found
-            .iter()
-            .any(|f| f.contains("for \"a\", which is missing")),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|f| f.contains("for \"a\", which is missing")), "{found:?}");
 
     fs::write(repo.path().join("index"), b"garbage").unwrap();
     let found = tree().problems().unwrap();
-    assert!(
-        found
-            .iter()
-            .any(|f| f.starts_with("the index cannot be read")),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|f| f.starts_with("the index cannot be read")), "{found:?}");
 }
 
 #[test]
@@ -234,16 +176,10 @@ fn fsck_reads_every_object() {
     fs::copy(&new_file, &old_file).unwrap();
     assert_eq!(tree().problems().unwrap(), Vec::<String>::new());
     let found = tree().fsck().unwrap();
-    assert!(
-        found.iter().any(|f| f.contains(&old.to_string())),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|f| f.contains(&old.to_string())), "{found:?}");
     fs::remove_file(&old_file).unwrap();
     let found = tree().fsck().unwrap();
-    assert!(
-        found.iter().any(|f| f.contains(&old.to_string())),
-        "{found:?}"
-    );
+    assert!(found.iter().any(|f| f.contains(&old.to_string())), "{found:?}");
 }
 
 #[test]
@@ -258,14 +194,7 @@ fn submodules_count_with_their_heads() {
     index.write().unwrap();
     let tree = WorkTree::open(dir.path()).unwrap();
     let subs = tree.submodules(&tree.tracked().unwrap());
-    assert_eq!(
-        subs,
-        [SubmoduleHead {
-            path: b"sub".to_vec(),
-            recorded: oid(id),
-            head: Some(oid(id))
-        }]
-    );
+    assert_eq!(subs, [SubmoduleHead { path: b"sub".to_vec(), recorded: oid(id), head: Some(oid(id)) }]);
     let before = digest_of(dir.path());
     commit(&nested, &[("x", "2")]);
     assert_ne!(before, digest_of(dir.path()));

@@ -39,12 +39,7 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         about: "a supervisor elsewhere; not set: embedded, in this process",
     },
-    Setting {
-        key: "token_file",
-        kind: Kind::Path,
-        default: None,
-        about: "a file with the token for the server",
-    },
+    Setting { key: "token_file", kind: Kind::Path, default: None, about: "a file with the token for the server" },
     Setting {
         key: "data_dir",
         kind: Kind::Path,

@@ -47,9 +47,7 @@ fn a_wrong_key_is_refused_with_the_right_one() {
 
 #[test]
 fn a_value_that_does_not_fit_is_refused_with_its_place() {
-    let bad = |text: &str| {
-        Settings::resolve(Some((text, "f")), &Environment::default(), &[]).unwrap_err().to_string()
-    };
+    let bad = |text: &str| Settings::resolve(Some((text, "f")), &Environment::default(), &[]).unwrap_err().to_string();
     assert_eq!(bad("[worker]\nslots = 0\n"), "f:2: worker.slots = \"0\": the number is too small");
     assert_eq!(bad("[worker]\nslots = \"many\"\n"), "f:2: worker.slots = \"many\": it must be a whole number");
     assert_eq!(bad("[limits]\ncost = -1.0\n"), "f:2: limits.cost = \"-1.0\": it must be a number that is not negative");

@@ -23,25 +23,54 @@ impl Core {
             remedy,
         };
         match run.state {
-            RunState::Paused => blockers.push(of_run("paused", "an operator paused it".to_owned(), format!("autopack runs resume {id}"))),
-            RunState::Cancelling => blockers.push(of_run("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())),
+            RunState::Paused => blockers.push(of_run(
+                "paused",
+                "an operator paused it".to_owned(),
+                format!("autopack runs resume {id}"),
+            )),
+            RunState::Cancelling => blockers.push(of_run(
+                "cancelling",
+                "it is being cancelled".to_owned(),
+                "the end of its lease".to_owned(),
+            )),
             RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
                 blockers.push(of_run("ended", run.reason.clone().unwrap_or_default(), String::new()));
             }
-            RunState::Created | RunState::Queued | RunState::Leased | RunState::Running | RunState::Waiting | RunState::Blocked => {}
+            RunState::Created
+            | RunState::Queued
+            | RunState::Leased
+            | RunState::Running
+            | RunState::Waiting
+            | RunState::Blocked => {}
         }
         if let Some(lease) = tx.active_leases(Some(&run.project)).await?.into_iter().find(|l| l.run == run.id) {
             let what = format!("{} works on it, epoch {}", lease.worker, lease.epoch);
             let remedy = format!("its end, or autopack runs cancel {id}");
-            blockers.push(pb::Blocker { phase_id: lease.phase.to_string(), kind: "lease".to_owned(), what, since_ms: lease.granted_at.as_millis(), remedy });
+            blockers.push(pb::Blocker {
+                phase_id: lease.phase.to_string(),
+                kind: "lease".to_owned(),
+                what,
+                since_ms: lease.granted_at.as_millis(),
+                remedy,
+            });
         }
         if let Some(denial) = self.director.as_ref().and_then(|d| d.denial(&run.id))
             && !run.state.is_terminal()
         {
-            blockers.push(pb::Blocker { phase_id: String::new(), kind: denial.rule, what: denial.what, since_ms: denial.since.as_millis(), remedy: denial.remedy });
+            blockers.push(pb::Blocker {
+                phase_id: String::new(),
+                kind: denial.rule,
+                what: denial.what,
+                since_ms: denial.since.as_millis(),
+                remedy: denial.remedy,
+            });
         }
         if self.director.is_none() && !run.state.is_terminal() {
-            blockers.push(of_run("no_engine", "no engine is running on this data directory".to_owned(), format!("autopack runs resume {id}")));
+            blockers.push(of_run(
+                "no_engine",
+                "no engine is running on this data directory".to_owned(),
+                format!("autopack runs resume {id}"),
+            ));
         }
         for phase in tx.phases(&run.id).await? {
             blockers.extend(phase_blocker(tx.as_mut(), &phase).await?);
@@ -52,7 +81,13 @@ impl Core {
 
 async fn phase_blocker(tx: &mut dyn Tx, phase: &Phase) -> Result<Option<pb::Blocker>, Error> {
     let blocker = |kind: &str, what: String, remedy: String| {
-        Some(pb::Blocker { phase_id: phase.id.to_string(), kind: kind.to_owned(), what, since_ms: phase.updated_at.as_millis(), remedy })
+        Some(pb::Blocker {
+            phase_id: phase.id.to_string(),
+            kind: kind.to_owned(),
+            what,
+            since_ms: phase.updated_at.as_millis(),
+            remedy,
+        })
     };
     let request = match &phase.request {
         Some(id) => tx.request(id).await?,
@@ -70,11 +105,24 @@ async fn phase_blocker(tx: &mut dyn Tx, phase: &Phase) -> Result<Option<pb::Bloc
             phase.reason.clone().unwrap_or_default(),
             format!("autopack runs retry {} --phase {}", phase.run, phase.id),
         ),
-        (PhaseState::RollingBack, _) => blocker("rollback", phase.reason.clone().unwrap_or_default(), "its revert commit".to_owned()),
+        (PhaseState::RollingBack, _) => {
+            blocker("rollback", phase.reason.clone().unwrap_or_default(), "its revert commit".to_owned())
+        }
         (
-            PhaseState::Queued | PhaseState::Executing | PhaseState::Collected | PhaseState::Governance | PhaseState::AutoApproved
-            | PhaseState::Notified | PhaseState::ApprovalPending | PhaseState::Approved | PhaseState::ReapprovalRequired
-            | PhaseState::Applying | PhaseState::Verifying | PhaseState::Applied | PhaseState::RolledBack | PhaseState::Failed
+            PhaseState::Queued
+            | PhaseState::Executing
+            | PhaseState::Collected
+            | PhaseState::Governance
+            | PhaseState::AutoApproved
+            | PhaseState::Notified
+            | PhaseState::ApprovalPending
+            | PhaseState::Approved
+            | PhaseState::ReapprovalRequired
+            | PhaseState::Applying
+            | PhaseState::Verifying
+            | PhaseState::Applied
+            | PhaseState::RolledBack
+            | PhaseState::Failed
             | PhaseState::Cancelled,
             _,
         ) => None,

@@ -17,9 +17,14 @@ use crate::store::{StoreError, Tx};
 
 impl Core {
     /// Records a run, or finds the one that is there with the same file.
-    pub(super) async fn submit(&self, call: pb::SubmitRequest, principal: &Principal) -> Result<pb::SubmitResponse, Error> {
+    pub(super) async fn submit(
+        &self,
+        call: pb::SubmitRequest,
+        principal: &Principal,
+    ) -> Result<pb::SubmitResponse, Error> {
         let invalid = |field: &str, why: String| Error::Invalid { field: field.to_owned(), why };
-        let mut file: RunFile = serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
+        let mut file: RunFile =
+            serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
         file.validate()?;
         if file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Landing { .. })) {
             return Err(invalid("run_file", "a landing is made by runs land only".to_owned()));
@@ -29,15 +34,24 @@ impl Core {
         }
         let id = match &file.run_id {
             Some(id) => id.clone(),
+            // A repeated call finds the run that the first one made.
+            None if !call.idempotency_key.is_empty() => {
+                RunId::new(format!("run-{}", &Digest::of(call.idempotency_key.as_bytes()).to_hex()[..12]))?
+            }
             None => RunId::new(format!("run-{}", self.ids.short()))?,
         };
         file.run_id = Some(id.clone());
         let (fork, target) = self.fork(&call.fork_commit, file.target_ref.as_deref()).await?;
-        let policy = self.book.at(fork, file.anchor.as_deref()).await?;
+        let registered = self.book.registered().await?;
+        let policy = self.book.at_with(fork, file.anchor.as_deref(), &registered).await?;
         let plan_digest = if call.plan_digest.is_empty() { None } else { Some(call.plan_digest.parse::<Digest>()?) };
         let mut warnings = Vec::new();
         if policy.policy_source != "commit" {
-            warnings.push(format!("autopack.toml is not in commit {}: the {} policy is in force", fork.short(), policy.policy_source));
+            warnings.push(format!(
+                "autopack.toml is not in commit {}: the {} policy is in force",
+                fork.short(),
+                policy.policy_source
+            ));
         }
         if policy.anchor.is_none() {
             warnings.push("there is no anchor: the strict profile is in force".to_owned());
@@ -51,7 +65,8 @@ impl Core {
             return Ok(pb::SubmitResponse { run: Some(self.show_run(id.as_str()).await?), created: false, warnings });
         }
         let now = tx.now();
-        let tainted = call.insecure_no_sandbox && file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }));
+        let tainted =
+            call.insecure_no_sandbox && file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }));
         let run = Run {
             id: id.clone(),
             project: self.project.clone(),
@@ -64,8 +79,10 @@ impl Core {
             policy_digest: policy.policy_digest,
             anchor_digest: policy.anchor_digest,
             anchor: policy.anchor.clone(),
+            registered,
             plan_digest,
             lands: None,
+            lands_tip: None,
             file: file.clone(),
             author: principal.clone(),
             tainted,
@@ -157,7 +174,12 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, 
             moved: Some((String::new(), run.state.to_string())),
             digests,
             reason: format!("{} phases", run.file.phases.len()),
-            text: Some(format!("run {} created: {} phases on {}", run.id, run.file.phases.len(), run.fork_commit.short())),
+            text: Some(format!(
+                "run {} created: {} phases on {}",
+                run.id,
+                run.file.phases.len(),
+                run.fork_commit.short()
+            )),
         },
     )
     .await

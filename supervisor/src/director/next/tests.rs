@@ -55,7 +55,14 @@ fn phase(run: &RunId, spec: PhaseSpec, ordinal: u32) -> Phase {
 fn view(phases: usize, chained: bool, gate: bool) -> RunView {
     let id = RunId::new("r").unwrap();
     let specs: Vec<PhaseSpec> = (0..phases).map(|n| spec(n, (chained && n > 0).then(|| n - 1))).collect();
-    let file = RunFile { run_id: None, project: None, anchor: None, target_ref: None, phases: specs.clone(), limits: RunLimits::default() };
+    let file = RunFile {
+        run_id: None,
+        project: None,
+        anchor: None,
+        target_ref: None,
+        phases: specs.clone(),
+        limits: RunLimits::default(),
+    };
     let run = Run {
         id: id.clone(),
         project: ProjectId::new("p").unwrap(),
@@ -68,8 +75,10 @@ fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         policy_digest: Digest::of(b""),
         anchor_digest: None,
         anchor: None,
+        registered: BTreeMap::new(),
         plan_digest: None,
         lands: None,
+        lands_tip: None,
         file,
         author: Principal::system(),
         tainted: false,
@@ -213,7 +222,8 @@ impl World {
                 let kind = self.view.applies[&row].kind;
                 let id = self.view.applies[&row].phase.clone();
                 let conflict = kind == ApplyKind::Patch && self.roll(6) == Some(0);
-                self.view.applies.get_mut(&row).unwrap().state = if conflict { ApplyState::Conflict } else { ApplyState::Committed };
+                self.view.applies.get_mut(&row).unwrap().state =
+                    if conflict { ApplyState::Conflict } else { ApplyState::Committed };
                 match (kind, conflict) {
                     (ApplyKind::Revert, _) => self.move_phase(&id, PhaseEvent::RolledBack),
                     (_, true) => self.move_phase(&id, PhaseEvent::Stale),
@@ -314,8 +324,13 @@ impl World {
             }
             return true;
         }
-        let pending: Vec<RequestId> =
-            self.view.requests.values().filter(|r| r.state == RequestState::Pending && self.asks(r)).map(|r| r.id.clone()).collect();
+        let pending: Vec<RequestId> = self
+            .view
+            .requests
+            .values()
+            .filter(|r| r.state == RequestState::Pending && self.asks(r))
+            .map(|r| r.id.clone())
+            .collect();
         let Some(id) = pending.first() else { return false };
         let roll = self.roll(4).unwrap_or(0);
         let request = self.view.requests.get_mut(id).unwrap();
@@ -359,7 +374,8 @@ proptest! {
 
 #[test]
 fn a_prepared_apply_is_finished_before_anything_else() {
-    let mut world = World { view: view(1, false, false), now: Timestamp::from_millis(0), count: 0, dice: Vec::new().into_iter() };
+    let mut world =
+        World { view: view(1, false, false), now: Timestamp::from_millis(0), count: 0, dice: Vec::new().into_iter() };
     world.view.run.state = RunState::Cancelling;
     world.view.phases[0].state = PhaseState::Applying;
     let id = world.view.phases[0].id.clone();
@@ -379,7 +395,8 @@ fn what_the_gate_judges_is_not_built_upon() {
 
 #[test]
 fn an_expired_request_is_never_used() {
-    let mut world = World { view: view(1, false, false), now: Timestamp::from_millis(0), count: 0, dice: Vec::new().into_iter() };
+    let mut world =
+        World { view: view(1, false, false), now: Timestamp::from_millis(0), count: 0, dice: Vec::new().into_iter() };
     world.view.run.state = RunState::Waiting;
     world.view.phases[0].state = PhaseState::Approved;
     let id = world.view.phases[0].id.clone();

@@ -16,10 +16,7 @@ fn lock(f: &Fixture, name: &str) -> std::path::PathBuf {
 fn a_lock_of_the_users_git_is_waited_for_and_named() {
     let f = Fixture::new();
     let file = lock(&f, "refs/heads/autopack/fix-docs");
-    let error = f
-        .hub
-        .cas_ref(token(1), &RefName::run(&run()), None, f.base, "test")
-        .unwrap_err();
+    let error = f.hub.cas_ref(token(1), &RefName::run(&run()), None, f.base, "test").unwrap_err();
     assert!(
         matches!(&error, HubError::Locked { file: named } if named.canonicalize().unwrap() == file.canonicalize().unwrap()),
         "{error}"
@@ -27,21 +24,13 @@ fn a_lock_of_the_users_git_is_waited_for_and_named() {
     // Nothing of the failed try is left: neither the fence's lock nor a note that would claim the user's lock.
     assert!(f.hub.recover().unwrap().is_empty() && file.exists());
     fs::remove_file(file).unwrap();
-    assert_eq!(
-        f.hub
-            .cas_ref(token(1), &RefName::run(&run()), None, f.base, "test")
-            .unwrap(),
-        CasOutcome::Applied
-    );
+    assert_eq!(f.hub.cas_ref(token(1), &RefName::run(&run()), None, f.base, "test").unwrap(), CasOutcome::Applied);
 }
 
 #[test]
 fn after_a_crash_only_our_own_journaled_locks_go() {
     let f = Fixture::new();
-    let ours = [
-        lock(&f, "refs/autopack/fence"),
-        lock(&f, "refs/heads/autopack/fix-docs"),
-    ];
+    let ours = [lock(&f, "refs/autopack/fence"), lock(&f, "refs/heads/autopack/fix-docs")];
     let users = [
         lock(&f, "refs/heads/main"),
         lock(&f, "refs/heads/autopack/unnamed"),
@@ -49,8 +38,7 @@ fn after_a_crash_only_our_own_journaled_locks_go() {
         lock(&f, "packed-refs"),
     ];
     // What a life that was killed between taking its locks and moving the ref leaves in its journal.
-    let note =
-        "\nrefs/autopack/fence\nrefs/heads/autopack/fix-docs\nrefs/heads/main\nindex\n../../evil\n";
+    let note = "\nrefs/autopack/fence\nrefs/heads/autopack/fix-docs\nrefs/heads/main\nindex\n../../evil\n";
     fs::write(f.dir.path().join("data/two.locks"), note).unwrap();
     let hub = Fixture::open_hub(f.dir.path(), "two");
     let removed = hub.recover().unwrap();
@@ -58,20 +46,13 @@ fn after_a_crash_only_our_own_journaled_locks_go() {
     assert!(ours.iter().all(|file| !file.exists()) && users.iter().all(|file| file.exists()));
     assert!(hub.recover().unwrap().is_empty());
     fs::remove_file(f.dir.path().join("repo/.git/packed-refs.lock")).unwrap();
-    assert_eq!(
-        hub.cas_ref(token(1), &RefName::run(&run()), None, f.base, "test")
-            .unwrap(),
-        CasOutcome::Applied
-    );
+    assert_eq!(hub.cas_ref(token(1), &RefName::run(&run()), None, f.base, "test").unwrap(), CasOutcome::Applied);
 }
 
 #[test]
 fn in_a_repository_of_ours_every_stale_lock_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let options = HubOptions {
-        ownership: Ownership::Ours,
-        ..Fixture::options(dir.path(), "ours")
-    };
+    let options = HubOptions { ownership: Ownership::Ours, ..Fixture::options(dir.path(), "ours") };
     let hub = LocalHub::create(&dir.path().join("hub.git"), options).unwrap();
     hub.bump_fence(token(1)).unwrap();
     for name in ["packed-refs", "HEAD", "refs/heads/x"] {
@@ -79,11 +60,7 @@ fn in_a_repository_of_ours_every_stale_lock_goes() {
     }
     assert_eq!(hub.recover().unwrap().len(), 3);
     hub.bump_fence(token(2)).unwrap();
-    assert_eq!(
-        hub.checked_out(&RefName::target("refs/heads/none").unwrap())
-            .unwrap(),
-        None
-    );
+    assert_eq!(hub.checked_out(&RefName::target("refs/heads/none").unwrap()).unwrap(), None);
 }
 
 #[test]
@@ -91,24 +68,11 @@ fn a_fence_that_is_not_a_token_or_not_direct_is_refused() {
     let f = Fixture::new();
     let repo = f.repo();
     let blob = repo.blob(b"1 1").unwrap();
-    repo.reference("refs/autopack/fence", blob, true, "")
-        .unwrap();
-    assert!(matches!(
-        f.hub.bump_fence(token(9)),
-        Err(HubError::BadFence)
-    ));
-    repo.reference_symbolic("refs/autopack/fence", "refs/heads/main", true, "")
-        .unwrap();
-    assert!(matches!(
-        f.hub.bump_fence(token(9)),
-        Err(HubError::Symbolic { .. })
-    ));
-    assert_eq!(
-        f.hub
-            .tip(&RefName::target("refs/heads/main").unwrap())
-            .unwrap(),
-        Some(f.base)
-    );
+    repo.reference("refs/autopack/fence", blob, true, "").unwrap();
+    assert!(matches!(f.hub.bump_fence(token(9)), Err(HubError::BadFence)));
+    repo.reference_symbolic("refs/autopack/fence", "refs/heads/main", true, "").unwrap();
+    assert!(matches!(f.hub.bump_fence(token(9)), Err(HubError::Symbolic { .. })));
+    assert_eq!(f.hub.tip(&RefName::target("refs/heads/main").unwrap()).unwrap(), Some(f.base));
 }
 
 #[test]
@@ -127,11 +91,7 @@ fn packed_refs_are_seen_and_deleted() {
     assert_eq!(f.hub.fence().unwrap(), Some(token(1)));
     f.hub.bump_fence(token(2)).unwrap();
     assert_eq!(f.hub.release(token(2), &run()).unwrap(), 1);
-    assert!(
-        !fs::read_to_string(git.join("packed-refs"))
-            .unwrap()
-            .contains("fix-docs")
-    );
+    assert!(!fs::read_to_string(git.join("packed-refs")).unwrap().contains("fix-docs"));
     assert_eq!(f.hub.fence().unwrap(), Some(token(2)));
 }
 
@@ -155,14 +115,7 @@ fn child_that_applies_for_ever() {
             message: format!("{round}"),
             seconds: round,
         };
-        hub.cas_ref(
-            token,
-            &branch,
-            Some(tip),
-            hub.commit(&spec).unwrap(),
-            "round",
-        )
-        .unwrap();
+        hub.cas_ref(token, &branch, Some(tip), hub.commit(&spec).unwrap(), "round").unwrap();
         std::io::stdout().write_all(b"#").unwrap();
         std::io::stdout().flush().unwrap();
     }
@@ -172,24 +125,14 @@ fn child_that_applies_for_ever() {
 fn killed_at_any_moment_the_branch_is_whole_and_the_next_life_goes_on() {
     let f = Fixture::new();
     let branch = RefName::run(&run());
-    f.hub
-        .cas_ref(token(1), &branch, None, f.base, "fork")
-        .unwrap();
+    f.hub.cas_ref(token(1), &branch, None, f.base, "fork").unwrap();
     let fence_lock = f.dir.path().join("repo/.git/refs/autopack/fence.lock");
     let (mut last, mut life, mut left_locks) = (f.base, 1, 0);
     while left_locks < 3 {
         life += 1;
-        assert!(
-            life < 100,
-            "no kill hit the moment in which the locks are held"
-        );
+        assert!(life < 100, "no kill hit the moment in which the locks are held");
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "hub::tests::crash::child_that_applies_for_ever",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["--exact", "hub::tests::crash::child_that_applies_for_ever", "--ignored", "--nocapture"])
             .env(CHILD, f.dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

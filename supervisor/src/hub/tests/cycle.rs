@@ -12,42 +12,17 @@ use super::*;
 fn save_points_follow_the_last_attempt_and_spare_the_users_tags() {
     let f = Fixture::new();
     let one = f.commit_on(f.base, "1\n");
-    assert_eq!(
-        f.hub.save_point(token(1), &attempt(1), f.base).unwrap(),
-        SavePoint {
-            commit: f.base,
-            tagged: true
-        }
-    );
+    assert_eq!(f.hub.save_point(token(1), &attempt(1), f.base).unwrap(), SavePoint { commit: f.base, tagged: true });
     assert!(f.hub.save_point(token(1), &attempt(2), one).unwrap().tagged);
     let phase = PhaseId::new("p1").unwrap();
-    assert_eq!(
-        f.hub.tip(&RefName::save(&run(), &phase, 1)).unwrap(),
-        Some(f.base)
-    );
-    assert_eq!(
-        f.hub.tip(&RefName::save(&run(), &phase, 2)).unwrap(),
-        Some(one)
-    );
-    assert_eq!(
-        f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(),
-        Some(one)
-    );
+    assert_eq!(f.hub.tip(&RefName::save(&run(), &phase, 1)).unwrap(), Some(f.base));
+    assert_eq!(f.hub.tip(&RefName::save(&run(), &phase, 2)).unwrap(), Some(one));
+    assert_eq!(f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(), Some(one));
 
     let foreign = f.commit_on(f.base, "the user's\n");
-    f.repo()
-        .reference(
-            "refs/tags/save-before-fix-docs-p1",
-            to_git(foreign),
-            true,
-            "",
-        )
-        .unwrap();
+    f.repo().reference("refs/tags/save-before-fix-docs-p1", to_git(foreign), true, "").unwrap();
     assert!(!f.hub.save_point(token(1), &attempt(3), one).unwrap().tagged);
-    assert_eq!(
-        f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(),
-        Some(foreign)
-    );
+    assert_eq!(f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(), Some(foreign));
 }
 
 #[test]
@@ -57,28 +32,12 @@ fn pending_objects_are_kept_until_the_run_ends() {
     f.hub.keep_alive(token(1), &attempt(1), tree).unwrap();
     f.hub.keep_alive(token(1), &attempt(2), f.base).unwrap();
     let repo = f.repo();
-    assert_eq!(
-        repo.refname_to_id("refs/autopack/q/fix-docs/4/1/p1")
-            .unwrap(),
-        to_git(tree)
-    );
-    assert!(matches!(
-        f.hub.release(token(2), &run()),
-        Err(HubError::Fenced { .. })
-    ));
-    assert_eq!(
-        f.hub
-            .release(token(1), &RunId::new("other").unwrap())
-            .unwrap(),
-        0
-    );
+    assert_eq!(repo.refname_to_id("refs/autopack/q/fix-docs/4/1/p1").unwrap(), to_git(tree));
+    assert!(matches!(f.hub.release(token(2), &run()), Err(HubError::Fenced { .. })));
+    assert_eq!(f.hub.release(token(1), &RunId::new("other").unwrap()).unwrap(), 0);
     assert_eq!(f.hub.release(token(1), &run()).unwrap(), 2);
     assert_eq!(f.hub.release(token(1), &run()).unwrap(), 0);
-    assert!(
-        f.repo()
-            .refname_to_id("refs/autopack/q/fix-docs/4/1/p1")
-            .is_err()
-    );
+    assert!(f.repo().refname_to_id("refs/autopack/q/fix-docs/4/1/p1").is_err());
 }
 
 #[test]
@@ -86,90 +45,45 @@ fn a_branch_that_is_checked_out_stays() {
     let f = Fixture::new();
     let main = RefName::target("refs/heads/main").unwrap();
     let one = f.commit_on(f.base, "1\n");
-    let error = f
-        .hub
-        .cas_ref(token(1), &main, Some(f.base), one, "land")
-        .unwrap_err();
-    assert!(
-        matches!(&error, HubError::CheckedOut { path, .. } if path.ends_with("repo")),
-        "{error}"
-    );
+    let error = f.hub.cas_ref(token(1), &main, Some(f.base), one, "land").unwrap_err();
+    assert!(matches!(&error, HubError::CheckedOut { path, .. } if path.ends_with("repo")), "{error}");
 
     let repo = f.repo();
-    let linked = repo
-        .worktree("w", &f.dir.path().join("linked"), None)
-        .unwrap();
-    let found = f
-        .hub
-        .checked_out(&RefName::target("refs/heads/w").unwrap())
-        .unwrap()
-        .unwrap();
+    let linked = repo.worktree("w", &f.dir.path().join("linked"), None).unwrap();
+    let found = f.hub.checked_out(&RefName::target("refs/heads/w").unwrap()).unwrap().unwrap();
     assert_eq!(found, linked.path());
 
     repo.set_head_detached(to_git(f.base)).unwrap();
     assert!(f.hub.head().unwrap().detached());
     assert_eq!(f.hub.checked_out(&main).unwrap(), None);
     fs::create_dir(repo.path().join("rebase-merge")).unwrap();
-    fs::write(
-        repo.path().join("rebase-merge/head-name"),
-        "refs/heads/main\n",
-    )
-    .unwrap();
-    assert!(
-        f.hub.checked_out(&main).unwrap().is_some(),
-        "a rebase will write the branch when it ends"
-    );
+    fs::write(repo.path().join("rebase-merge/head-name"), "refs/heads/main\n").unwrap();
+    assert!(f.hub.checked_out(&main).unwrap().is_some(), "a rebase will write the branch when it ends");
     fs::remove_dir_all(repo.path().join("rebase-merge")).unwrap();
-    assert_eq!(
-        f.hub
-            .cas_ref(token(1), &main, Some(f.base), one, "land")
-            .unwrap(),
-        CasOutcome::Applied
-    );
+    assert_eq!(f.hub.cas_ref(token(1), &main, Some(f.base), one, "land").unwrap(), CasOutcome::Applied);
 }
 
 #[test]
 fn reading_at_a_commit() {
     let f = Fixture::new();
     let one = f.commit_on(f.base, "1\n");
-    assert_eq!(
-        f.hub.read_file_at(one, "b.txt", 10).unwrap().unwrap(),
-        b"1\n"
-    );
+    assert_eq!(f.hub.read_file_at(one, "b.txt", 10).unwrap().unwrap(), b"1\n");
     for absent in ["c.txt", "a.txt/x", "", "../a.txt"] {
-        assert_eq!(
-            f.hub.read_file_at(one, absent, 10).unwrap(),
-            None,
-            "{absent}"
-        );
+        assert_eq!(f.hub.read_file_at(one, absent, 10).unwrap(), None, "{absent}");
     }
-    assert!(matches!(
-        f.hub.read_file_at(one, "b.txt", 1),
-        Err(HubError::TooLarge { .. })
-    ));
+    assert!(matches!(f.hub.read_file_at(one, "b.txt", 1), Err(HubError::TooLarge { .. })));
     assert!(f.hub.is_ancestor(f.base, one).unwrap() && !f.hub.is_ancestor(one, f.base).unwrap());
-    assert_eq!(
-        f.hub.merge_base(f.commit_on(f.base, "2\n"), one).unwrap(),
-        Some(f.base)
-    );
+    assert_eq!(f.hub.merge_base(f.commit_on(f.base, "2\n"), one).unwrap(), Some(f.base));
     f.hub.verify(one).unwrap();
     let head = f.hub.head().unwrap();
-    assert_eq!(
-        (head.oid, head.branch.as_deref()),
-        (Some(f.base), Some("refs/heads/main"))
-    );
+    assert_eq!((head.oid, head.branch.as_deref()), (Some(f.base), Some("refs/heads/main")));
 }
 
 /// Every file of the checkout and of its git folder that is not an object, a ref of ours or an empty folder.
 fn snapshot(dir: &Path, root: &Path, into: &mut BTreeMap<String, Digest>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
-        let name = path
-            .strip_prefix(root)
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
         let ours = [
             ".git/logs/refs/heads/autopack",
             ".git/objects",
@@ -197,15 +111,7 @@ fn made_by_a_worker(f: &Fixture) -> (Oid, Vec<u8>) {
     let worker = autopack_shared::repo::open::open_bare(&worker_dir).unwrap();
     let odb = worker.odb().unwrap();
     let blob = from_git(odb.write(ObjectType::Blob, b"made by a worker\n").unwrap());
-    let result = tree::write(
-        &odb,
-        vec![Entry {
-            mode: 0o100_644,
-            name: b"w.txt".to_vec(),
-            oid: blob,
-        }],
-    )
-    .unwrap();
+    let result = tree::write(&odb, vec![Entry { mode: 0o100_644, name: b"w.txt".to_vec(), oid: blob }]).unwrap();
     (result, pack_new_objects(&worker, f.base, result).unwrap())
 }
 
@@ -222,48 +128,24 @@ fn a_full_cycle_leaves_the_users_repository_as_it_was() {
 
     let (result, pack) = made_by_a_worker(&f);
     let branch = RefName::run(&run());
-    f.hub
-        .cas_ref(token(1), &branch, None, f.base, "fork")
-        .unwrap();
+    f.hub.cas_ref(token(1), &branch, None, f.base, "fork").unwrap();
     let quarantine = f.hub.quarantine().unwrap();
     quarantine.ingest(&pack, &PackBudget::default()).unwrap();
     f.hub.promote(&quarantine, f.base, result).unwrap();
     drop(quarantine);
     f.hub.keep_alive(token(1), &attempt(1), result).unwrap();
-    let spec = CommitSpec {
-        tree: result,
-        parents: vec![f.base],
-        message: "apply".into(),
-        seconds: 5,
-    };
+    let spec = CommitSpec { tree: result, parents: vec![f.base], message: "apply".into(), seconds: 5 };
     let commit = f.hub.commit(&spec).unwrap();
     f.hub.save_point(token(1), &attempt(1), f.base).unwrap();
-    assert_eq!(
-        f.hub
-            .cas_ref(token(1), &branch, Some(f.base), commit, "apply")
-            .unwrap(),
-        CasOutcome::Applied
-    );
+    assert_eq!(f.hub.cas_ref(token(1), &branch, Some(f.base), commit, "apply").unwrap(), CasOutcome::Applied);
     let base_tree = f.hub.tree_of(f.base).unwrap();
-    assert_eq!(
-        f.hub.revert_tree(base_tree, result, result).unwrap(),
-        Merged::Clean(base_tree)
-    );
+    assert_eq!(f.hub.revert_tree(base_tree, result, result).unwrap(), Merged::Clean(base_tree));
     f.hub.release(token(1), &run()).unwrap();
     assert_eq!(f.hub.recover().unwrap(), Vec::<std::path::PathBuf>::new());
 
     let after = look();
-    let differ: Vec<_> = before
-        .keys()
-        .chain(after.keys())
-        .filter(|name| before.get(*name) != after.get(*name))
-        .collect();
+    let differ: Vec<_> =
+        before.keys().chain(after.keys()).filter(|name| before.get(*name) != after.get(*name)).collect();
     assert!(differ.is_empty(), "{differ:?}");
-    assert!(
-        fs::read_dir(f.dir.path().join("data/tmp"))
-            .unwrap()
-            .next()
-            .is_none(),
-        "the quarantine is gone"
-    );
+    assert!(fs::read_dir(f.dir.path().join("data/tmp")).unwrap().next().is_none(), "the quarantine is gone");
 }

@@ -59,7 +59,8 @@ impl Applies for SqliteTx {
         let subject = Subject::new("size window of apply", apply).of("apply", apply);
         let at = self.now().as_millis();
         for (class, lines) in sizes {
-            let sql = "INSERT INTO size_window (apply_id, class, run_id, project, lines, at) VALUES ($1, $2, $3, $4, $5, $6)";
+            let sql =
+                "INSERT INTO size_window (apply_id, class, run_id, project, lines, at) VALUES ($1, $2, $3, $4, $5, $6)";
             let sql = query(sql).bind(apply.as_str()).bind(class).bind(run.id.as_str()).bind(run.project.as_str());
             self.write(&subject, sql.bind(integer(*lines)).bind(at)).await?;
         }

@@ -29,12 +29,7 @@ pub(super) struct Subject {
 impl Subject {
     /// A row of its own.
     pub(super) fn new(what: &'static str, id: impl ToString) -> Self {
-        Self {
-            what,
-            id: id.to_string(),
-            parent: None,
-            unique: Vec::new(),
-        }
+        Self { what, id: id.to_string(), parent: None, unique: Vec::new() }
     }
 
     /// Names the row it hangs on; what is missing when a foreign key is refused.
@@ -44,43 +39,25 @@ impl Subject {
     }
 
     /// Names what else must be unique: the column as SQLite names it, and how people do.
-    pub(super) fn once(
-        mut self,
-        column: &'static str,
-        what: &'static str,
-        id: impl ToString,
-    ) -> Self {
+    pub(super) fn once(mut self, column: &'static str, what: &'static str, id: impl ToString) -> Self {
         self.unique.push((column, what, id.to_string()));
         self
     }
 
     /// The row is not there.
     pub(super) fn not_found(&self) -> StoreError {
-        StoreError::NotFound {
-            what: self.what,
-            id: self.id.clone(),
-        }
+        StoreError::NotFound { what: self.what, id: self.id.clone() }
     }
 
     /// The row has moved on.
     pub(super) fn conflict(&self, expected: u64) -> StoreError {
-        StoreError::Conflict {
-            what: self.what,
-            id: self.id.clone(),
-            expected,
-        }
+        StoreError::Conflict { what: self.what, id: self.id.clone(), expected }
     }
 
     fn exists(&self, message: &str) -> StoreError {
-        let other = self
-            .unique
-            .iter()
-            .find(|(column, ..)| message.contains(column));
+        let other = self.unique.iter().find(|(column, ..)| message.contains(column));
         let (what, id) = other.map_or((self.what, &self.id), |(_, what, id)| (*what, id));
-        StoreError::Exists {
-            what,
-            id: id.clone(),
-        }
+        StoreError::Exists { what, id: id.clone() }
     }
 
     fn orphan(&self) -> StoreError {
@@ -95,15 +72,9 @@ pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreErr
     if let sqlx::Error::Database(database) = error {
         refused(database.as_ref(), subject)
     } else if matches!(error, sqlx::Error::PoolTimedOut) {
-        away(
-            text(),
-            "another transaction takes too long, or the machine is overloaded: try again",
-        )
+        away(text(), "another transaction takes too long, or the machine is overloaded: try again")
     } else if matches!(error, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) {
-        away(
-            text(),
-            "the store is closed: start the command or the supervisor again",
-        )
+        away(text(), "the store is closed: start the command or the supervisor again")
     } else if matches!(error, sqlx::Error::Io(_)) {
         away(text(), "check the disk that holds the data directory")
     } else {
@@ -125,22 +96,11 @@ fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
     }
     // The low byte is the primary code; the rest says more of the same.
     match code & 0xff {
-        BUSY | LOCKED => away(
-            why,
-            "another program has the store open for writing: wait, or stop it",
-        ),
-        READ_ONLY | CANNOT_OPEN => away(
-            why,
-            "check that the data directory is there and that you may write to it",
-        ),
-        IO => away(
-            why,
-            "check the disk that holds the data directory, and its free space",
-        ),
+        BUSY | LOCKED => away(why, "another program has the store open for writing: wait, or stop it"),
+        READ_ONLY | CANNOT_OPEN => away(why, "check that the data directory is there and that you may write to it"),
+        IO => away(why, "check the disk that holds the data directory, and its free space"),
         FULL => away(why, "free space on the disk that holds the data directory"),
-        CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(format!(
-            "{why}: keep a copy of the file and restore a backup"
-        )),
+        CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(format!("{why}: keep a copy of the file and restore a backup")),
         1..=255 | 0 | 256.. => StoreError::Corrupt(why),
     }
 }
@@ -149,11 +109,7 @@ fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
 fn rule(message: &str) -> Option<StoreError> {
     let (code, rest) = message.split_once(' ')?;
     match code {
-        "AP002" => Some(StoreError::Fenced {
-            scope: rest.to_owned(),
-            held: 0,
-            current: None,
-        }),
+        "AP002" => Some(StoreError::Fenced { scope: rest.to_owned(), held: 0, current: None }),
         "AP003" => Some(StoreError::IllegalMove(rest.to_owned())),
         "AP004" => Some(StoreError::Corrupt(rest.to_owned())),
         _ => None,

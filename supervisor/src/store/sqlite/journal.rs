@@ -85,7 +85,14 @@ impl Journal for SqliteTx {
         row.map(|row| Ok((digest(&row, 0)?, bytes(&row, 1)?.to_vec()))).transpose()
     }
 
-    async fn put_idem(&mut self, key: &str, principal: &str, method: &str, call: Digest, answer: &[u8]) -> StoreResult<()> {
+    async fn put_idem(
+        &mut self,
+        key: &str,
+        principal: &str,
+        method: &str,
+        call: Digest,
+        answer: &[u8],
+    ) -> StoreResult<()> {
         let sql = "INSERT INTO idem (key, principal, method, call, answer, at) VALUES ($1, $2, $3, $4, $5, $6)";
         let sql = query(sql).bind(key).bind(principal).bind(method).bind(&call.as_bytes()[..]).bind(answer);
         let sql = sql.bind(self.now().as_millis());
@@ -110,7 +117,8 @@ impl Journal for SqliteTx {
             prev_hash,
             at: self.now(),
         });
-        let sql = "INSERT INTO audit (chain, seq, leaf_index, body, prev_hash, hash, at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+        let sql =
+            "INSERT INTO audit (chain, seq, leaf_index, body, prev_hash, hash, at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let sql = query(sql).bind(&record.chain).bind(integer(seq)).bind(integer(record.leaf_index)).bind(&record.body);
         let sql = sql.bind(&record.prev_hash.as_bytes()[..]).bind(&record.hash.as_bytes()[..]);
         let subject = Subject::new("audit record", format!("{}/{seq}", record.chain));

@@ -13,9 +13,11 @@ use crate::store::{Phases, StoreError, StoreResult};
 
 fn phase_subject(phase: &Phase) -> Subject {
     let place = format!("{}/{}", phase.run, phase.ordinal);
-    Subject::new("phase", format!("{}/{}", phase.run, phase.id))
-        .of("run", &phase.run)
-        .once("phase.ordinal", "a phase at place", place)
+    Subject::new("phase", format!("{}/{}", phase.run, phase.id)).of("run", &phase.run).once(
+        "phase.ordinal",
+        "a phase at place",
+        place,
+    )
 }
 
 fn attempt_subject(attempt: &Attempt) -> Subject {
@@ -55,7 +57,8 @@ impl Phases for SqliteTx {
         let sql = "UPDATE phase SET state = $1, version = version + 1, doc = $2 WHERE run_id = $3 AND id = $4 AND version = $5";
         let sql = query(sql).bind(phase.state.as_str()).bind(living(phase)?);
         let sql = sql.bind(phase.run.as_str()).bind(phase.id.as_str()).bind(integer(phase.version));
-        let there = query("SELECT 1 FROM phase WHERE run_id = $1 AND id = $2").bind(phase.run.as_str()).bind(phase.id.as_str());
+        let there =
+            query("SELECT 1 FROM phase WHERE run_id = $1 AND id = $2").bind(phase.run.as_str()).bind(phase.id.as_str());
         self.cas(&phase_subject(phase), &mut phase.version, sql, there).await
     }
 
@@ -89,7 +92,8 @@ impl Phases for SqliteTx {
         let sql = query(sql).bind(attempt.state.as_str()).bind(living(attempt)?).bind(attempt.run.as_str());
         let sql = sql.bind(attempt.phase.as_str()).bind(i64::from(attempt.number)).bind(integer(attempt.version));
         let there = "SELECT 1 FROM attempt WHERE run_id = $1 AND phase_id = $2 AND number = $3";
-        let there = query(there).bind(attempt.run.as_str()).bind(attempt.phase.as_str()).bind(i64::from(attempt.number));
+        let there =
+            query(there).bind(attempt.run.as_str()).bind(attempt.phase.as_str()).bind(i64::from(attempt.number));
         self.cas(&subject, &mut attempt.version, sql, there).await
     }
 }

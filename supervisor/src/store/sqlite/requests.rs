@@ -39,9 +39,11 @@ impl Requests for SqliteTx {
     }
 
     async fn insert_request(&mut self, request: &Request) -> StoreResult<()> {
-        let subject = Subject::new("request", &request.id)
-            .of("run", &request.run)
-            .once("request.subject_digest", "a pending request about", request.subject_digest);
+        let subject = Subject::new("request", &request.id).of("run", &request.run).once(
+            "request.subject_digest",
+            "a pending request about",
+            request.subject_digest,
+        );
         let sql = "INSERT INTO request (id, run_id, phase_id, state, version, subject_digest, expires_at, doc) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
         let sql = query(sql).bind(request.id.as_str()).bind(request.run.as_str()).bind(request.phase.as_str());
@@ -89,8 +91,10 @@ impl Requests for SqliteTx {
     }
 
     async fn insert_vote(&mut self, vote: &Vote) -> StoreResult<()> {
-        let subject = Subject::new("vote", format!("{} of {}", vote.principal.id, vote.request)).of("request", &vote.request);
-        let sql = query("INSERT INTO vote (request_id, principal, doc) VALUES ($1, $2, $3)").bind(vote.request.as_str());
+        let subject =
+            Subject::new("vote", format!("{} of {}", vote.principal.id, vote.request)).of("request", &vote.request);
+        let sql =
+            query("INSERT INTO vote (request_id, principal, doc) VALUES ($1, $2, $3)").bind(vote.request.as_str());
         self.write(&subject, sql.bind(vote.principal.id.as_str()).bind(doc::pack(vote, &[])?)).await?;
         Ok(())
     }

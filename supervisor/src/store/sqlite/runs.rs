@@ -64,15 +64,18 @@ impl Runs for SqliteTx {
 
     async fn update_run(&mut self, run: &mut Run) -> StoreResult<()> {
         let sql = "UPDATE run SET state = $1, version = version + 1, doc = $2 WHERE id = $3 AND version = $4";
-        let sql = query(sql).bind(run.state.as_str()).bind(living(run)?).bind(run.id.as_str()).bind(integer(run.version));
+        let sql =
+            query(sql).bind(run.state.as_str()).bind(living(run)?).bind(run.id.as_str()).bind(integer(run.version));
         let there = query("SELECT 1 FROM run WHERE id = $1").bind(run.id.as_str());
         self.cas(&Subject::new("run", &run.id), &mut run.version, sql, there).await
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> StoreResult<()> {
-        let subject = Subject::new("lease", &lease.id)
-            .of("run", &lease.run)
-            .once("lease.run_id", "an active lease of run", &lease.run);
+        let subject = Subject::new("lease", &lease.id).of("run", &lease.run).once(
+            "lease.run_id",
+            "an active lease of run",
+            &lease.run,
+        );
         let sql = "INSERT INTO lease (id, run_id, project, state, version, doc) VALUES ($1, $2, $3, $4, $5, $6)";
         let sql = query(sql).bind(lease.id.as_str()).bind(lease.run.as_str()).bind(lease.project.as_str());
         let sql = sql.bind(lease.state.as_str()).bind(integer(lease.version)).bind(living(lease)?);

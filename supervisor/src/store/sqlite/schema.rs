@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Row as _, SqliteConnection, SqlitePool, query, query_scalar};
 
 use autopack_shared::domain::ids::Timestamp;
@@ -45,9 +45,12 @@ pub(super) async fn prepare(pool: &SqlitePool) -> StoreResult<()> {
         None => {}
     }
     // Also refuses a store whose schema was made by a changed copy of a migration.
-    MIGRATOR.run(pool).await.map_err(|e| match e {
-        sqlx::migrate::MigrateError::Execute(e) | sqlx::migrate::MigrateError::ExecuteMigration(e, _) => sql(e),
-        other => StoreError::Corrupt(other.to_string()),
+    MIGRATOR.run(pool).await.map_err(|error| {
+        if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = error {
+            sql(cause)
+        } else {
+            StoreError::Corrupt(error.to_string())
+        }
     })
 }
 

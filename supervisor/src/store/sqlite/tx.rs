@@ -32,7 +32,11 @@ impl SqliteTx {
         Self { link, now, commits: None, broken: false }
     }
 
-    pub(super) const fn writing(link: Transaction<'static, Sqlite>, now: Timestamp, commits: watch::Sender<u64>) -> Self {
+    pub(super) const fn writing(
+        link: Transaction<'static, Sqlite>,
+        now: Timestamp,
+        commits: watch::Sender<u64>,
+    ) -> Self {
         Self { link, now, commits: Some(commits), broken: false }
     }
 
@@ -71,7 +75,13 @@ impl SqliteTx {
     }
 
     /// Runs a compare-and-set on a version; on success the caller's version rises too.
-    pub(super) async fn cas(&mut self, subject: &Subject, version: &mut u64, sql: Sql<'_>, there: Sql<'_>) -> StoreResult<()> {
+    pub(super) async fn cas(
+        &mut self,
+        subject: &Subject,
+        version: &mut u64,
+        sql: Sql<'_>,
+        there: Sql<'_>,
+    ) -> StoreResult<()> {
         if self.write(subject, sql).await? == 1 {
             *version += 1;
             return Ok(());

@@ -71,15 +71,10 @@ fn a_damaged_index_is_a_gap_and_so_are_the_detectors_it_stops() {
     let f = Fixture::with(&[("NOTES.md", "x\n")]);
     fs::write(f.path(".git/index"), "garbage").unwrap();
     let report = f.scan();
-    assert!(
-        report.gaps.iter().all(|g| g.blocks_autopilot),
-        "{report:#?}"
-    );
+    assert!(report.gaps.iter().all(|g| g.blocks_autopilot), "{report:#?}");
     assert_eq!(report.gaps[0].gap_type, GapType::GitStateCorruption);
     assert_eq!(report.gaps[0].risk_classification, RiskClass::Critical);
-    let failed = |g: &&autopack_shared::domain::gap::Gap| {
-        g.detection_signals[0].starts_with("detector_failed: ")
-    };
+    let failed = |g: &&autopack_shared::domain::gap::Gap| g.detection_signals[0].starts_with("detector_failed: ");
     assert!(report.gaps.iter().filter(failed).count() > 5);
     assert_eq!(report.workspace_state_digest, None);
 }
@@ -88,13 +83,7 @@ fn a_damaged_index_is_a_gap_and_so_are_the_detectors_it_stops() {
 fn submodules_are_named_and_not_entered() {
     let inner = Fixture::with(&[("BROKEN.md", "[x](nowhere.md)\n")]);
     let f = Fixture::with(&[("docs/a.md", "[in](../sub/anything.md)\n")]);
-    f.git(&[
-        "submodule",
-        "add",
-        "-q",
-        inner.root().to_str().unwrap(),
-        "sub",
-    ]);
+    f.git(&["submodule", "add", "-q", inner.root().to_str().unwrap(), "sub"]);
     f.commit();
     let report = f.scan();
     assert_eq!(report.gaps, []);
@@ -110,14 +99,7 @@ fn submodules_are_named_and_not_entered() {
 fn a_repository_that_cannot_be_written_is_scanned() {
     let f = Fixture::with(&[("NOTES.md", "x\n")]);
     let modes = |mode: &str| {
-        assert!(
-            std::process::Command::new("chmod")
-                .args(["-R", mode])
-                .arg(f.root())
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(std::process::Command::new("chmod").args(["-R", mode]).arg(f.root()).status().unwrap().success());
     };
     modes("a-w");
     let gaps = f.gaps(GapType::RootClutter);
@@ -166,11 +148,7 @@ fn a_large_file_is_streamed() {
     f.write("docs/large.md", "[x](nowhere.md)\n".repeat(300_000));
     f.commit();
     let report = f.scan();
-    assert!(
-        report.metadata.notices[0].starts_with("2 file(s) above"),
-        "{:?}",
-        report.metadata
-    );
+    assert!(report.metadata.notices[0].starts_with("2 file(s) above"), "{:?}", report.metadata);
     let kinds: Vec<_> = report.gaps.iter().map(|g| g.gap_type).collect();
     assert_eq!(kinds, [GapType::RootClutter, GapType::MemoryBudgetCapIssue]);
 }

@@ -41,14 +41,8 @@ pub(super) fn parse(lines: &mut Lines<'_>) -> Result<Header, ImportError> {
     };
     let mut raw = Raw::default();
     while raw.read_line(lines)? {}
-    let action = raw
-        .action(names)
-        .ok_or_else(|| lines.malformed("the headers of this file contradict each other"))?;
-    Ok(Header {
-        action,
-        similarity: raw.similarity,
-        index: raw.index,
-    })
+    let action = raw.action(names).ok_or_else(|| lines.malformed("the headers of this file contradict each other"))?;
+    Ok(Header { action, similarity: raw.similarity, index: raw.index })
 }
 
 impl Raw {
@@ -93,10 +87,7 @@ impl Raw {
     /// Whether the `index` line and another header both state a mode.
     fn states_mode_twice(&self) -> bool {
         let others = [self.old_mode, self.created, self.deleted];
-        self.index
-            .as_ref()
-            .is_some_and(|index| index.mode.is_some())
-            && others.iter().any(Option::is_some)
+        self.index.as_ref().is_some_and(|index| index.mode.is_some()) && others.iter().any(Option::is_some)
     }
 
     /// What the headers say together; nothing where they contradict each other.
@@ -114,12 +105,7 @@ impl Raw {
             (Some(_), None) | (None, Some(_)) => false,
         };
         let moved = rename.is_some() || copy.is_some();
-        let kinds = [
-            self.created.is_some(),
-            self.deleted.is_some(),
-            rename.is_some(),
-            copy.is_some(),
-        ];
+        let kinds = [self.created.is_some(), self.deleted.is_some(), rename.is_some(), copy.is_some()];
         if !modes_agree
             || self.states_mode_twice()
             || kinds.iter().filter(|kind| **kind).count() > 1
@@ -133,31 +119,17 @@ impl Raw {
         let new_mode = self.new_mode.or(index_mode);
         if let Some((from, to)) = rename {
             name::pair(names, Some((&from, &to)))?;
-            return (from != to).then_some(Action::Rename {
-                from,
-                to,
-                old_mode,
-                new_mode,
-            });
+            return (from != to).then_some(Action::Rename { from, to, old_mode, new_mode });
         }
         if let Some((from, to)) = copy {
             name::pair(names, Some((&from, &to)))?;
-            return (from != to).then_some(Action::Copy {
-                from,
-                to,
-                old_mode,
-                new_mode,
-            });
+            return (from != to).then_some(Action::Copy { from, to, old_mode, new_mode });
         }
         let (path, _) = name::pair(names, None)?;
         match (self.created, self.deleted, self.old_mode) {
             (Some(mode), None, None) => Some(Action::Create { path, mode }),
             (None, Some(mode), None) => Some(Action::Delete { path, mode }),
-            (None, None, _) => Some(Action::Modify {
-                path,
-                old_mode,
-                new_mode,
-            }),
+            (None, None, _) => Some(Action::Modify { path, old_mode, new_mode }),
             (Some(_), _, _) | (_, Some(_), _) => None,
         }
     }
@@ -165,15 +137,8 @@ impl Raw {
 
 impl Header {
     /// Checks the headers against the presence of content.
-    pub(super) fn check_against(
-        &self,
-        hunks: &[Hunk<'_>],
-        lines: &Lines<'_>,
-    ) -> Result<(), ImportError> {
-        let sides = self
-            .index
-            .as_ref()
-            .map(|index| (index.old_is_zero, index.new_is_zero));
+    pub(super) fn check_against(&self, hunks: &[Hunk<'_>], lines: &Lines<'_>) -> Result<(), ImportError> {
+        let sides = self.index.as_ref().map(|index| (index.old_is_zero, index.new_is_zero));
         let fits = match &self.action {
             Action::Create { .. } => {
                 sides == Some((true, false)) && hunks.len() <= 1 && hunks.iter().all(Hunk::creates)
@@ -181,22 +146,14 @@ impl Header {
             Action::Delete { .. } => {
                 sides == Some((false, true)) && hunks.len() <= 1 && hunks.iter().all(Hunk::deletes)
             }
-            Action::Modify { old_mode, .. } if hunks.is_empty() => {
-                sides.is_none() && old_mode.is_some()
-            }
+            Action::Modify { old_mode, .. } if hunks.is_empty() => sides.is_none() && old_mode.is_some(),
             Action::Modify { .. } => sides == Some((false, false)),
             Action::Rename { .. } | Action::Copy { .. } if hunks.is_empty() => {
                 sides.is_none() && self.similarity == Some(100)
             }
-            Action::Rename { .. } | Action::Copy { .. } => {
-                sides == Some((false, false)) && self.similarity < Some(100)
-            }
+            Action::Rename { .. } | Action::Copy { .. } => sides == Some((false, false)) && self.similarity < Some(100),
         };
-        if fits {
-            Ok(())
-        } else {
-            Err(lines.malformed("the headers and the content of this file do not fit together"))
-        }
+        if fits { Ok(()) } else { Err(lines.malformed("the headers and the content of this file do not fit together")) }
     }
 }
 
@@ -237,9 +194,7 @@ fn set<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
 fn mode(text: &[u8]) -> Option<FileMode> {
     let digits = std::str::from_utf8(text).ok()?;
     let all_octal = digits.len() == 6 && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
-    all_octal
-        .then(|| u32::from_str_radix(digits, 8).ok().map(FileMode))
-        .flatten()
+    all_octal.then(|| u32::from_str_radix(digits, 8).ok().map(FileMode)).flatten()
 }
 
 fn percent(text: &[u8]) -> Option<u8> {
@@ -255,9 +210,7 @@ fn index(text: &[u8]) -> Option<Index> {
         None => (text, None),
     };
     let (old, new) = ids.split_once("..")?;
-    let is_id = |id: &str| {
-        (4..=40).contains(&id.len()) && id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let is_id = |id: &str| (4..=40).contains(&id.len()) && id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     if !is_id(old) || !is_id(new) {
         return None;
     }
@@ -266,9 +219,5 @@ fn index(text: &[u8]) -> Option<Index> {
         None => None,
     };
     let is_zero = |id: &str| id.bytes().all(|c| c == b'0');
-    Some(Index {
-        old_is_zero: is_zero(old),
-        new_is_zero: is_zero(new),
-        mode,
-    })
+    Some(Index { old_is_zero: is_zero(old), new_is_zero: is_zero(new), mode })
 }

@@ -40,11 +40,7 @@ struct Range {
 impl Range {
     /// The first line, counted from 0. An empty range names the line before it.
     const fn at(self) -> Option<usize> {
-        if self.count == 0 {
-            Some(self.start)
-        } else {
-            self.start.checked_sub(1)
-        }
+        if self.count == 0 { Some(self.start) } else { self.start.checked_sub(1) }
     }
 }
 
@@ -68,14 +64,12 @@ pub(super) fn parse_all<'a>(lines: &mut Lines<'a>) -> Result<Vec<Hunk<'a>>, Impo
     // What was added and removed so far, and where the last hunk ended in the old file.
     let (mut added, mut removed, mut end) = (0_usize, 0_usize, 0_usize);
     while let Some(ranges) = lines.peek_after("@@ -")? {
-        let (old_range, new_range) = parse_ranges(ranges)
-            .ok_or_else(|| lines.malformed("a hunk header that cannot be read"))?;
+        let (old_range, new_range) =
+            parse_ranges(ranges).ok_or_else(|| lines.malformed("a hunk header that cannot be read"))?;
         let places = old_range
             .at()
             .zip(new_range.at())
-            .filter(|(old_at, new_at)| {
-                *old_at >= end && old_at.checked_add(added) == new_at.checked_add(removed)
-            });
+            .filter(|(old_at, new_at)| *old_at >= end && old_at.checked_add(added) == new_at.checked_add(removed));
         let Some((old_at, _)) = places else {
             return Err(lines.malformed("a hunk whose place does not follow from those before it"));
         };
@@ -84,18 +78,9 @@ pub(super) fn parse_all<'a>(lines: &mut Lines<'a>) -> Result<Vec<Hunk<'a>>, Impo
         end = old_at.saturating_add(old_range.count);
         added = added.saturating_add(new_range.count);
         removed = removed.saturating_add(old_range.count);
-        hunks.push(Hunk {
-            old_at,
-            lines: body,
-            old_range,
-            new_range,
-        });
+        hunks.push(Hunk { old_at, lines: body, old_range, new_range });
     }
-    if hunks.is_empty() {
-        Err(lines.malformed("expected a hunk"))
-    } else {
-        Ok(hunks)
-    }
+    if hunks.is_empty() { Err(lines.malformed("expected a hunk")) } else { Ok(hunks) }
 }
 
 /// `1,2 +3,4 @@ section`
@@ -111,33 +96,19 @@ fn parse_ranges(text: &[u8]) -> Option<(Range, Range)> {
 
 fn range(text: &str) -> Option<Range> {
     let number = |digits: &str| {
-        let plain = !digits.is_empty()
-            && digits.len() <= 9
-            && digits.bytes().all(|digit| digit.is_ascii_digit());
+        let plain = !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|digit| digit.is_ascii_digit());
         plain.then(|| digits.parse().ok()).flatten()
     };
     match text.split_once(',') {
-        Some((start, count)) => Some(Range {
-            start: number(start)?,
-            count: number(count)?,
-        }),
-        None => Some(Range {
-            start: number(text)?,
-            count: 1,
-        }),
+        Some((start, count)) => Some(Range { start: number(start)?, count: number(count)? }),
+        None => Some(Range { start: number(text)?, count: 1 }),
     }
 }
 
-fn parse_body<'a>(
-    lines: &mut Lines<'a>,
-    mut old: usize,
-    mut new: usize,
-) -> Result<Vec<HunkLine<'a>>, ImportError> {
+fn parse_body<'a>(lines: &mut Lines<'a>, mut old: usize, mut new: usize) -> Result<Vec<HunkLine<'a>>, ImportError> {
     let mut body: Vec<HunkLine<'a>> = Vec::new();
     while old > 0 || new > 0 {
-        let line = lines
-            .peek()?
-            .ok_or_else(|| lines.malformed("the patch ends within a hunk"))?;
+        let line = lines.peek()?.ok_or_else(|| lines.malformed("the patch ends within a hunk"))?;
         let (kind, text) = match line.split_first() {
             Some((b' ', text)) => (LineKind::Context, text),
             Some((b'+', text)) => (LineKind::Added, text),
@@ -152,18 +123,13 @@ fn parse_body<'a>(
             LineKind::Removed => (1, 0),
         };
         let counts = old.checked_sub(from_old).zip(new.checked_sub(from_new));
-        (old, new) = counts
-            .ok_or_else(|| lines.malformed("the counts of the hunk differ from its lines"))?;
+        (old, new) = counts.ok_or_else(|| lines.malformed("the counts of the hunk differ from its lines"))?;
         lines.next()?;
         let ends = lines.take_after("\\")?.map(|rest| [b"\\", rest].concat());
         if ends.as_ref().is_some_and(|marker| marker != NO_LINE_FEED) {
             return Err(lines.malformed("a mark that is not `\\ No newline at end of file`"));
         }
-        body.push(HunkLine {
-            kind,
-            text,
-            ends: ends.is_none(),
-        });
+        body.push(HunkLine { kind, text, ends: ends.is_none() });
     }
     if body.iter().all(|line| line.kind == LineKind::Context) {
         return Err(lines.malformed("a hunk that changes nothing"));

@@ -151,7 +151,10 @@ fn conflicts_submodules_and_sparse_checkouts_are_told_as_before() {
     git(root, &["checkout", "-q", "main"]);
     write(root, "a", "main\n");
     git(root, &["commit", "-q", "-a", "-m", "m"]);
-    let merge = Command::new("git").current_dir(root).args(["-c", "user.name=t", "-c", "user.email=t@t", "merge", "-q", "other"]).output();
+    let merge = Command::new("git")
+        .current_dir(root)
+        .args(["-c", "user.name=t", "-c", "user.email=t@t", "merge", "-q", "other"])
+        .output();
     assert!(!merge.unwrap().status.success());
     agrees(root);
 

@@ -1,0 +1,88 @@
+//! Many writers at once: nothing lost, nothing twice, one winner.
+
+use std::collections::BTreeSet;
+
+use tokio::task::JoinSet;
+
+use autopack_shared::domain::ids::{Fence, Scope};
+use autopack_supervisor::store::StoreError;
+use autopack_supervisor::store::verify::verify;
+
+use crate::fixtures::*;
+use crate::lab::Lab;
+
+const WRITERS: u64 = 16;
+const EACH: u64 = 10;
+
+pub(crate) async fn every_writer_gets_its_turn(lab: &mut impl Lab) {
+    add_run(&*lab.store(), "a").await;
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = lab.store();
+        writers.spawn(async move {
+            let mut got = Vec::new();
+            for n in 0..EACH {
+                let mut tx = store.tx(&[]).await.unwrap();
+                got.push(tx.append_event(&mut event("a", &format!("{writer}.{n}"))).await.unwrap());
+                tx.append_audit(draft("run/a", "x.y", "run", "a", None)).await.unwrap();
+                tx.bump(&Scope::Repo(name("shop")), "w").await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            got
+        });
+    }
+    let numbers: BTreeSet<u64> = writers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(numbers, (1..=WRITERS * EACH).collect());
+    let mut view = lab.store().read().await.unwrap();
+    assert_eq!(view.epoch(&Scope::Repo(name("shop"))).await.unwrap(), Some(WRITERS * EACH));
+    let texts: BTreeSet<_> = view.events(&name("a"), 0, 10_000).await.unwrap().into_iter().map(|e| e.text).collect();
+    assert_eq!(texts.len() as u64, WRITERS * EACH);
+    drop(view);
+    let report = verify(&*lab.store()).await.unwrap();
+    assert_eq!((report.exit_code(), report.records), (0, WRITERS * EACH));
+}
+
+pub(crate) async fn a_version_has_one_winner(lab: &mut impl Lab) {
+    add_run(&*lab.store(), "a").await;
+    let mut writers = JoinSet::new();
+    for n in 0..WRITERS {
+        let store = lab.store();
+        writers.spawn(async move {
+            let mut mine = run("a");
+            mine.reason = Some(n.to_string());
+            let mut tx = store.tx(&[run_fence("a", 1)]).await.unwrap();
+            match tx.update_run(&mut mine).await {
+                Ok(()) => tx.commit().await.is_ok(),
+                Err(StoreError::Conflict { .. }) => false,
+                Err(other) => panic!("{other}"),
+            }
+        });
+    }
+    assert_eq!(writers.join_all().await.into_iter().filter(|won| *won).count(), 1);
+}
+
+pub(crate) async fn only_the_newest_director_writes(lab: &mut impl Lab) {
+    add_run(&*lab.store(), "a").await;
+    let mut directors = JoinSet::new();
+    for _ in 0..WRITERS {
+        let store = lab.store();
+        directors.spawn(async move {
+            let mine = director(&*store).await;
+            let answer = store.tx(std::slice::from_ref(&mine)).await.map(drop);
+            (mine.epoch, answer)
+        });
+    }
+    let mut epochs = BTreeSet::new();
+    for (epoch, answer) in directors.join_all().await {
+        assert!(epochs.insert(epoch), "epoch {epoch} was given twice");
+        match answer {
+            Ok(()) => {}
+            Err(StoreError::Fenced { held, current, .. }) => assert!(current > Some(held)),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    for epoch in epochs {
+        let answer = lab.store().tx(&[Fence { scope: Scope::Director, epoch }]).await;
+        assert_eq!(answer.is_ok(), epoch == WRITERS);
+    }
+}
