@@ -1,7 +1,20 @@
 //! The tests of the whole: the rules of the house, the tables of the documents, the embedded engine, and the built
-//! binary at work.
+//! binary as a person or a script meets it.
 
+#![allow(clippy::unwrap_used, reason = "a step that cannot be taken must fail its test")]
+
+#[path = "../shared/tests/cases/model.rs"]
+#[allow(dead_code, reason = "the pure core reads more of a case than the binary can be asked")]
+mod model;
+#[path = "../shared/tests/cases/repository.rs"]
+mod repository;
+
+mod bad_input;
+mod cli_local;
 mod docs_tables;
 mod engine;
+mod harness;
+mod help;
 mod house_rules;
 mod playground;
+mod policy_cases;

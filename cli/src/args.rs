@@ -123,5 +123,32 @@ pub(crate) enum Command {
     Completions(local::Completions),
 }
 
+impl Command {
+    /// Settings that a command's own flags stand for.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Autopilot(autopilot::Autopilot::Supervise(args)) => vec![("worker.slots", args.workers.to_string())],
+            Self::Autopilot(autopilot::Autopilot::Run(_))
+            | Self::Init(_)
+            | Self::Anchor(_)
+            | Self::Gaps(_)
+            | Self::Plan(_)
+            | Self::Runs(_)
+            | Self::Rollback(_)
+            | Self::Savepoints(_)
+            | Self::Approvals(_)
+            | Self::Governance(_)
+            | Self::Leases(_)
+            | Self::Policy(_)
+            | Self::Gate(_)
+            | Self::Audit(_)
+            | Self::Up(_)
+            | Self::Doctor(_)
+            | Self::Config(_)
+            | Self::Completions(_) => Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;

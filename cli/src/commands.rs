@@ -1,7 +1,18 @@
 //! What each command does; one file a group.
 
+mod anchor;
+mod approvals;
+mod autopilot;
+pub(crate) mod decide;
+mod doctor;
+mod gaps;
 mod gate;
+mod init;
+mod operate;
+mod plan;
 mod policy;
+mod runs;
+mod settings;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -11,8 +22,24 @@ pub(crate) use crate::rules::project_of_folder;
 /// Runs a command.
 pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
     match command {
-        Command::Gate(gate) => gate::run(context, &gate),
-        Command::Policy(policy) => policy::run(context, &policy),
-        _ => Ok(Exit::Bug),
+        Command::Init(args) => init::run(context, args).await,
+        Command::Anchor(command) => anchor::run(context, command),
+        Command::Gaps(command) => gaps::run(context, command).await,
+        Command::Plan(command) => plan::run(context, command).await,
+        // Boxed, because it is much larger than the others.
+        Command::Autopilot(command) => Box::pin(autopilot::run(context, command)).await,
+        Command::Runs(command) => runs::run(context, command).await,
+        Command::Rollback(args) => runs::rollback(context, &args).await,
+        Command::Savepoints(command) => operate::savepoints(context, command).await,
+        Command::Approvals(command) => approvals::run(context, command).await,
+        Command::Governance(command) => approvals::governance(context, command).await,
+        Command::Leases(command) => operate::leases(context, command).await,
+        Command::Policy(command) => policy::run(context, &command),
+        Command::Gate(command) => gate::run(context, &command),
+        Command::Audit(command) => operate::audit(context, command).await,
+        Command::Up(_) => operate::up(context).await,
+        Command::Doctor(_) => doctor::run(context),
+        Command::Config(command) => settings::config(context, &command),
+        Command::Completions(args) => settings::completions(context, &args),
     }
 }

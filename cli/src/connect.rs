@@ -207,7 +207,7 @@ fn start_worker(ctx: &Context, place: &Place, root: PathBuf, engine: &Engine, ch
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.
-fn worker_root(ctx: &Context, place: &Place) -> PathBuf {
+pub(crate) fn worker_root(ctx: &Context, place: &Place) -> PathBuf {
     if let Some(root) = &place.settings.worker_root {
         return root.clone();
     }
@@ -240,7 +240,7 @@ fn project_id(place: &Place) -> ProjectId {
 }
 
 /// `<data-dir>/autopack.sock`, or a short path in the user's runtime folder where that one is too long.
-fn socket_path(ctx: &Context, data_dir: &Path) -> PathBuf {
+pub(crate) fn socket_path(ctx: &Context, data_dir: &Path) -> PathBuf {
     let plain = data_dir.join("autopack.sock");
     if plain.as_os_str().len() <= MAX_SOCKET_PATH {
         return plain;

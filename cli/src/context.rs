@@ -26,6 +26,8 @@ pub(crate) struct Context {
     /// More detail on stderr.
     pub(crate) verbose: bool,
     global: Global,
+    // Settings that flags of the command stand for.
+    flags: Vec<(&'static str, String)>,
     place: OnceCell<Place>,
 }
 
@@ -48,7 +50,7 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// A context of this process.
-    pub(crate) fn new(global: Global, env: Environment) -> Self {
+    pub(crate) fn new(global: Global, flags: Vec<(&'static str, String)>, env: Environment) -> Self {
         let out = Output::of_process(global.output, global.quiet, global.no_color, &env);
         Self {
             out,
@@ -57,6 +59,7 @@ impl Context {
             ids: Arc::new(SystemIds),
             verbose: global.verbose,
             global,
+            flags,
             place: OnceCell::new(),
         }
     }
@@ -120,7 +123,7 @@ impl Context {
         })
     }
 
-    /// Settings that flags gave. (`--server` reads its environment variable itself.)
+    /// Settings that flags gave.
     fn flags(&self) -> Vec<(&'static str, String)> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let pairs = [
@@ -128,6 +131,6 @@ impl Context {
             ("token_file", path(&self.global.token_file)),
             ("data_dir", path(&self.global.data_dir)),
         ];
-        pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        pairs.into_iter().filter_map(|(key, value)| Some((key, value?))).chain(self.flags.clone()).collect()
     }
 }

@@ -126,11 +126,19 @@ const TABLE: &[(Exit, &[&str])] = &[
             "lock_replaced",
         ],
     ),
-    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "disk_full"]),
+    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full"]),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
     (Exit::UnsafeConfig, &["unsafe_config"]),
     (Exit::Interrupted, &["cancelled"]),
+];
+
+/// Reasons of failures of the system; every other one counts as a service that is away.
+const IO_REASONS: &[(io::ErrorKind, &str)] = &[
+    (io::ErrorKind::NotFound, "not_found"),
+    (io::ErrorKind::StorageFull, "disk_full"),
+    (io::ErrorKind::QuotaExceeded, "disk_full"),
+    (io::ErrorKind::ReadOnlyFilesystem, "read_only"),
 ];
 
 /// Why a command failed.
@@ -190,11 +198,10 @@ impl CliError {
                 Some(info) => Cow::Owned(info.reason.to_lowercase()),
                 None => Cow::Borrowed(reason_of_code(status.code())),
             },
-            Self::Io { source, .. } => Cow::Borrowed(match source.kind() {
-                io::ErrorKind::NotFound => "not_found",
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk_full",
-                _ => "unavailable",
-            }),
+            Self::Io { source, .. } => {
+                let known = IO_REASONS.iter().find(|(kind, _)| *kind == source.kind());
+                Cow::Borrowed(known.map_or("unavailable", |(_, reason)| reason))
+            }
         }
     }
 
@@ -218,7 +225,9 @@ impl CliError {
                 [Cow::Borrowed(what), Cow::Borrowed(status.message()), fix]
             }
             Self::Io { what, source } => {
-                [Cow::Borrowed(what), Cow::Owned(source.to_string()), Cow::Borrowed(remedy(&self.reason()))]
+                let missing = source.kind() == io::ErrorKind::NotFound;
+                let fix = if missing { "check the path" } else { remedy(&self.reason()) };
+                [Cow::Borrowed(what), Cow::Owned(source.to_string()), Cow::Borrowed(fix)]
             }
         }
     }

@@ -2,17 +2,24 @@
 //! code.
 
 mod args;
+mod artifact;
 mod commands;
 mod connect;
+mod console;
 mod context;
+mod drive;
 mod exit;
+mod follow;
 mod output;
 mod rules;
+mod show;
+mod survey;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
 
 use autopack_shared::runtime::config::Environment;
 
@@ -32,7 +39,8 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
-    let context = Context::new(cli.global, Environment::of_process());
+    let context = Context::new(cli.global, cli.command.settings(), Environment::of_process());
+    start_log(&context);
     let ended = refuse_switched_off(&context.env).and_then(|()| run(&context, cli.command));
     let exit = ended.unwrap_or_else(|error| {
         context.out.failure(&error);
@@ -52,6 +60,17 @@ fn run(context: &Context, command: args::Command) -> Result<Exit, CliError> {
     // A blocking read of stdin cannot be cancelled; it must not keep a command that has ended.
     runtime.shutdown_background();
     ended
+}
+
+/// The log of the engine in this process goes to stderr: failures always, all of it with `-v` or `AUTOPACK_LOG`.
+fn start_log(context: &Context) {
+    let default = if context.verbose { "info,autopack_supervisor=debug,autopack_worker=debug" } else { "error" };
+    let filter = EnvFilter::try_new(context.env.get("AUTOPACK_LOG").unwrap_or(default));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(default));
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(context.out.color);
+    // A log that is there already stays.
+    let _there = log.with_target(false).try_init();
 }
 
 fn refuse_switched_off(env: &Environment) -> Result<(), CliError> {

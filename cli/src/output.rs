@@ -140,9 +140,10 @@ impl Output {
         self.stderr(&format!("  do this: {}", line(&fix)));
     }
 
-    /// Text in a tone, for stderr.
-    pub(crate) fn tone(&self, tone: Tone, text: &str) -> String {
-        paint(self.color, tone, text)
+    /// A question on stderr, without a line end.
+    pub(crate) fn prompt(&self, text: &str) {
+        let mut err = io::stderr().lock();
+        let _ = write!(err, "{text} ").and_then(|()| err.flush());
     }
 
     fn stderr(&self, text: &str) {
@@ -153,13 +154,11 @@ impl Output {
 
 /// A document with its format.
 pub(crate) fn tagged(name: &str, document: Value) -> Value {
-    match document {
-        Value::Object(mut fields) => {
-            fields.insert("format".to_owned(), Value::from(format!("{name}/1")));
-            Value::Object(fields)
-        }
-        other => json!({ "format": format!("{name}/1"), "value": other }),
+    let mut document = document;
+    if let Value::Object(fields) = &mut document {
+        fields.insert("format".to_owned(), Value::from(format!("{name}/1")));
     }
+    document
 }
 
 fn width(env: &Environment) -> usize {

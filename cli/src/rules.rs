@@ -25,17 +25,18 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The rules of a commit alone; what it lacks is built in.
-    pub(crate) fn at(paper: &Paper, commit: Oid) -> Result<Self, CliError> {
-        let config = match text_at(paper, commit, FILE_NAME)? {
-            Some(text) => config_of(&text, FILE_NAME)?,
-            None => ProjectConfig::default(),
+    /// The rules of a commit alone; what it lacks is built in. A file that cannot be used is replaced by the built-in
+    /// policy or by no anchor, and comes back as the failure it is: the caller must not let anything pass on it.
+    pub(crate) fn at(paper: &Paper, commit: Oid) -> Result<(Self, Option<CliError>), CliError> {
+        let config = text_at(paper, commit, FILE_NAME)?.map(|text| config_of(&text, FILE_NAME)).transpose();
+        let anchor = text_at(paper, commit, ANCHOR_PATH)?.map(|text| anchor_of(&text, ANCHOR_PATH)).transpose();
+        let mut broken = None;
+        let mut usable = |error| {
+            broken.get_or_insert(error);
         };
-        let anchor = match text_at(paper, commit, ANCHOR_PATH)? {
-            Some(text) => Some(anchor_of(&text, ANCHOR_PATH)?),
-            None => None,
-        };
-        Ok(Self { config, anchor, notes: Vec::new() })
+        let config = config.map_err(&mut usable).ok().flatten().unwrap_or_default();
+        let anchor = anchor.map_err(&mut usable).ok().flatten();
+        Ok((Self { config, anchor, notes: Vec::new() }, broken))
     }
 
     /// The rules a run from `commit` would have: those of the commit, and where it lacks a file, the copy in the work

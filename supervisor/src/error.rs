@@ -210,7 +210,6 @@ fn hub_reason(error: &HubError) -> (&'static str, Code) {
 }
 
 impl From<Error> for Status {
-    #[expect(clippy::disallowed_methods, reason = "the one place that makes a Status")]
     fn from(error: Error) -> Self {
         let (reason, code) = error.reason();
         let text = if code == Code::Internal {

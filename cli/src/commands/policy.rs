@@ -63,13 +63,13 @@ fn judge(paper: &Paper, args: &PolicyEval) -> Result<(Verdict, PolicyRules), Cli
         (None, base) => (commit(base.as_deref().unwrap_or("HEAD"))?, None),
     };
     // Files that were named are read instead of the commit's: one that cannot be used must not stand in the way.
-    let (policy, anchor) = match (&args.policy, &args.anchor) {
-        (Some(policy), Some(anchor)) => (rules::read_policy(policy)?, Some(rules::read_anchor(anchor)?)),
+    let (policy, anchor, broken) = match (&args.policy, &args.anchor) {
+        (Some(policy), Some(anchor)) => (rules::read_policy(policy)?, Some(rules::read_anchor(anchor)?), None),
         (policy, anchor) => {
-            let committed = Rules::at(paper, base)?;
+            let (committed, broken) = Rules::at(paper, base)?;
             let policy = policy.as_deref().map_or(Ok(committed.config.policy), rules::read_policy)?;
             let anchor = anchor.as_deref().map(rules::read_anchor).transpose()?.or(committed.anchor);
-            (policy, anchor)
+            (policy, anchor, broken)
         }
     };
     let patch = args.patch.as_deref().map(read_patch).transpose()?;
@@ -83,7 +83,11 @@ fn judge(paper: &Paper, args: &PolicyEval) -> Result<(Verdict, PolicyRules), Cli
     let (scope, window) = (scope(args)?, Window::default());
     let terms = Terms { policy: &policy, anchor: anchor.as_ref(), scope: &scope, window: &window };
     let verdict = paper.judge(base, proposal, terms).map_err(judged)?;
-    Ok((verdict, policy))
+    match broken {
+        // What every policy refuses is refused; the change that mends a broken policy can still be looked at.
+        Some(error) if exit(verdict.verdict) != Exit::Refused => Err(error),
+        Some(_) | None => Ok((verdict, policy)),
+    }
 }
 
 fn scope(args: &PolicyEval) -> Result<PhaseScope, CliError> {
@@ -108,16 +112,17 @@ fn scope(args: &PolicyEval) -> Result<PhaseScope, CliError> {
 /// Both ends of `A..B`; an end left out is `HEAD`.
 fn ends(range: &str) -> Result<(&str, &str), CliError> {
     match range.split_once("..") {
-        Some((from, to)) if !to.starts_with('.') && !(from.is_empty() && to.is_empty()) => {
-            let end = |name| if name == "" { "HEAD" } else { name };
-            Ok((end(from), end(to)))
+        Some(("", "")) | None => Err(not_a_range(range)),
+        Some((_, to)) if to.starts_with('.') => Err(not_a_range(range)),
+        Some((from, to)) => {
+            let [from, to] = [from, to].map(|name| if name.is_empty() { "HEAD" } else { name });
+            Ok((from, to))
         }
-        Some(_) | None => Err(CliError::invalid(
-            "not a range",
-            format!("{range:?} is not of the form A..B"),
-            "write it as BASE..HEAD",
-        )),
     }
+}
+
+fn not_a_range(range: &str) -> CliError {
+    CliError::invalid("not a range", format!("{range:?} is not of the form A..B"), "write it as BASE..HEAD")
 }
 
 fn read_patch(file: &Path) -> Result<Vec<u8>, CliError> {

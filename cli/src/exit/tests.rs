@@ -24,9 +24,8 @@ fn no_reason_stands_in_the_table_twice() {
     assert_eq!(all.len(), count);
 }
 
-#[expect(clippy::disallowed_methods, reason = "what a server would send")]
 fn status(code: Code, reason: &str, hint: &str) -> Status {
-    let metadata = [("hint".to_owned(), hint.to_owned())].into();
+    let metadata = std::collections::HashMap::from([("hint".to_owned(), hint.to_owned())]);
     let details = ErrorDetails::with_error_info(reason, "autopack.dev", metadata);
     Status::with_error_details(code, "it says no", details)
 }

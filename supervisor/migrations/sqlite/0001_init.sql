@@ -198,7 +198,7 @@ CREATE UNIQUE INDEX apply_consumes_once ON apply (request_id) WHERE request_id I
 CREATE INDEX apply_by_run ON apply (run_id, seq);
 
 CREATE TABLE size_window (
-    apply_id TEXT    NOT NULL REFERENCES apply (id),
+    apply_id TEXT    NOT NULL REFERENCES apply (id) DEFERRABLE INITIALLY DEFERRED, -- either may be added first
     class    TEXT    NOT NULL,
     run_id   TEXT    NOT NULL,
     project  TEXT    NOT NULL,

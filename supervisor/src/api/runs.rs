@@ -21,7 +21,7 @@ use super::{Core, show};
 use crate::director::moves::{Note, note};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
-use crate::hub::{HubError, RefName};
+use crate::hub::RefName;
 use crate::store::{RunFilter, Tx};
 
 mod explain;
@@ -261,7 +261,7 @@ impl Core {
             for apply in tx.applies(&run.id).await?.into_iter().filter(|a| a.kind == ApplyKind::Patch) {
                 let name = RefName::save(&run.id, &apply.phase, apply.attempt);
                 let (hub, at) = (self.hub.clone(), name.clone());
-                let Some(commit) = run_blocking(move || Ok::<_, HubError>(hub.tip(&at)?)).await? else { continue };
+                let Some(commit) = run_blocking(move || hub.tip(&at)).await? else { continue };
                 save_points.push(pb::SavePoint {
                     run_id: run.id.to_string(),
                     phase_id: apply.phase.to_string(),

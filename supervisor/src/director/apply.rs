@@ -137,10 +137,12 @@ impl Director {
                 let outcome =
                     hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
                 // Moved on, but over our commit: it was applied and more came after it.
-                Ok(match outcome {
-                    CasOutcome::Moved { tip: Some(tip) } if hub.is_ancestor(job.new, tip)? => CasOutcome::Already,
-                    other => other,
-                })
+                if let CasOutcome::Moved { tip: Some(tip) } = outcome
+                    && hub.is_ancestor(job.new, tip)?
+                {
+                    return Ok(CasOutcome::Already);
+                }
+                Ok(outcome)
             })
             .await;
         let outcome = match outcome {

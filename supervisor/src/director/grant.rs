@@ -22,21 +22,7 @@ use crate::workers::{GrantOrder, WorkerOrder};
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
-        let policy = self.policy_of(&view.run).await?;
-        let declared = view.phase(phase).map(|p| p.spec.scope.paths.clone()).unwrap_or_default();
-        if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
-            let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
-            self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
-            return Ok(true);
-        }
-        let branch = ref_of(&view.run);
-        let hub = self.hub.clone();
-        let tip = self.blocking(move || hub.tip(&branch)).await?;
-        let Some(base) = tip else {
-            let reason = Some(format!("its branch {} was deleted", view.run.branch));
-            self.move_phase(view, phase, PhaseEvent::Exhaust, reason).await?;
-            return Ok(true);
-        };
+        let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
         let mut tx = self.fenced(&[]).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
         if let Some(denial) = self.gate(tx.as_mut(), view, phase, purpose, &active).await? {
@@ -52,24 +38,8 @@ impl Director {
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
         let epoch = tx.bump(&Scope::Run(run.id.clone()), worker.as_str()).await?;
         let ws_epoch = tx.bump(&Scope::Workspace(run.id.clone()), worker.as_str()).await?;
-        let attempt = if purpose == LeasePurpose::Build { phase.attempt + 1 } else { phase.attempt };
-        let mut lease = Lease {
-            id: RowId::new(self.ids.fresh("lease"))?,
-            run: run.id.clone(),
-            project: run.project.clone(),
-            phase: phase.id.clone(),
-            purpose,
-            attempt,
-            worker: worker.clone(),
-            session: session.clone(),
-            epoch,
-            ws_epoch,
-            state: LeaseState::Granting,
-            version: 0,
-            granted_at: tx.now(),
-            ended_at: None,
-            reason: None,
-        };
+        let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
+        lease.granted_at = tx.now();
         tx.insert_lease(&lease).await?;
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
@@ -88,7 +58,64 @@ impl Director {
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
         self.allow(&run.id);
-        let entry = match &phase.spec.builder {
+        let order = self.order(&run, phase, lease, base).await?;
+        if !self.workers.send(&worker, WorkerOrder::Grant(Box::new(order))) {
+            tracing::warn!(worker = %worker, "the worker is gone; its leases are taken back");
+            self.lost_session(&worker, &owner.session).await?;
+        }
+        Ok(true)
+    }
+
+    /// The commit that a phase starts from; none when it was moved instead, because it can never start.
+    async fn startable(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<Option<Oid>, Error> {
+        let policy = self.policy_of(&view.run).await?;
+        let declared = view.phase(phase).map(|p| p.spec.scope.paths.clone()).unwrap_or_default();
+        if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
+            let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
+            self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
+            return Ok(None);
+        }
+        let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
+        let tip = self.blocking(move || hub.tip(&branch)).await?;
+        if tip.is_none() {
+            let event = if purpose == LeasePurpose::Build { PhaseEvent::Exhaust } else { PhaseEvent::Pass };
+            let reason = Some(format!("its branch {} was deleted", view.run.branch));
+            self.move_phase(view, phase, event, reason).await?;
+        }
+        Ok(tip)
+    }
+
+    fn lease(
+        &self,
+        phase: &Phase,
+        run: &Run,
+        purpose: LeasePurpose,
+        (worker, session): (&WorkerId, &str),
+        (epoch, ws_epoch): (u64, u64),
+    ) -> Result<Lease, Error> {
+        Ok(Lease {
+            id: RowId::new(self.ids.fresh("lease"))?,
+            run: run.id.clone(),
+            project: run.project.clone(),
+            phase: phase.id.clone(),
+            purpose,
+            attempt: if purpose == LeasePurpose::Build { phase.attempt + 1 } else { phase.attempt },
+            worker: worker.clone(),
+            session: session.to_owned(),
+            epoch,
+            ws_epoch,
+            state: LeaseState::Granting,
+            version: 0,
+            granted_at: self.clock.wall(),
+            ended_at: None,
+            reason: None,
+        })
+    }
+
+    /// All that the worker needs, with the builder entry and the gate of the fork commit.
+    async fn order(&self, run: &Run, phase: Phase, lease: Lease, base: Oid) -> Result<GrantOrder, Error> {
+        let policy = self.policy_of(run).await?;
+        let builder = match &phase.spec.builder {
             BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
             BuilderSpec::Command { name: None, .. }
             | BuilderSpec::Agent { .. }
@@ -98,13 +125,7 @@ impl Director {
             | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
-        let insecure_no_sandbox = run.tainted;
-        let order = GrantOrder { lease, phase, base, builder: entry, gate, insecure_no_sandbox };
-        if !self.workers.send(&worker, WorkerOrder::Grant(Box::new(order))) {
-            tracing::warn!(worker = %worker, "the worker is gone; its leases are taken back");
-            self.lost_session(&worker, &owner.session).await?;
-        }
-        Ok(true)
+        Ok(GrantOrder { lease, phase, base, builder, gate, insecure_no_sandbox: run.tainted })
     }
 
     /// The gate, counted inside the grant's transaction, and the scopes of those who work now.

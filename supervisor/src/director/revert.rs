@@ -1,6 +1,6 @@
 //! Rollback: a new commit whose tree is the save point's, or the three-way revert when later work landed.
 
-use autopack_shared::domain::ids::PhaseId;
+use autopack_shared::domain::ids::{Oid, PhaseId};
 use autopack_shared::domain::record::{Apply, ApplyKind};
 use autopack_shared::domain::state::ApplyState;
 use autopack_shared::repo::merge::Merged;
@@ -31,32 +31,7 @@ impl Director {
         let Some(undone) = undone else {
             return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied")));
         };
-        let branch = ref_of(&view.run);
-        let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
-        let merged = self
-            .blocking(move || {
-                let Some(tip) = hub.tip(&name)? else { return Ok(None) };
-                let save = hub.tree_of(job.old)?;
-                if tip == job.new {
-                    return Ok(Some((tip, Merged::Clean(save))));
-                }
-                let (applied, now) = (hub.tree_of(job.new)?, hub.tree_of(tip)?);
-                Ok(Some((tip, hub.revert_tree(save, applied, now)?)))
-            })
-            .await?;
-        let Some((tip, merged)) = merged else {
-            let what = format!("{branch} was deleted, so there is nothing to roll back on");
-            self.deny(&view.run.id, Denial::new("branch_deleted", &what, "making the branch again"));
-            return Ok(false);
-        };
-        let tree = match merged {
-            Merged::Clean(tree) => tree,
-            Merged::Conflict(paths) => {
-                let what = format!("rolling back {id} conflicts with later work in {}", shown(&paths));
-                self.deny(&view.run.id, Denial::new("rollback_conflict", &what, "rolling back the later phases first"));
-                return Ok(false);
-            }
-        };
+        let Some((tip, tree)) = self.reverted(view, id, &undone).await? else { return Ok(false) };
         let at = phase.updated_at;
         let message = revert_message(&view.run, phase, &undone, at, tip);
         let spec = CommitSpec { tree, parents: vec![tip], message, seconds: at.as_seconds() };
@@ -70,7 +45,7 @@ impl Director {
             phase: phase.id.clone(),
             attempt: undone.attempt,
             kind: ApplyKind::Revert,
-            target_ref: branch.to_string(),
+            target_ref: ref_of(&view.run).to_string(),
             old: tip,
             new,
             tree,
@@ -89,5 +64,35 @@ impl Director {
         tx.commit().await?;
         self.allow(&view.run.id);
         Ok(true)
+    }
+
+    /// The branch's tip and the tree that takes a change back there; none where a person has to see to it.
+    async fn reverted(&self, view: &RunView, id: &PhaseId, undone: &Apply) -> Result<Option<(Oid, Oid)>, Error> {
+        let branch = ref_of(&view.run);
+        let (hub, name, job) = (self.hub.clone(), branch.clone(), undone.clone());
+        let merged = self
+            .blocking(move || {
+                let Some(tip) = hub.tip(&name)? else { return Ok(None) };
+                let save = hub.tree_of(job.old)?;
+                if tip == job.new {
+                    return Ok(Some((tip, Merged::Clean(save))));
+                }
+                let (applied, now) = (hub.tree_of(job.new)?, hub.tree_of(tip)?);
+                Ok(Some((tip, hub.revert_tree(save, applied, now)?)))
+            })
+            .await?;
+        let Some((tip, merged)) = merged else {
+            let what = format!("{branch} was deleted, so there is nothing to roll back on");
+            self.deny(&view.run.id, Denial::new("branch_deleted", &what, "making the branch again"));
+            return Ok(None);
+        };
+        match merged {
+            Merged::Clean(tree) => Ok(Some((tip, tree))),
+            Merged::Conflict(paths) => {
+                let what = format!("rolling back {id} conflicts with later work in {}", shown(&paths));
+                self.deny(&view.run.id, Denial::new("rollback_conflict", &what, "rolling back the later phases first"));
+                Ok(None)
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a run stands where it stands: which rule, which holder, since when, and what would free it.
 
-use autopack_shared::domain::record::Phase;
+use autopack_shared::domain::record::{Phase, Run};
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 use autopack_shared::wire::pb;
 
@@ -15,34 +15,7 @@ impl Core {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), id).await?;
         let mut blockers = Vec::new();
-        let of_run = |kind: &str, what: String, remedy: String| pb::Blocker {
-            phase_id: String::new(),
-            kind: kind.to_owned(),
-            what,
-            since_ms: run.updated_at.as_millis(),
-            remedy,
-        };
-        match run.state {
-            RunState::Paused => blockers.push(of_run(
-                "paused",
-                "an operator paused it".to_owned(),
-                format!("autopack runs resume {id}"),
-            )),
-            RunState::Cancelling => blockers.push(of_run(
-                "cancelling",
-                "it is being cancelled".to_owned(),
-                "the end of its lease".to_owned(),
-            )),
-            RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
-                blockers.push(of_run("ended", run.reason.clone().unwrap_or_default(), String::new()));
-            }
-            RunState::Created
-            | RunState::Queued
-            | RunState::Leased
-            | RunState::Running
-            | RunState::Waiting
-            | RunState::Blocked => {}
-        }
+        blockers.extend(run_blocker(&run, self.director.is_some()));
         if let Some(lease) = tx.active_leases(Some(&run.project)).await?.into_iter().find(|l| l.run == run.id) {
             let what = format!("{} works on it, epoch {}", lease.worker, lease.epoch);
             let remedy = format!("its end, or autopack runs cancel {id}");
@@ -65,17 +38,37 @@ impl Core {
                 remedy: denial.remedy,
             });
         }
-        if self.director.is_none() && !run.state.is_terminal() {
-            blockers.push(of_run(
-                "no_engine",
-                "no engine is running on this data directory".to_owned(),
-                format!("autopack runs resume {id}"),
-            ));
-        }
         for phase in tx.phases(&run.id).await? {
             blockers.extend(phase_blocker(tx.as_mut(), &phase).await?);
         }
         Ok(pb::ExplainResponse { run: Some(shown), blockers })
+    }
+}
+
+/// What the run as a whole waits for.
+fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
+    let blocker = |kind: &str, what: String, remedy: String| {
+        let since_ms = run.updated_at.as_millis();
+        Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy })
+    };
+    let resume = format!("autopack runs resume {}", run.id);
+    match run.state {
+        RunState::Paused => blocker("paused", "an operator paused it".to_owned(), resume),
+        RunState::Cancelling => {
+            blocker("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())
+        }
+        RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
+            blocker("ended", run.reason.clone().unwrap_or_default(), String::new())
+        }
+        RunState::Created
+        | RunState::Queued
+        | RunState::Leased
+        | RunState::Running
+        | RunState::Waiting
+        | RunState::Blocked => {
+            let what = "no engine is running on this data directory".to_owned();
+            if driven { None } else { blocker("no_engine", what, resume) }
+        }
     }
 }
 

@@ -25,34 +25,17 @@ enum Landed {
     Diverged,
 }
 
+fn state(what: &'static str, id: String, state: String, why: String) -> Error {
+    Error::State { what, id, state, why, reason: "illegal_move" }
+}
+
 impl Core {
     /// Lands a run, or says what to do instead.
     pub(super) async fn land(&self, call: &pb::LandRequest, principal: &Principal) -> Result<pb::LandResponse, Error> {
-        let mut tx = self.store.read().await?;
-        let run = self.run(tx.as_mut(), &call.run_id).await?;
-        let phases = tx.phases(&run.id).await?;
-        let busy = phases.iter().any(|p| p.state == PhaseState::RollingBack)
-            || !tx.open_commands(Some(&run.id)).await?.is_empty();
-        let newest =
-            tx.applies(&run.id).await?.into_iter().rev().find(|a| a.state == ApplyState::Committed).map(|a| a.new);
-        drop(tx);
-        if run.state != RunState::Succeeded || busy {
-            return Err(Error::State {
-                what: "run",
-                id: run.id.to_string(),
-                state: run.state.as_str().to_uppercase(),
-                why: "only a run that succeeded lands, and not while it is being rolled back".to_owned(),
-                reason: "illegal_move",
-            });
-        }
+        let (run, newest) = self.landable(&call.run_id).await?;
         let Some(director) = self.director.clone() else {
-            return Err(Error::State {
-                what: "engine",
-                id: self.project.to_string(),
-                state: "PASSIVE".to_owned(),
-                why: "this process does not drive runs".to_owned(),
-                reason: "illegal_move",
-            });
+            let why = "this process does not drive runs".to_owned();
+            return Err(state("engine", self.project.to_string(), "PASSIVE".to_owned(), why));
         };
         let target = run.target_ref.clone().ok_or_else(|| Error::Invalid {
             field: "target_ref".to_owned(),
@@ -96,6 +79,23 @@ impl Core {
             }
             Landed::Diverged => return self.land_merge(&run, &target, principal).await,
         })
+    }
+
+    /// A run that may land, and the newest commit that it applied.
+    async fn landable(&self, id: &str) -> Result<(Run, Option<Oid>), Error> {
+        let mut tx = self.store.read().await?;
+        let run = self.run(tx.as_mut(), id).await?;
+        let phases = tx.phases(&run.id).await?;
+        let busy = phases.iter().any(|p| p.state == PhaseState::RollingBack)
+            || !tx.open_commands(Some(&run.id)).await?.is_empty();
+        let newest =
+            tx.applies(&run.id).await?.into_iter().rev().find(|a| a.state == ApplyState::Committed).map(|a| a.new);
+        drop(tx);
+        if run.state != RunState::Succeeded || busy {
+            let why = "only a run that succeeded lands, and not while it is being rolled back".to_owned();
+            return Err(state("run", run.id.to_string(), run.state.as_str().to_uppercase(), why));
+        }
+        Ok((run, newest))
     }
 
     /// The target moved on: a run of kind `landing` carries the merge through verdict, approval and gate.

@@ -13,6 +13,7 @@ use crate::director::moves::{Note, note};
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::RefName;
+use crate::policy::PolicyInForce;
 use crate::store::{StoreError, Tx};
 
 impl Core {
@@ -22,40 +23,12 @@ impl Core {
         call: pb::SubmitRequest,
         principal: &Principal,
     ) -> Result<pb::SubmitResponse, Error> {
-        let invalid = |field: &str, why: String| Error::Invalid { field: field.to_owned(), why };
-        let mut file: RunFile =
-            serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
-        file.validate()?;
-        if file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Landing { .. })) {
-            return Err(invalid("run_file", "a landing is made by runs land only".to_owned()));
-        }
-        if file.project.as_ref().is_some_and(|p| *p != self.project) {
-            return Err(Error::NotFound { what: "project", id: file.project.map(String::from).unwrap_or_default() });
-        }
-        let id = match &file.run_id {
-            Some(id) => id.clone(),
-            // A repeated call finds the run that the first one made.
-            None if !call.idempotency_key.is_empty() => {
-                RunId::new(format!("run-{}", &Digest::of(call.idempotency_key.as_bytes()).to_hex()[..12]))?
-            }
-            None => RunId::new(format!("run-{}", self.ids.short()))?,
-        };
-        file.run_id = Some(id.clone());
+        let (id, file) = self.read_file(&call)?;
         let (fork, target) = self.fork(&call.fork_commit, file.target_ref.as_deref()).await?;
         let registered = self.book.registered().await?;
         let policy = self.book.at_with(fork, file.anchor.as_deref(), &registered).await?;
         let plan_digest = if call.plan_digest.is_empty() { None } else { Some(call.plan_digest.parse::<Digest>()?) };
-        let mut warnings = Vec::new();
-        if policy.policy_source != "commit" {
-            warnings.push(format!(
-                "autopack.toml is not in commit {}: the {} policy is in force",
-                fork.short(),
-                policy.policy_source
-            ));
-        }
-        if policy.anchor.is_none() {
-            warnings.push("there is no anchor: the strict profile is in force".to_owned());
-        }
+        let warnings = warnings(fork, &policy);
         let mut tx = self.store.tx(&[]).await?;
         if let Some(found) = tx.run(&id).await? {
             drop(tx);
@@ -83,7 +56,7 @@ impl Core {
             plan_digest,
             lands: None,
             lands_tip: None,
-            file: file.clone(),
+            file,
             author: principal.clone(),
             tainted,
             pause_requested: false,
@@ -98,6 +71,30 @@ impl Core {
             Err(error) => return Err(error),
         }
         Ok(pb::SubmitResponse { run: Some(self.show_run(id.as_str()).await?), created: true, warnings })
+    }
+
+    /// The run file of a call, checked, and the run's name.
+    fn read_file(&self, call: &pb::SubmitRequest) -> Result<(RunId, RunFile), Error> {
+        let invalid = |field: &str, why: String| Error::Invalid { field: field.to_owned(), why };
+        let mut file: RunFile =
+            serde_json::from_str(&call.run_file_json).map_err(|e| invalid("run_file", e.to_string()))?;
+        file.validate()?;
+        if file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Landing { .. })) {
+            return Err(invalid("run_file", "a landing is made by runs land only".to_owned()));
+        }
+        if file.project.as_ref().is_some_and(|p| *p != self.project) {
+            return Err(Error::NotFound { what: "project", id: file.project.map(String::from).unwrap_or_default() });
+        }
+        let id = match &file.run_id {
+            Some(id) => id.clone(),
+            // A repeated call finds the run that the first one made.
+            None if !call.idempotency_key.is_empty() => {
+                RunId::new(format!("run-{}", &Digest::of(call.idempotency_key.as_bytes()).to_hex()[..12]))?
+            }
+            None => RunId::new(format!("run-{}", self.ids.short()))?,
+        };
+        file.run_id = Some(id.clone());
+        Ok((id, file))
     }
 
     /// The commit to fork from and the branch to land on.
@@ -126,6 +123,19 @@ impl Core {
         })?;
         Ok((oid, target))
     }
+}
+
+/// What the author should know of the policy that will be in force.
+fn warnings(fork: Oid, policy: &PolicyInForce) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if policy.policy_source != "commit" {
+        let source = policy.policy_source;
+        warnings.push(format!("autopack.toml is not in commit {}: the {source} policy is in force", fork.short()));
+    }
+    if policy.anchor.is_none() {
+        warnings.push("there is no anchor: the strict profile is in force".to_owned());
+    }
+    warnings
 }
 
 /// Adds a run with its phases, its audit record and its first event. A landing brings its change with it.

@@ -269,7 +269,12 @@ impl World {
                 let more = self.view.phases[at].failed_attempts < self.view.phases[at].spec.max_attempts;
                 if more { PhaseEvent::Retry } else { PhaseEvent::Block }
             }
-            _ => PhaseEvent::Block,
+            RequestState::Pending
+            | RequestState::Consumed
+            | RequestState::TimedOut
+            | RequestState::Superseded
+            | RequestState::Cancelled
+            | RequestState::Revoked => PhaseEvent::Block,
         };
         self.move_phase(id, event);
     }

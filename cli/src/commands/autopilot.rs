@@ -1,0 +1,20 @@
+//! `autopilot run` and `autopilot supervise`.
+
+mod finish;
+mod journal;
+mod phases;
+mod run;
+mod supervise;
+
+use crate::args::autopilot::Autopilot;
+use crate::context::Context;
+use crate::exit::{CliError, Exit};
+
+/// Runs `autopilot`.
+pub(crate) async fn run(ctx: &Context, command: Autopilot) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    match command {
+        Autopilot::Run(args) => Box::pin(run::run(ctx, args)).await,
+        Autopilot::Supervise(args) => supervise::run(ctx, args).await,
+    }
+}

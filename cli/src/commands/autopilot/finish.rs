@@ -1,0 +1,116 @@
+//! The end of an autopilot run: the session, the summary on disk, and what the person is told.
+
+use std::fmt::Write as _;
+
+use autopack_shared::domain::ids::Timestamp;
+use autopack_shared::domain::session::SessionStatus;
+use autopack_shared::wire::pb::Run;
+
+use super::journal::Journal;
+use super::phases::Work;
+use crate::commands::runs::look::next_of;
+use crate::context::Context;
+use crate::drive::{Outcome, Rest};
+use crate::exit::CliError;
+use crate::show::{run_text, short_branch};
+use crate::terminal::line;
+
+/// Moves the session to where the run came to rest.
+pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now: Timestamp) -> Result<(), CliError> {
+    journal.record(&outcome.run, |phase| work.actions.get(phase).cloned(), now);
+    let reason = (!outcome.run.reason.is_empty()).then(|| outcome.run.reason.clone());
+    let (status, reason) = match outcome.rest {
+        Rest::Waiting => (SessionStatus::AwaitingApproval, reason.or(Some("waiting for decisions".to_owned()))),
+        Rest::Blocked => {
+            (SessionStatus::AwaitingApproval, reason.or(Some("a phase needs an elevated decision".to_owned())))
+        }
+        Rest::Paused => (SessionStatus::AwaitingApproval, reason.or(Some("an operator paused it".to_owned()))),
+        // Somebody else, or the same command later, goes on with it.
+        Rest::Detached => return journal.save(),
+        Rest::Ended => match outcome.run.state.as_str() {
+            "SUCCEEDED" => (SessionStatus::Completed, None),
+            "CANCELLED" => (SessionStatus::Aborted, reason),
+            _ => (SessionStatus::Failed, reason),
+        },
+    };
+    journal.go(status, reason, now)?;
+    journal.dir().write("run_summary.md", markdown(&outcome.run, work).as_bytes())?;
+    for phase in &outcome.run.phases {
+        let name = format!("phases/phase_{}_{}.md", phase.ordinal, phase.id);
+        journal.dir().write(&name, phase_markdown(phase).as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Tells how it went and what comes next.
+pub(super) fn tell(ctx: &Context, outcome: &Outcome, work: &Work) {
+    let run = &outcome.run;
+    if outcome.rest == Rest::Detached {
+        let id = line(&run.id);
+        ctx.out.note(&format!(
+            "left; the run is not cancelled. Go on with: autopack autopilot run --enable --run-id {id}"
+        ));
+        return;
+    }
+    ctx.out.note(run_text(run, ctx.out.color).trim_end());
+    for (action, why) in &work.left {
+        ctx.out.note(&format!("  not run: {} ({})", line(action), line(why)));
+    }
+    ctx.out.note(&next_of(outcome));
+}
+
+/// The summary of a run as a page.
+fn markdown(run: &Run, work: &Work) -> String {
+    let mut page = format!("# Run {}\n\n", run.id);
+    let _ = writeln!(page, "- state: {}", run.state);
+    if !run.reason.is_empty() {
+        let _ = writeln!(page, "- why: {}", text(&run.reason));
+    }
+    let _ = writeln!(page, "- from: {}", run.fork_commit);
+    let _ = writeln!(page, "- branch: {}", text(short_branch(&run.branch)));
+    if !run.tip.is_empty() {
+        let _ = writeln!(page, "- tip: {}", run.tip);
+    }
+    let _ = writeln!(page, "\n| phase | state | verdict | goal | commit | why |\n|---|---|---|---|---|---|");
+    for phase in &run.phases {
+        let goal = text(crate::show::first_line(&phase.goal));
+        let cells = [&phase.id, &phase.state, &phase.verdict, &goal, &phase.commit, &text(&phase.reason)];
+        let _ = writeln!(page, "| {} |", cells.map(String::as_str).join(" | "));
+    }
+    if !work.left.is_empty() {
+        page.push_str("\nNot run:\n\n");
+        for (action, why) in &work.left {
+            let _ = writeln!(page, "- {}: {}", text(action), text(why));
+        }
+    }
+    page
+}
+
+fn phase_markdown(phase: &autopack_shared::wire::pb::Phase) -> String {
+    let mut page = format!("# Phase {}\n\n{}\n\n", phase.id, text(&phase.goal));
+    for (name, value) in [
+        ("state", phase.state.as_str()),
+        ("builder", &phase.builder),
+        ("verdict", &phase.verdict),
+        ("request", &phase.request_id),
+        ("commit", &phase.commit),
+        ("why", &phase.reason),
+    ] {
+        if !value.is_empty() {
+            let _ = writeln!(page, "- {name}: {}", text(value));
+        }
+    }
+    let _ = writeln!(page, "- attempts: {}", phase.attempt);
+    for path in &phase.scope {
+        let _ = writeln!(page, "- may change: {}", text(path));
+    }
+    for feedback in &phase.feedback {
+        let _ = writeln!(page, "- was told: {}", text(feedback));
+    }
+    page
+}
+
+/// Foreign text that must neither act on a terminal nor break out of a table.
+fn text(value: &str) -> String {
+    line(value).replace('|', "\\|").replace('<', "&lt;")
+}

@@ -1,0 +1,30 @@
+//! `runs`: submit, look at and steer runs.
+
+pub(crate) mod look;
+mod steer;
+pub(crate) mod submit;
+
+pub(crate) use steer::{drive_one, rollback};
+
+use crate::args::runs::Runs;
+use crate::context::Context;
+use crate::exit::{CliError, Exit};
+
+/// Runs `runs`.
+pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    match command {
+        Runs::Submit(args) => submit::run(ctx, args).await,
+        Runs::List(args) => look::list(ctx, args).await,
+        Runs::Show(args) => look::show(ctx, &args.run).await,
+        Runs::Watch(args) => look::watch(ctx, &args).await,
+        Runs::Logs(args) => look::logs(ctx, &args).await,
+        Runs::Diff(args) => look::diff(ctx, &args).await,
+        Runs::Explain(args) => look::explain(ctx, &args.run).await,
+        Runs::Cancel(args) => steer::cancel(ctx, &args.run).await,
+        Runs::Pause(args) => steer::pause(ctx, &args.run).await,
+        Runs::Retry(args) => steer::retry(ctx, &args).await,
+        Runs::Resume(args) => steer::resume(ctx, &args).await,
+        Runs::Land(args) => steer::land(ctx, &args.run).await,
+    }
+}

@@ -1,0 +1,217 @@
+//! Looking at runs: list, show, watch, logs, diff, explain.
+
+use serde_json::json;
+use tokio_stream::StreamExt as _;
+
+use autopack_shared::domain::ids::RunId;
+use autopack_shared::wire::pb::{
+    DiffRequest, Event, ExplainResponse, GetRunRequest, ListRunsRequest, Run, WatchRequest,
+};
+
+use crate::args::runs::{List, Logs, PhaseOf, Watch};
+use crate::commands::decide::colored_diff;
+use crate::connect::{Need, Session, connect};
+use crate::context::Context;
+use crate::drive::{Drive, Leave, Manner, Outcome, Rest, close};
+use crate::exit::{CliError, During as _, Exit};
+use crate::follow::{Follow, is_terminal};
+use crate::output::tagged;
+use crate::show::{blocker_json, event_json, event_text, run_json, run_text, short_branch, span};
+use crate::terminal::{Table, Tone, line, paint};
+
+/// `runs list`.
+pub(super) async fn list(ctx: &Context, args: List) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Passive).await?;
+    let states = args.state.iter().map(|state| state.to_uppercase()).collect();
+    let answer = session.runs.list(ListRunsRequest { states, limit: args.limit }).await;
+    session.close().await;
+    let runs = answer.during("list runs")?.into_inner().runs;
+    if ctx.out.machine() {
+        ctx.out.list("runs", "run", runs.iter().map(run_json).collect())?;
+        return Ok(Exit::Done);
+    }
+    if runs.is_empty() {
+        ctx.out.note("no runs; next: autopack autopilot run --enable, or autopack runs submit FILE");
+        return Ok(Exit::Done);
+    }
+    let now = ctx.clock.wall().as_millis();
+    let mut table = Table::new(["RUN", "STATE", "AGE", "BRANCH", "WHY"]);
+    for run in &runs {
+        let age = span(now - run.created_at_ms);
+        table.row([run.id.clone(), run.state.clone(), age, short_branch(&run.branch).to_owned(), run.reason.clone()]);
+    }
+    ctx.out.table(&table)?;
+    ctx.out.note("next: autopack runs show RUN");
+    Ok(Exit::Done)
+}
+
+/// `runs show`.
+pub(super) async fn show(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Passive).await?;
+    let answer = session.runs.get(GetRunRequest { run_id: run.to_string() }).await;
+    session.close().await;
+    let run = answer.during(format!("look at the run {run}"))?.into_inner();
+    if ctx.out.machine() {
+        ctx.out.document(&tagged("run", run_json(&run)))?;
+        return Ok(Exit::Done);
+    }
+    ctx.out.text(&run_text(&run, ctx.out.data_color))?;
+    ctx.out.note(&next(&run));
+    Ok(Exit::Done)
+}
+
+/// The command that follows from where a run stands.
+pub(crate) fn next(run: &Run) -> String {
+    let name = line(&run.id);
+    match run.state.as_str() {
+        "SUCCEEDED" if run.kind == "landing" => format!("next: git log {}", line(short_branch(&run.target_ref))),
+        "SUCCEEDED" if run.tip.is_empty() || run.tip == run.fork_commit => "nothing was changed".to_owned(),
+        "SUCCEEDED" => {
+            let fork = run.fork_commit.get(..12).unwrap_or(&run.fork_commit);
+            format!("next: git diff {fork}...{}   then: autopack runs land {name}", line(short_branch(&run.branch)))
+        }
+        "FAILED" | "CANCELLED" => format!("next: autopack runs logs {name}"),
+        "WAITING" => format!("next: autopack approvals list --run-id {name}, then autopack runs resume {name}"),
+        _ => format!("next: autopack runs explain {name}"),
+    }
+}
+
+/// The command that follows from how a run came to rest.
+pub(crate) fn next_of(outcome: &Outcome) -> String {
+    next(&outcome.run)
+}
+
+/// `runs explain`.
+pub(super) async fn explain(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Passive).await?;
+    let answer = session.runs.explain(GetRunRequest { run_id: run.to_string() }).await;
+    session.close().await;
+    let ExplainResponse { run, blockers } = answer.during(format!("explain the run {run}"))?.into_inner();
+    let run = run.unwrap_or_default();
+    if ctx.out.machine() {
+        let blockers: Vec<_> = blockers.iter().map(blocker_json).collect();
+        ctx.out.document(&json!({ "format": "explain/1", "run": run_json(&run), "blockers": blockers }))?;
+        return Ok(Exit::Done);
+    }
+    let color = ctx.out.data_color;
+    let mut text = run_text(&run, color);
+    if blockers.is_empty() {
+        text.push_str("nothing holds it up\n");
+    }
+    let now = ctx.clock.wall().as_millis();
+    for blocker in &blockers {
+        let phase = if blocker.phase_id.is_empty() { String::new() } else { format!("{} ", line(&blocker.phase_id)) };
+        let since = if blocker.since_ms > 0 { format!(" for {}", span(now - blocker.since_ms)) } else { String::new() };
+        let kind = paint(color, Tone::Warn, &line(&blocker.kind));
+        text.push_str(&format!("{kind}: {phase}{}{since}\n", line(&blocker.what)));
+        if !blocker.remedy.is_empty() {
+            text.push_str(&format!("  to move it: {}\n", line(&blocker.remedy)));
+        }
+    }
+    ctx.out.text(&text)?;
+    Ok(Exit::Done)
+}
+
+/// `runs diff`.
+pub(super) async fn diff(ctx: &Context, args: &PhaseOf) -> Result<Exit, CliError> {
+    let run = &args.named.run;
+    let phase_id = args.phase.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut session = connect(ctx, Need::Passive).await?;
+    let answer = session.runs.diff(DiffRequest { run_id: run.to_string(), phase_id }).await;
+    session.close().await;
+    let diff = answer.during(format!("show what the run {run} changed"))?.into_inner();
+    if ctx.out.machine() {
+        let text = String::from_utf8_lossy(&diff.diff);
+        ctx.out.document(&json!({
+            "format": "diff/1", "run_id": run, "phase_id": args.phase, "base": diff.base, "tree": diff.tree,
+            "diff": text, "truncated": diff.truncated,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    ctx.out.text(&colored_diff(&diff.diff, ctx.out.data_color))?;
+    if diff.diff.is_empty() {
+        ctx.out.note(&format!("nothing changed yet; next: autopack runs explain {run}"));
+    }
+    if diff.truncated {
+        ctx.out.warn("the diff is cut; git diff shows it whole");
+    }
+    Ok(Exit::Done)
+}
+
+/// `runs logs`: what happened so far.
+pub(super) async fn logs(ctx: &Context, args: &Logs) -> Result<Exit, CliError> {
+    let phase = args.phase.as_ref().map(ToString::to_string);
+    let mut session = connect(ctx, Need::Passive).await?;
+    let fits = |event: &Event| phase.as_ref().is_none_or(|phase| *phase == event.phase_id);
+    let printed = print_history(ctx, &mut session, &args.named.run, args.after, fits).await;
+    session.close().await;
+    if printed? == 0 {
+        ctx.out.note(&format!("no such events; next: autopack runs show {}", args.named.run));
+    }
+    Ok(Exit::Done)
+}
+
+async fn print_history(
+    ctx: &Context,
+    session: &mut Session,
+    run: &RunId,
+    after_seq: u64,
+    fits: impl Fn(&Event) -> bool,
+) -> Result<usize, CliError> {
+    let what = format!("read the history of the run {run}");
+    let call = WatchRequest { run_id: run.to_string(), after_seq, once: true };
+    let mut events = session.runs.watch(call).await.during(what.clone())?.into_inner();
+    let mut printed = 0;
+    while let Some(event) = events.next().await {
+        let event = event.during(what.clone())?;
+        if !fits(&event) {
+            continue;
+        }
+        printed += 1;
+        if ctx.out.machine() {
+            ctx.out.event(&event_json(&event))?;
+        } else {
+            ctx.out.text(&format!("{}\n", event_text(&event, ctx.out.data_color)))?;
+        }
+    }
+    Ok(printed)
+}
+
+/// `runs watch`: what happened, then what happens, until only a person can move it on.
+pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError> {
+    let name = args.named.run.to_string();
+    let mut leave = Leave::new()?;
+    let mut session = connect(ctx, Need::Passive).await?;
+    if session.owns() {
+        // Nobody drives: there is a history and no future, and holding the engine would only keep others out.
+        let printed = print_history(ctx, &mut session, &args.named.run, args.after, |_| true).await;
+        let run =
+            session.runs.get(GetRunRequest { run_id: name.clone() }).await.during(format!("look at the run {name}"));
+        session.close().await;
+        printed?;
+        let run = run?.into_inner();
+        if !is_terminal(&run.state) {
+            ctx.out.note(&format!("no engine is running here; next: autopack runs resume {name}"));
+        }
+        return Ok(Outcome { rest: rest_of(&run.state), run }.exit());
+    }
+    let mut follow = Follow::new(ctx, Need::Passive, session);
+    follow.add(&name, args.after).await?;
+    let manner = Manner { wait: true, data: true, ..Manner::default() };
+    let ended = Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await;
+    close(follow, &mut leave).await;
+    let outcome = ended?.remove(&name);
+    if outcome.as_ref().is_none_or(|outcome| outcome.rest == Rest::Detached) {
+        ctx.out.note(&format!("left; the run goes on. Watch again with: autopack runs watch {name}"));
+    }
+    Ok(outcome.map_or(Exit::Interrupted, |outcome| outcome.exit()))
+}
+
+/// Why a run that nobody drives is not gone with.
+fn rest_of(state: &str) -> Rest {
+    match state {
+        "BLOCKED" => Rest::Blocked,
+        state if is_terminal(state) => Rest::Ended,
+        _ => Rest::Waiting,
+    }
+}

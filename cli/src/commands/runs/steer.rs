@@ -1,0 +1,317 @@
+//! Steering runs: cancel, pause, retry, resume, land, rollback.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_stream::StreamExt as _;
+
+use autopack_shared::domain::ids::RunId;
+use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse, WatchRequest};
+
+use super::look::next_of;
+use crate::args::runs::{Resume, Retry, Rollback};
+use crate::connect::{Need, Session, connect};
+use crate::context::Context;
+use crate::drive::{Drive, Leave, Manner, Rest, close, exit_of};
+use crate::exit::{CliError, During as _, Exit};
+use crate::follow::{Follow, Step, is_terminal};
+use crate::output::tagged;
+use crate::show::{run_json, run_text, short_branch};
+use crate::terminal::line;
+
+/// How long a command waits for what it asked for.
+const LONG_ENOUGH: Duration = Duration::from_secs(60);
+
+/// How long the moves of a rollback are apart at most, usually.
+const BETWEEN_MOVES: Duration = Duration::from_millis(50);
+
+/// What is asked of a run.
+struct Wish<'a> {
+    op: SteerOp,
+    phase: Option<String>,
+    text: &'a str,
+    scope: Vec<String>,
+}
+
+impl Wish<'_> {
+    const fn plain(op: SteerOp) -> Self {
+        Self { op, phase: None, text: "", scope: Vec::new() }
+    }
+}
+
+async fn steer(ctx: &Context, session: &mut Session, run: &RunId, wish: Wish<'_>) -> Result<SteerResponse, CliError> {
+    let call = SteerRequest {
+        idempotency_key: ctx.ids.fresh("steer"),
+        run_id: run.to_string(),
+        op: wish.op.into(),
+        phase_id: wish.phase.unwrap_or_default(),
+        text: wish.text.to_owned(),
+        scope: wish.scope,
+    };
+    Ok(session.runs.steer(call).await.during(format!("steer the run {run}"))?.into_inner())
+}
+
+/// Records a wish; the engine that runs, or the next one, performs it.
+async fn record(ctx: &Context, run: &RunId, wish: Wish<'_>, word: &str) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Passive).await?;
+    let answer = steer(ctx, &mut session, run, wish).await;
+    let attached = !session.owns();
+    session.close().await;
+    let found = answer?.run.unwrap_or_default();
+    if ctx.out.machine() {
+        ctx.out.document(&tagged("run", run_json(&found)))?;
+    } else {
+        ctx.out.text(&format!("{run} {word}\n"))?;
+    }
+    let next = if attached {
+        format!("next: autopack runs watch {run}")
+    } else {
+        format!("nothing is running here, so next: autopack runs resume {run}")
+    };
+    ctx.out.note(&next);
+    Ok(Exit::Done)
+}
+
+/// `runs pause`.
+pub(super) async fn pause(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
+    record(ctx, run, Wish::plain(SteerOp::Pause), "is asked to pause").await
+}
+
+/// `runs retry`.
+pub(super) async fn retry(ctx: &Context, args: &Retry) -> Result<Exit, CliError> {
+    let phase = args.phase.as_ref().map(ToString::to_string);
+    let wish = Wish { op: SteerOp::Retry, phase, text: &args.feedback, scope: args.scope.clone() };
+    record(ctx, &args.named.run, wish, "gets one more attempt").await
+}
+
+/// `runs cancel`: asks, and sees to it that it happens.
+pub(super) async fn cancel(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
+    let possible = |run: &Run| !is_terminal(&run.state);
+    let shows = |run: &Run| is_terminal(&run.state);
+    let order = Order { wish: Wish::plain(SteerOp::Cancel), possible: &possible, shows: &shows };
+    let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
+    if found.state != "CANCELLED" && is_terminal(&found.state) {
+        let why = format!("it is {} already", found.state);
+        return Err(CliError::refused(
+            "illegal_move",
+            format!("cannot cancel {run}"),
+            why,
+            format!("autopack runs show {run}"),
+        ));
+    }
+    print(ctx, &found)?;
+    Ok(if found.state == "CANCELLED" { Exit::Done } else { not_yet(ctx, run) })
+}
+
+/// `rollback`: asks, and sees to it that it happens.
+pub(crate) async fn rollback(ctx: &Context, args: &Rollback) -> Result<Exit, CliError> {
+    let run = &args.named.run;
+    let phase = args.phase.as_ref().map(ToString::to_string);
+    let count = |run: &Run, states: &[&str]| {
+        let meant = run.phases.iter().filter(|one| phase.as_ref().is_none_or(|phase| *phase == one.id));
+        meant.filter(|one| states.contains(&one.state.as_str())).count()
+    };
+    let possible = |run: &Run| count(run, &["APPLIED", "VERIFYING", "ROLLING_BACK"]) > 0;
+    let shows = |run: &Run| !possible(run);
+    let wish = Wish { op: SteerOp::Rollback, phase: phase.clone(), text: &args.reason, scope: Vec::new() };
+    let order = Order { wish, possible: &possible, shows: &shows };
+    let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
+    if count(&found, &["ROLLED_BACK", "ROLLING_BACK", "APPLIED", "VERIFYING"]) == 0 {
+        let why = "no such phase is applied";
+        return Err(CliError::refused(
+            "illegal_move",
+            format!("cannot roll {run} back"),
+            why,
+            format!("autopack runs show {run}"),
+        ));
+    }
+    print(ctx, &found)?;
+    Ok(if shows(&found) { Exit::Done } else { not_yet(ctx, run) })
+}
+
+fn not_yet(ctx: &Context, run: &RunId) -> Exit {
+    ctx.out.note(&format!("recorded, and not done yet; next: autopack runs explain {run}"));
+    Exit::Conflict
+}
+
+fn print(ctx: &Context, run: &Run) -> Result<(), CliError> {
+    if ctx.out.machine() {
+        ctx.out.document(&tagged("run", run_json(run)))
+    } else {
+        ctx.out.text(&run_text(run, ctx.out.data_color))
+    }
+}
+
+/// A wish that is carried out before the command ends.
+struct Order<'a> {
+    wish: Wish<'a>,
+    /// Whether there is anything to do.
+    possible: &'a dyn Fn(&Run) -> bool,
+    /// Whether it is done.
+    shows: &'a dyn Fn(&Run) -> bool,
+}
+
+/// Records a wish and goes with the run until it is done, or for a while. None when the person left before.
+async fn carry_out(ctx: &Context, run: &RunId, order: Order<'_>) -> Result<Option<Run>, CliError> {
+    let mut leave = Leave::new()?;
+    let session = connect(ctx, Need::Drive).await?;
+    let mut follow = Follow::new(ctx, Need::Drive, session);
+    let ended = tokio::select! {
+        ended = carry(ctx, &mut follow, run, order) => ended.map(Some),
+        () = leave.asked() => Ok(None),
+    };
+    close(follow, &mut leave).await;
+    if matches!(ended, Ok(None)) {
+        ctx.out.note(&format!(
+            "left; what is recorded is done by the next engine. Look with: autopack runs explain {run}"
+        ));
+    }
+    ended
+}
+
+async fn carry(ctx: &Context, follow: &mut Follow<'_>, run: &RunId, order: Order<'_>) -> Result<Run, CliError> {
+    let name = run.to_string();
+    let known = follow.run(&name).await?;
+    if !(order.possible)(&known) {
+        return Ok(known);
+    }
+    let mut seen = last_seq(follow, &name).await?;
+    steer(ctx, follow.session()?, run, order.wish).await?;
+    follow.add(&name, seen).await?;
+    let until_it_shows = async {
+        loop {
+            let step = follow.next().await?;
+            if let Some(Step::Event(event)) = &step {
+                seen = event.seq;
+            }
+            let found = follow.run(&name).await?;
+            if (order.shows)(&found) {
+                return Ok(found);
+            }
+            if matches!(step, Some(Step::Ended(_)) | None) {
+                // The history of an ended run pauses between the moves of an ordered rollback.
+                if !found.phases.iter().any(|phase| phase.state == "ROLLING_BACK") {
+                    return Ok(found);
+                }
+                tokio::time::sleep(BETWEEN_MOVES).await;
+                follow.add(&name, seen).await?;
+            }
+        }
+    };
+    match tokio::time::timeout(LONG_ENOUGH, until_it_shows).await {
+        Ok(found) => found,
+        Err(_) => follow.run(&name).await,
+    }
+}
+
+async fn last_seq(follow: &mut Follow<'_>, run: &str) -> Result<u64, CliError> {
+    let call = WatchRequest { run_id: run.to_owned(), after_seq: 0, once: true };
+    let what = format!("read the history of the run {run}");
+    let mut events = follow.session()?.runs.watch(call).await.during(what.clone())?.into_inner();
+    let mut last = 0;
+    while let Some(event) = events.next().await {
+        last = event.during(what.clone())?.seq;
+    }
+    Ok(last)
+}
+
+/// `runs resume`: lets a paused run go on, and drives any run that is not at its end.
+pub(super) async fn resume(ctx: &Context, args: &Resume) -> Result<Exit, CliError> {
+    let run = &args.named.run;
+    let mut session = connect(ctx, Need::Drive).await?;
+    let known = match session.runs.get(GetRunRequest { run_id: run.to_string() }).await {
+        Ok(known) => known.into_inner(),
+        Err(status) => {
+            session.close().await;
+            return Err(status).during(format!("look at the run {run}"));
+        }
+    };
+    if known.state == "PAUSED" {
+        let asked = steer(ctx, &mut session, run, Wish::plain(SteerOp::Resume)).await;
+        if let Err(error) = asked {
+            session.close().await;
+            return Err(error);
+        }
+    }
+    let wait = ctx.out.interactive && !args.no_wait;
+    drive_one(ctx, session, run.as_str(), Manner { wait, interactive: args.interactive, ..Manner::default() }).await
+}
+
+/// Goes with one run until it is at rest, and says how it stands then.
+pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner: Manner) -> Result<Exit, CliError> {
+    let mut leave = Leave::new()?;
+    let mut follow = Follow::new(ctx, Need::Drive, session);
+    let name = run.to_owned();
+    let ended = match begin(&mut follow, run).await {
+        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await,
+        Err(error) => Err(error),
+    };
+    close(follow, &mut leave).await;
+    let outcomes = ended?;
+    let exit = exit_of(outcomes.values());
+    let Some(outcome) = outcomes.into_values().next() else { return Ok(exit) };
+    if outcome.rest == Rest::Detached {
+        ctx.out.note(&format!("left; the run is not cancelled. Go on with: autopack runs resume {}", line(run)));
+        return Ok(exit);
+    }
+    if ctx.out.machine() {
+        ctx.out.document(&tagged("run", run_json(&outcome.run)))?;
+    } else {
+        ctx.out.note(run_text(&outcome.run, ctx.out.color).trim_end());
+        ctx.out.note(&next_of(&outcome));
+    }
+    Ok(exit)
+}
+
+/// What is there already is not shown again to somebody who goes on with a run.
+async fn begin(follow: &mut Follow<'_>, run: &str) -> Result<(), CliError> {
+    let seen = last_seq(follow, run).await?;
+    follow.add(run, seen).await
+}
+
+/// `runs land`: merges a run's branch into its target, or says what to do instead.
+pub(super) async fn land(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Drive).await?;
+    let call = LandRequest { idempotency_key: ctx.ids.fresh("land"), run_id: run.to_string() };
+    let answer = match session.runs.land(call).await.during(format!("land the run {run}")) {
+        Ok(answer) => answer.into_inner(),
+        Err(error) => {
+            session.close().await;
+            return Err(error);
+        }
+    };
+    let landing = answer.run.unwrap_or_default();
+    if !answer.landed && answer.instead.is_empty() {
+        ctx.out.note(&format!(
+            "the target moved on since the run began: {} merges, judges and verifies it first",
+            line(&landing.id)
+        ));
+        let manner = Manner { wait: ctx.out.interactive, ..Manner::default() };
+        return drive_one(ctx, session, &landing.id, manner).await;
+    }
+    session.close().await;
+    let target = short_branch(&landing.target_ref);
+    if ctx.out.machine() {
+        let instead = (!answer.instead.is_empty()).then_some(&answer.instead);
+        ctx.out.document(
+            &json!({ "format": "landing/1", "landed": answer.landed, "instead": instead, "run": run_json(&landing) }),
+        )?;
+    } else if answer.landed {
+        ctx.out.text(&format!(
+            "{run} is on {}
+",
+            line(target)
+        ))?;
+    } else {
+        ctx.out.text(&format!(
+            "{}
+",
+            line(&answer.instead)
+        ))?;
+        ctx.out.note(&format!(
+            "{} is checked out, and a checkout is yours: run the command above, then this one again",
+            line(target)
+        ));
+    }
+    Ok(if answer.landed { Exit::Done } else { Exit::Waiting })
+}

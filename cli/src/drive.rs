@@ -1,0 +1,292 @@
+//! Goes with runs until they are at rest: shows what happens, asks or tells about decisions, and knows when only a
+//! person can move them on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
+
+use autopack_shared::wire::pb::{Event, ListRequestsRequest, Phase, Request, Run};
+
+use crate::commands::decide;
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{CliError, During as _, Exit};
+use crate::follow::{Follow, Step, is_terminal};
+use crate::show::{event_json, event_text, first_line};
+use crate::terminal::line;
+
+/// How long an engine that was just reached may take to do what was asked for before; until then a run that seems to
+/// wait may only not have been looked at.
+const SETTLING: Duration = Duration::from_millis(700);
+
+/// How a command goes with its runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// Wait for decisions instead of ending.
+    pub(crate) wait: bool,
+    /// Ask for decisions here.
+    pub(crate) interactive: bool,
+    /// Put the run's name before each line.
+    pub(crate) prefix: bool,
+    /// Events are the data of this command and go to stdout.
+    pub(crate) data: bool,
+}
+
+/// Why a run is not gone with any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// It is at its end.
+    Ended,
+    /// Only decisions are left.
+    Waiting,
+    /// A phase is blocked, and nothing else can move.
+    Blocked,
+    /// An operator holds it.
+    Paused,
+    /// The person left.
+    Detached,
+}
+
+/// A run and why it is not gone with any more.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The run as it was last seen.
+    pub(crate) run: Run,
+    /// Why.
+    pub(crate) rest: Rest,
+}
+
+impl Outcome {
+    /// How it ends a command.
+    pub(crate) fn exit(&self) -> Exit {
+        match self.rest {
+            Rest::Waiting | Rest::Paused => Exit::Waiting,
+            Rest::Blocked => Exit::Refused,
+            Rest::Detached => Exit::Interrupted,
+            Rest::Ended => match self.run.state.as_str() {
+                "SUCCEEDED" => Exit::Done,
+                "CANCELLED" => Exit::Refused,
+                _ => Exit::WorkFailed,
+            },
+        }
+    }
+}
+
+/// How several ends together end a command: left by the person, then the first of 4, 5, 1 that applies, else 0.
+pub(crate) fn exit_of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Exit {
+    let ends: Vec<Exit> = outcomes.into_iter().map(Outcome::exit).collect();
+    let order = [Exit::Interrupted, Exit::Waiting, Exit::Refused, Exit::WorkFailed];
+    order.into_iter().find(|exit| ends.contains(exit)).unwrap_or(Exit::Done)
+}
+
+/// Ctrl-C and SIGTERM: the person, or the system, leaves.
+#[derive(Debug)]
+pub(crate) struct Leave {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Leave {
+    /// Listens from now on.
+    pub(crate) fn new() -> Result<Self, CliError> {
+        let on = |kind| signal(kind).during("listen for signals");
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Completes at the next signal.
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Ends following within its grace; a second signal ends at once.
+pub(crate) async fn close(follow: Follow<'_>, leave: &mut Leave) {
+    tokio::select! {
+        () = follow.close() => {}
+        () = leave.asked() => {}
+    }
+}
+
+/// Goes with runs that are followed.
+pub(crate) struct Drive<'a, 'b> {
+    ctx: &'a Context,
+    follow: &'b mut Follow<'a>,
+    manner: Manner,
+    console: Console,
+    open: BTreeSet<String>,
+    done: BTreeMap<String, Outcome>,
+    told: BTreeSet<String>,
+    skipped: BTreeSet<String>,
+}
+
+impl std::fmt::Debug for Drive<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drive").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl<'a, 'b> Drive<'a, 'b> {
+    /// Goes with these runs; they are followed already.
+    pub(crate) fn new(ctx: &'a Context, follow: &'b mut Follow<'a>, runs: &[String], manner: Manner) -> Self {
+        let console = Console::new(&ctx.out);
+        let open = runs.iter().cloned().collect();
+        let (done, told, skipped) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Self { ctx, follow, manner, console, open, done, told, skipped }
+    }
+
+    /// Until every run is at rest, or the person leaves.
+    pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
+        let settled = sleep(SETTLING);
+        tokio::pin!(settled);
+        let mut looked = false;
+        self.console.status("starting");
+        while !self.open.is_empty() {
+            tokio::select! {
+                biased;
+                () = leave.asked() => {
+                    self.leave().await;
+                    break;
+                }
+                step = self.follow.next() => match step? {
+                    Some(Step::Event(event)) => {
+                        self.show(&event)?;
+                        let moved = ["run.", "request."].iter().any(|noun| event.kind.starts_with(noun));
+                        let gone = looked && moved && tokio::select! {
+                            looked = self.look(&event.run_id) => looked.map(|()| false)?,
+                            () = leave.asked() => true,
+                        };
+                        if gone {
+                            self.leave().await;
+                            break;
+                        }
+                    }
+                    Some(Step::Ended(run)) => self.rest(&run, Rest::Ended).await?,
+                    Some(Step::Reconnected) => {
+                        self.console.line("the engine went away; connected again and going on");
+                        settled.set(sleep(SETTLING));
+                        looked = false;
+                    }
+                    None => break,
+                },
+                () = &mut settled, if !looked => {
+                    looked = true;
+                    let gone = tokio::select! {
+                        looked = self.look_at_all() => looked.map(|()| false)?,
+                        () = leave.asked() => true,
+                    };
+                    if gone {
+                        self.leave().await;
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.done();
+        Ok(self.done)
+    }
+
+    async fn leave(&mut self) {
+        for run in std::mem::take(&mut self.open) {
+            let found = self.follow.run(&run).await.unwrap_or_else(|_| Run { id: run.clone(), ..Run::default() });
+            self.done.insert(run, Outcome { run: found, rest: Rest::Detached });
+        }
+    }
+
+    fn show(&self, event: &Event) -> Result<(), CliError> {
+        let out = &self.ctx.out;
+        self.console.status(line(first_line(&event.text)));
+        if self.manner.data && out.machine() {
+            return out.event(&event_json(event));
+        }
+        let prefix = if self.manner.prefix { format!("{}  ", event.run_id) } else { String::new() };
+        if self.manner.data {
+            return self.console.data(&format!("{prefix}{}\n", event_text(event, out.data_color)));
+        }
+        if !out.machine() {
+            self.console.line(&format!("{prefix}{}", event_text(event, out.color)));
+        }
+        Ok(())
+    }
+
+    async fn look_at_all(&mut self) -> Result<(), CliError> {
+        for run in self.open.clone() {
+            self.look(&run).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a run can only be moved on by a person, and what follows from it.
+    async fn look(&mut self, name: &str) -> Result<(), CliError> {
+        if !self.open.contains(name) {
+            return Ok(());
+        }
+        // A connection that broke is found, and made anew, by the next step.
+        let Ok(run) = self.follow.run(name).await else { return Ok(()) };
+        if is_terminal(&run.state) {
+            return Ok(());
+        }
+        match run.state.as_str() {
+            "PAUSED" => self.rest(name, Rest::Paused).await,
+            "BLOCKED" => self.rest(name, Rest::Blocked).await,
+            "WAITING" => {
+                let Ok(pending) = self.pending(name).await else { return Ok(()) };
+                let undecided = |request: &str| pending.iter().any(|one| one.id == request);
+                let decided = |phase: &Phase| match phase.state.as_str() {
+                    "APPROVAL_PENDING" => !undecided(&phase.request_id),
+                    "QUEUED" | "BLOCKED" | "APPLIED" | "ROLLED_BACK" | "FAILED" | "CANCELLED" => false,
+                    _ => true,
+                };
+                if run.phases.iter().any(decided) {
+                    // A decision is there and the director has not followed it yet.
+                    return Ok(());
+                }
+                if !self.manner.wait {
+                    return self.rest(name, Rest::Waiting).await;
+                }
+                self.ask(&pending).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn pending(&mut self, run: &str) -> Result<Vec<Request>, CliError> {
+        let call = ListRequestsRequest { states: vec!["PENDING".to_owned()], run_id: run.to_owned(), limit: 0 };
+        let answer = self.follow.session()?.governance.list(call).await;
+        Ok(answer.during("list what waits for a decision")?.into_inner().requests)
+    }
+
+    /// Tells about requests, or asks for decisions on them.
+    async fn ask(&mut self, pending: &[Request]) -> Result<(), CliError> {
+        for request in pending {
+            if self.manner.interactive {
+                if !self.skipped.contains(&request.id) {
+                    let session = self.follow.session()?;
+                    let answer = decide::at_the_keyboard(self.ctx, session, &mut self.console, &request.id).await?;
+                    if answer == decide::Answer::Skipped {
+                        self.skipped.insert(request.id.clone());
+                    }
+                }
+            } else if self.told.insert(request.id.clone()) {
+                for text in decide::invitation(request) {
+                    self.console.line(&text);
+                }
+            }
+        }
+        self.console.status("waiting for a decision");
+        Ok(())
+    }
+
+    async fn rest(&mut self, name: &str, rest: Rest) -> Result<(), CliError> {
+        if self.open.remove(name) {
+            let run = self.follow.run(name).await?;
+            self.follow.forget(name);
+            self.done.insert(name.to_owned(), Outcome { run, rest });
+        }
+        Ok(())
+    }
+}
