@@ -1,10 +1,11 @@
 //! Every failure of the supervisor, and the one place that makes a gRPC `Status` (`house.md` 4).
 
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
 use autopack_shared::domain::ids::InvalidName;
 use autopack_shared::domain::run_file::RunFileError;
 use autopack_shared::domain::state::IllegalMove;
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::coordination::CoordinationError;
 use crate::hub::HubError;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use autopack_shared::domain::parallelism::PhaseScopePaths;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+
+use autopack_shared::domain::parallelism::PhaseScopePaths;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use git2::{ObjectType, Repository, Signature, Time};
+
 use autopack_shared::domain::change::FileMode;
 use autopack_shared::domain::ids::{Digest, Oid};
 use autopack_shared::repo::open::{from_git, to_git};
 use autopack_shared::repo::raw::{RawEntry, write_tree};
-use git2::{ObjectType, Repository, Signature, Time};
 
 use super::model::{Content, File, Part, Step};
 

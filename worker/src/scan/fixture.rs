@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tempfile::TempDir;
+
 use autopack_shared::domain::gap::{Gap, GapReportV1, GapType};
 use autopack_shared::domain::ids::{ProjectId, RunId, Timestamp};
-use tempfile::TempDir;
 
 use super::{ScanOptions, scan};
 

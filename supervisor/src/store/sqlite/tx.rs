@@ -1,14 +1,14 @@
 //! One transaction on one connection: how verbs run their statements, and how a failure gives the whole of it up.
 
 use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction};
 use tokio::sync::watch;
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::doc;
 use super::error::{Subject, away, failed};
