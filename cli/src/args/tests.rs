@@ -1,3 +1,5 @@
+//! The command line as a whole.
+
 use clap::CommandFactory as _;
 
 use super::*;

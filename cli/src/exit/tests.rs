@@ -1,3 +1,5 @@
+//! The table of reasons and exit codes, and the three lines of a failure.
+
 use std::fmt::Write as _;
 
 use tonic_types::ErrorDetails;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use autopack_supervisor::store::StoreError;
+
 use crate::fixtures::*;
 use crate::lab::Lab;
-use autopack_supervisor::store::StoreError;
 
 pub(crate) async fn the_clock_follows_the_wall_but_never_back(lab: &mut impl Lab) {
     let store = lab.store();

@@ -1,3 +1,5 @@
+//! Settings: which source wins, and what is refused.
+
 use super::*;
 
 fn origin_of<'a>(settings: &'a Settings, key: &str) -> &'a Origin {

@@ -20,7 +20,11 @@ pub(super) struct LockFile {
 impl LockFile {
     /// Takes the lock, or says at once that somebody has it.
     pub(super) fn try_lock(path: &Path) -> Result<Option<Self>, CoordinationError> {
-        let file = open(path)?;
+        Self::try_lock_opened(open(path)?, path)
+    }
+
+    /// Locks an open file; the path may have been given to another in the meantime.
+    fn try_lock_opened(file: File, path: &Path) -> Result<Option<Self>, CoordinationError> {
         // Fully qualified: `File` has a method of the same name.
         match fs2::FileExt::try_lock_exclusive(&file) {
             Ok(()) => {}
@@ -90,4 +94,20 @@ pub(super) fn close_to_others(path: &Path, mode: u32) -> io::Result<()> {
         fs::set_permissions(path, Permissions::from_mode(mode))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_replaced_between_opening_and_locking_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.lock");
+        let opened = open(&path).unwrap();
+        fs::rename(&path, folder.path().join("aside")).unwrap();
+        let _other = open(&path).unwrap();
+        let answer = LockFile::try_lock_opened(opened, &path);
+        assert!(matches!(answer, Err(CoordinationError::LockReplaced { .. })));
+    }
 }
