@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RunId, Scope, Timestamp};
+use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RequestId, RunId, Scope, Timestamp};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::{PhaseState, RunState};
@@ -18,6 +18,7 @@ use crate::coordination::Coordinator;
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::{Hub, HubError, RefName};
+use crate::notify::Notifier;
 use crate::policy::{PolicyBook, PolicyInForce};
 use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
@@ -32,6 +33,7 @@ pub mod next;
 mod obey;
 mod perform;
 mod rebase;
+mod remind;
 mod revert;
 mod takeover;
 pub mod view;
@@ -100,7 +102,9 @@ pub struct Director {
     pub(crate) config: DirectorConfig,
     pub(crate) epoch: u64,
     pub(crate) token: FencingToken,
-    // Never held across an await.
+    pub(crate) notifier: Arc<dyn Notifier>,
+    // Neither is held across an await.
+    reminders: Mutex<BTreeSet<(Timestamp, RequestId, i64)>>,
     denials: Mutex<HashMap<RunId, Denial>>,
 }
 
@@ -124,6 +128,8 @@ pub struct DirectorParts {
     pub book: Arc<PolicyBook>,
     /// Files for people.
     pub exporter: Arc<Exporter>,
+    /// The channel for notices.
+    pub notifier: Arc<dyn Notifier>,
     /// Limits.
     pub config: DirectorConfig,
 }
@@ -149,6 +155,10 @@ impl Director {
         };
         tracing::debug!(run = %run, rule = denial.rule, what = denial.what, "not granted");
         denials.insert(run.clone(), denial);
+    }
+
+    fn reminders(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, RequestId, i64)>> {
+        self.reminders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn allow(&self, run: &RunId) {
@@ -193,6 +203,7 @@ impl Director {
             .next_expiry()
             .await?
             .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
+        let expiry = self.next_reminder(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
     }
 
@@ -203,6 +214,7 @@ impl Director {
     pub async fn pass(&self) -> Result<bool, Error> {
         let mut undone = false;
         self.expire_due().await?;
+        self.remind().await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {
                 Ok(spent) => undone |= spent,
@@ -220,6 +232,7 @@ impl Director {
                 tracing::warn!(run = %run, %error, "exports could not be written");
             }
         }
+        self.deliver().await?;
         Ok(undone)
     }
 

@@ -33,6 +33,7 @@ use crate::director::{Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::{Hub, HubOptions, LocalHub};
+use crate::notify::FileNotifier;
 use crate::policy::PolicyBook;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -99,6 +100,7 @@ impl Engine {
                 ids: ids.clone(),
                 book: book.clone(),
                 exporter: Arc::new(Exporter::new(config.data_dir.clone())),
+                notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
             };
             let director = Arc::new(Director::take_over(parts, "embedded").await?);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::json;
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::domain::record::{Event, Request};
+use autopack_shared::domain::record::{Event, Phase, Request};
 use autopack_shared::domain::state::RequestState;
 
 use crate::store::{RequestFilter, Store, StoreError};
@@ -87,6 +87,10 @@ impl Exporter {
                 write_json(&governance.join(format!("decision_{}.json", request.id)), &decision_json(&request))?;
             }
         }
+        for phase in tx.phases(run).await? {
+            let name = format!("phase_{:02}_{}.md", phase.ordinal + 1, phase.id);
+            write_text(&folder.join("phases").join(name), &phase_page(&phase))?;
+        }
         self.written().insert(run.clone(), after);
         Ok(())
     }
@@ -121,9 +125,13 @@ fn append(log: &Path, events: &[Event]) -> Result<(), ExportError> {
 /// # Errors
 /// When the file cannot be written.
 pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ExportError> {
-    let failed = |source| ExportError::Io { path: path.to_path_buf(), source };
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
+    write_text(path, &text)
+}
+
+fn write_text(path: &Path, text: &str) -> Result<(), ExportError> {
+    let failed = |source| ExportError::Io { path: path.to_path_buf(), source };
     if std::fs::read(path).is_ok_and(|old| old == text.as_bytes()) {
         return Ok(());
     }
@@ -134,6 +142,28 @@ pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), ExportEr
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
+}
+
+/// A phase as a page. Words of builders and authors are quoted, so that none of them becomes a heading or a link.
+fn phase_page(phase: &Phase) -> String {
+    let quote = |text: &str| text.lines().map(|l| format!("    {}\n", l.escape_debug())).collect::<String>();
+    let mut page = format!("# Phase {}\n\n", phase.id);
+    page.push_str(&format!("- state: {}\n- attempt: {}\n", phase.state.as_str().to_uppercase(), phase.attempt));
+    if let (Some(base), Some(tree)) = (phase.base, phase.tree) {
+        page.push_str(&format!("- change: commit {base} to tree {tree}\n"));
+    }
+    if let Some(request) = &phase.request {
+        page.push_str(&format!("- request: {request}\n"));
+    }
+    page.push_str(&format!("\n## Goal\n\n{}", quote(&phase.spec.goal)));
+    if let Some(reason) = &phase.reason {
+        page.push_str(&format!("\n## Where it stands\n\n{}", quote(reason)));
+    }
+    if !phase.feedback.is_empty() {
+        page.push_str("\n## What earlier attempts were told\n\n");
+        phase.feedback.iter().for_each(|words| page.push_str(&quote(words)));
+    }
+    page
 }
 
 /// The seed's request document.

@@ -7,6 +7,7 @@ pub mod engine;
 pub mod error;
 pub mod export;
 pub mod hub;
+pub mod notify;
 pub mod policy;
 pub mod store;
 pub mod workers;

@@ -1,7 +1,11 @@
 //! Requests: who is asked, about which bytes, and what every answer does.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::json;
 
+use autopack_shared::runtime::clock::ManualClock;
 use autopack_shared::wire::pb::{self, Choice, SteerOp};
 
 use super::harness::{Rig, Site, reason};
@@ -167,4 +171,31 @@ async fn approvals_of_overlapping_changes_are_not_carried() {
     assert!(text.contains('1') && text.contains('2'), "{text}");
     rig.audit_is_whole().await;
     rig.close().await;
+}
+
+#[tokio::test]
+async fn an_unanswered_request_is_reminded_of_and_ends_as_a_rejection() {
+    let site = Site::new("");
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let mut rig = Rig::open_at(&site, clock.clone()).await;
+    rig.submit("ask", &[("docs", EDIT_DOCS, json!({}))]).await;
+    rig.until_state("ask", "WAITING").await;
+    let request = rig.pending("ask").await;
+    clock.advance(Duration::from_secs(2000));
+    // Any commit wakes the director; it then finds what time has brought.
+    rig.submit("tick", &[("p", "true", json!({}))]).await;
+    rig.until_state("tick", "SUCCEEDED").await;
+    clock.advance(Duration::from_secs(1700));
+    let late = rig.decide(&request, Choice::Approve, "too late").await.unwrap_err();
+    assert_eq!(reason(&late), "APPROVAL_EXPIRED");
+    rig.submit("tock", &[("p", "true", json!({}))]).await;
+    let run = rig.until_state("ask", "BLOCKED").await;
+    assert!(run.phases[0].reason.contains("timed"), "{run:#?}");
+    assert!(site.text_at("refs/heads/autopack/ask", "docs/guide.md").is_some_and(|t| !t.contains("more")));
+    rig.audit_is_whole().await;
+    rig.close().await;
+    let notices = std::fs::read_to_string(site.data().join("notices.jsonl")).unwrap();
+    let kinds: Vec<&str> = notices.lines().filter_map(|l| l.split("\"kind\":\"").nth(1)?.split('"').next()).collect();
+    assert!(kinds.contains(&"approval_needed") && kinds.contains(&"reminder"), "{notices}");
+    assert_eq!(kinds.iter().filter(|k| **k == "reminder").count(), 1, "{notices}");
 }

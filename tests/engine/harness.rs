@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use autopack_shared::domain::ids::ProjectId;
-use autopack_shared::runtime::clock::{SystemClock, SystemIds};
+use autopack_shared::runtime::clock::{Clock, SystemClock, SystemIds};
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
@@ -108,8 +108,12 @@ impl Site {
 impl Rig {
     /// Opens an engine with a worker.
     pub(super) async fn open(site: &Site) -> Self {
+        Self::open_at(site, Arc::new(SystemClock::default())).await
+    }
+
+    /// Opens an engine whose store goes by this clock.
+    pub(super) async fn open_at(site: &Site, clock: Arc<dyn Clock>) -> Self {
         let root = site.dir.path().join("worker");
-        let clock = Arc::new(SystemClock::default());
         let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
         let config = EngineConfig {
             project: ProjectId::new("site").unwrap(),

@@ -104,6 +104,7 @@ impl Director {
         };
         tx.insert_request(&request).await?;
         created(tx, &request).await?;
+        self.remember(&request);
         let text = format!(
             "{} asks for approval of {}/{} (tier {tier}, {})",
             request.id, request.run, request.phase, request.risk_level

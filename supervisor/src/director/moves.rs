@@ -8,7 +8,9 @@ use serde_json::json;
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{PhaseId, RunId};
 use autopack_shared::domain::record::{Apply, Attempt, Event, Lease, Phase, Principal, Request, Run};
-use autopack_shared::domain::state::{ApplyEvent, AttemptEvent, LeaseEvent, PhaseEvent, RequestEvent, RunEvent};
+use autopack_shared::domain::state::{
+    ApplyEvent, AttemptEvent, AttemptState, LeaseEvent, PhaseEvent, RequestEvent, RunEvent,
+};
 
 use crate::error::Error;
 use crate::store::Tx;
@@ -162,8 +164,9 @@ pub(crate) async fn attempt(
     reason: Option<String>,
 ) -> Result<(), Error> {
     attempt.state = attempt.state.next(event)?;
-    if attempt.state.is_terminal() {
-        attempt.ended_at = Some(tx.now());
+    if attempt.state.is_terminal() || attempt.state == AttemptState::Collected {
+        // The builder's end counts, not how long somebody then took to decide.
+        attempt.ended_at.get_or_insert(tx.now());
     }
     if reason.is_some() {
         attempt.reason = reason;

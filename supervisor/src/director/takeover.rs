@@ -1,6 +1,6 @@
 //! Taking over from a director that is gone: fences first, in the store and then in the hub, then what it left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use autopack_shared::domain::ids::{FencingToken, Scope};
@@ -56,6 +56,8 @@ impl Director {
             ids: parts.ids,
             book: parts.book,
             exporter: parts.exporter,
+            notifier: parts.notifier,
+            reminders: Mutex::new(BTreeSet::new()),
             config: parts.config,
             epoch,
             token,
@@ -75,6 +77,7 @@ impl Director {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }
         }
+        self.remember_pending().await?;
         // Exports that a crash cut off are brought up to date.
         let mut tx = self.store.read().await?;
         let newest =
