@@ -202,7 +202,14 @@ fn start_worker(ctx: &Context, place: &Place, root: PathBuf, engine: &Engine, ch
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
         .collect();
-    let config = WorkerConfig { identity, root, objects: objects_dir(place), env, log_budget: 64 * 1024 * 1024 };
+    let config = WorkerConfig {
+        identity,
+        root,
+        objects: objects_dir(place),
+        run_data: Some(place.data_dir.clone()),
+        env,
+        log_budget: 64 * 1024 * 1024,
+    };
     engine.tasks().spawn("worker", OnError::Stop, daemon::run(config, channel, engine.tasks().clone()));
 }
 

@@ -134,6 +134,7 @@ impl Rig {
             },
             root,
             objects: site.repo().join(".git/objects"),
+            run_data: Some(site.data()),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
         };

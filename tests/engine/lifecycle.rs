@@ -209,3 +209,19 @@ async fn a_secret_is_never_shown() {
     assert!(rig.history("leak").await.iter().all(|line| !line.contains(&key)));
     rig.close().await;
 }
+
+#[tokio::test]
+async fn each_run_has_a_database_of_its_own() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    for run in ["one", "two"] {
+        rig.submit(run, &[("p", "echo \"$DATABASE_URL\" > docs/url.md", json!({}))]).await;
+        rig.until_state(run, "WAITING").await;
+        let request = rig.pending(run).await;
+        rig.decide(&request, pb::Choice::Approve, "ok").await.unwrap();
+        rig.until_state(run, "SUCCEEDED").await;
+        let url = site.text_at(&format!("refs/heads/autopack/{run}"), "docs/url.md").unwrap();
+        assert!(url.starts_with("sqlite://") && url.contains(&format!("/{run}/{run}.db")), "{url}");
+    }
+    rig.close().await;
+}

@@ -23,6 +23,8 @@ pub struct WorkerConfig {
     pub root: PathBuf,
     /// The objects its mirror borrows.
     pub objects: PathBuf,
+    /// Where each run has a folder for its own database; none where runs have none.
+    pub run_data: Option<PathBuf>,
     /// What processes of a job find in their environment.
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
@@ -64,6 +66,7 @@ pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result
         worker: config.identity.worker.clone(),
         session: config.identity.session.clone(),
         mark: config.root.display().to_string(),
+        run_data: config.run_data,
         env: config.env,
         log_budget: config.log_budget,
     });

@@ -1,5 +1,6 @@
 //! One lease from grant to result: worktree, builder, collection, upload; or worktree and gate.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -142,6 +143,8 @@ pub struct Runner {
     pub session: String,
     /// Marks the processes of this worker: its root.
     pub mark: String,
+    /// Where each run has a folder for its own database.
+    pub run_data: Option<PathBuf>,
     /// What a process of a job finds in its environment.
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
@@ -222,7 +225,7 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
-            env: self.job_env(space),
+            env: self.job_env(job, space),
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
         };
@@ -269,7 +272,7 @@ impl Runner {
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(&space),
+            env: self.job_env(job, &space),
             lease: self.mark(job),
             log_budget: self.log_budget,
         };
@@ -301,10 +304,15 @@ impl Runner {
         format!("{}|{}", self.mark, job.lease)
     }
 
-    fn job_env(&self, space: &Workspace) -> Vec<(String, String)> {
+    fn job_env(&self, job: &Job, space: &Workspace) -> Vec<(String, String)> {
         let mut env = self.env.clone();
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        if let Some(data) = &self.run_data {
+            // The run's own database, apart from every other run's and from the control store.
+            let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
+            env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
+        }
         env
     }
 }
