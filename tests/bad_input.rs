@@ -29,6 +29,7 @@ fn failures_have_three_lines() {
     tried("no anchor", bench.run(&["plan", "propose"]));
     tried("a missing patch", bench.run(&["policy", "eval", "--patch", "nope.diff", "--base", "HEAD"]));
     tried("governance off", bench.run_in(&bench.repo(), &["gaps", "scan"], &[("AUTOPACK_GOVERNANCE_DISABLED", "1")]));
+    tried("a server", bench.run(&["runs", "list", "--server", "http://localhost:1"]));
     tried("sarif elsewhere", bench.run(&["plan", "propose", "-o", "sarif"]));
     tried("a missing config", bench.run(&["--config", "nope.toml", "config", "show"]));
     insta::assert_snapshot!(all);

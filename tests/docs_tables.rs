@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use autopack_shared::domain::parallelism::GateReason;
 use autopack_shared::domain::reason::ReasonCode;
@@ -37,7 +38,13 @@ fn arrows(text: &str, mark: &str) -> BTreeSet<String> {
     found
 }
 
-/// Targets of the relative links of a Markdown text, without their anchors.
+/// A Markdown text without its code blocks.
+fn prose(text: &str) -> String {
+    let outside = text.split("\n```").step_by(2);
+    outside.collect::<Vec<_>>().join("\n")
+}
+
+/// Targets of the relative links of a prose text, without their anchors.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
     let paths = targets.filter(|t| !t.contains(':') && !t.starts_with('#') && !t.contains(' '));
@@ -96,10 +103,33 @@ fn links_lead_somewhere() {
     let mut broken = Vec::new();
     for file in ours {
         let folder = root().join(&file.path).parent().map(ToOwned::to_owned).unwrap_or_default();
-        let dead = links(&file.text).into_iter().filter(|target| !folder.join(target).exists());
+        let prose = prose(&file.text);
+        let dead = links(&prose).into_iter().filter(|target| !folder.join(target).exists());
         broken.extend(dead.map(|target| format!("{} -> {target}", file.path)));
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The subcommands of a line of shell that calls the program: its words up to the first that is a value or an option.
+fn subcommands(line: &str) -> Option<Vec<&str>> {
+    let words = line.trim_start().trim_start_matches("$ ").strip_prefix("autopack ")?.split_whitespace();
+    Some(
+        words
+            .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-'))
+            .collect(),
+    )
+}
+
+#[test]
+fn commands_in_the_documents_exist() {
+    let files = repository().expect("the tests run in a clone that can be read");
+    let pages = files.iter().filter(|file| file.path.ends_with(".md"));
+    let called: BTreeSet<Vec<&str>> = pages.flat_map(|file| file.text.lines().filter_map(subcommands)).collect();
+    assert!(called.len() > 10, "{called:?}");
+    for words in called {
+        let output = Command::new(env!("CARGO_BIN_EXE_autopack")).args(&words).arg("--help").output().unwrap();
+        assert!(output.status.success(), "autopack {}", words.join(" "));
+    }
 }
 
 #[test]
@@ -109,5 +139,9 @@ fn tables_diagrams_and_links_are_read() {
     let text = "<!-- x -->\n```mermaid\nstateDiagram-v2\n    [*] --> a\n    a --> b: go, run\n```\nc --> d: no\n";
     let drawn: Vec<String> = arrows(text, "<!-- x -->").into_iter().collect();
     assert_eq!(drawn, ["[*] --> a", "a --> b: go", "a --> b: run"]);
+    assert_eq!(links(&prose("[a](b)\n```text\n[c](d)\n```\n[e](f)")), ["b", "f"]);
+    assert_eq!(subcommands("autopack runs show RUN # x"), Some(vec!["runs", "show"]));
+    assert_eq!(subcommands("  $ autopack up --data-dir x"), Some(vec!["up"]));
+    assert_eq!(subcommands("cargo run"), None);
     assert_eq!(links("[a](b.md#c) [d](https://e) [f](#g) [h](i/)"), ["b.md", "i/"]);
 }

@@ -10,6 +10,7 @@ mod model;
 mod repository;
 
 mod bad_input;
+mod cli_engine;
 mod cli_local;
 mod docs_tables;
 mod engine;

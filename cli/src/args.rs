@@ -1,6 +1,7 @@
 //! The command line: global options here, one file a group of commands below.
 
 pub(crate) mod autopilot;
+pub(crate) mod demo;
 pub(crate) mod local;
 pub(crate) mod operate;
 pub(crate) mod runs;
@@ -72,6 +73,8 @@ pub(crate) struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it all at work on a scratch clone of this repository
+    Demo(demo::Demo),
     /// Write a policy and a first anchor for this repository
     Init(local::Init),
     /// Make, check, show and convert intention anchors
@@ -129,6 +132,7 @@ impl Command {
         match self {
             Self::Autopilot(autopilot::Autopilot::Supervise(args)) => vec![("worker.slots", args.workers.to_string())],
             Self::Autopilot(autopilot::Autopilot::Run(_))
+            | Self::Demo(_)
             | Self::Init(_)
             | Self::Anchor(_)
             | Self::Gaps(_)

@@ -4,6 +4,7 @@ mod anchor;
 mod approvals;
 mod autopilot;
 pub(crate) mod decide;
+mod demo;
 mod doctor;
 mod gaps;
 mod gate;
@@ -23,6 +24,7 @@ pub(crate) use crate::rules::project_of_folder;
 pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Init(args) => init::run(context, args).await,
+        Command::Demo(args) => demo::run(context, &args).await,
         Command::Anchor(command) => anchor::run(context, command),
         Command::Gaps(command) => gaps::run(context, command).await,
         Command::Plan(command) => plan::run(context, command).await,

@@ -97,6 +97,13 @@ impl Context {
         let root = self.root()?;
         let root = root.canonicalize().unwrap_or(root);
         let settings = self.settings(Some(&root))?;
+        if let Some(server) = &settings.server {
+            let why = format!(
+                "{server} is named as the supervisor, and this version only works with the engine of a data directory"
+            );
+            let fix = "leave --server and AUTOPACK_SERVER out";
+            return Err(CliError::refused("unsupported_server", "cannot reach a supervisor elsewhere", why, fix));
+        }
         let data_dir = settings.data_dir.clone().unwrap_or_else(|| root.join(".autonomous_runs"));
         let data_dir = std::path::absolute(&data_dir).during("find the data directory")?;
         Ok(self.place.get_or_init(|| Place { root, data_dir, settings }))

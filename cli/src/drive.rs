@@ -143,7 +143,8 @@ impl<'a, 'b> Drive<'a, 'b> {
     pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
         let settled = sleep(SETTLING);
         tokio::pin!(settled);
-        let mut looked = false;
+        // A run that is on its way says so itself when it comes to rest.
+        let mut looked = self.all_on_their_way().await;
         self.console.status("starting");
         while !self.open.is_empty() {
             tokio::select! {
@@ -188,6 +189,16 @@ impl<'a, 'b> Drive<'a, 'b> {
         }
         self.console.done();
         Ok(self.done)
+    }
+
+    async fn all_on_their_way(&mut self) -> bool {
+        for name in self.open.clone() {
+            let state = self.follow.run(&name).await.map(|run| run.state).unwrap_or_default();
+            if !matches!(state.as_str(), "CREATED" | "QUEUED" | "LEASED" | "RUNNING" | "CANCELLING") {
+                return false;
+            }
+        }
+        true
     }
 
     async fn leave(&mut self) {
@@ -248,7 +259,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                 if !self.manner.wait {
                     return self.rest(name, Rest::Waiting).await;
                 }
-                self.ask(&pending).await
+                if self.ask(&pending).await? { Ok(()) } else { self.rest(name, Rest::Waiting).await }
             }
             _ => Ok(()),
         }
@@ -260,15 +271,19 @@ impl<'a, 'b> Drive<'a, 'b> {
         Ok(answer.during("list what waits for a decision")?.into_inner().requests)
     }
 
-    /// Tells about requests, or asks for decisions on them.
-    async fn ask(&mut self, pending: &[Request]) -> Result<(), CliError> {
+    /// Tells about requests, or asks for decisions on them. False when nobody is there to answer any more.
+    async fn ask(&mut self, pending: &[Request]) -> Result<bool, CliError> {
         for request in pending {
             if self.manner.interactive {
                 if !self.skipped.contains(&request.id) {
                     let session = self.follow.session()?;
                     let answer = decide::at_the_keyboard(self.ctx, session, &mut self.console, &request.id).await?;
-                    if answer == decide::Answer::Skipped {
-                        self.skipped.insert(request.id.clone());
+                    match answer {
+                        decide::Answer::Decided => {}
+                        decide::Answer::Skipped => {
+                            self.skipped.insert(request.id.clone());
+                        }
+                        decide::Answer::Gone => return Ok(false),
                     }
                 }
             } else if self.told.insert(request.id.clone()) {
@@ -278,7 +293,7 @@ impl<'a, 'b> Drive<'a, 'b> {
             }
         }
         self.console.status("waiting for a decision");
-        Ok(())
+        Ok(true)
     }
 
     async fn rest(&mut self, name: &str, rest: Rest) -> Result<(), CliError> {

@@ -90,6 +90,25 @@ impl<'a> Follow<'a> {
         Ok(())
     }
 
+    /// Follows one more run, from what happens next on. What is there already is not shown again to somebody who goes
+    /// on with a run.
+    pub(crate) async fn add_from_now(&mut self, run: &str) -> Result<(), CliError> {
+        let last = self.last_seq(run).await?;
+        self.add(run, last).await
+    }
+
+    /// The number of a run's last event so far.
+    pub(crate) async fn last_seq(&mut self, run: &str) -> Result<u64, CliError> {
+        let call = WatchRequest { run_id: run.to_owned(), after_seq: 0, once: true };
+        let what = format!("read the history of the run {run}");
+        let mut events = self.session()?.runs.watch(call).await.during(what.clone())?.into_inner();
+        let mut last = 0;
+        while let Some(event) = events.next().await {
+            last = event.during(what.clone())?.seq;
+        }
+        Ok(last)
+    }
+
     /// The run as it stands.
     pub(crate) async fn run(&mut self, run: &str) -> Result<Run, CliError> {
         let call = GetRunRequest { run_id: run.to_owned() };

@@ -12,5 +12,6 @@ pub mod mirror;
 pub mod open;
 pub mod pack;
 pub mod raw;
+pub mod scratch;
 pub mod status;
 pub mod tree;

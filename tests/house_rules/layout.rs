@@ -17,9 +17,17 @@ const LATER: [&str; 2] = ["todo!", "unimplemented!"];
 /// Folders of one machine, which mean nothing on another; in pieces, so that this file does not name them.
 const HERE: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ro", "ot/")];
 
-/// Files that cargo finds by itself.
-const ROOTS: [&str; 6] =
-    ["/src/lib.rs", "/src/main.rs", "/build.rs", "tests/main.rs", "/tests/cases.rs", "/tests/conformance.rs"];
+/// Files that cargo finds by itself, beside the tests and benchmarks of a member.
+const ROOTS: [&str; 4] = ["/src/lib.rs", "/src/main.rs", "/build.rs", "tests/main.rs"];
+
+/// Whether cargo compiles a file without being told.
+fn is_root(path: &str) -> bool {
+    let of_member = match path.split('/').collect::<Vec<_>>()[..] {
+        [_, folder, _] => matches!(folder, "tests" | "benches"),
+        _ => false,
+    };
+    of_member || ROOTS.iter().any(|end| path.ends_with(end))
+}
 
 /// Whether a file does not say what it is for.
 pub(crate) fn headless(file: &Source) -> bool {
@@ -45,21 +53,43 @@ pub(crate) fn bad_name(path: &str) -> Option<String> {
 pub(crate) fn orphans(files: &[Source]) -> Vec<String> {
     let declared: BTreeSet<String> = files.iter().filter(|file| file.is_rust()).flat_map(children).collect();
     let rust = files.iter().filter(|file| file.is_rust()).map(|file| &file.path);
-    let root = |path: &&String| ROOTS.iter().any(|end| path.ends_with(end)) || path.contains("/benches/");
-    rust.filter(|path| !root(path) && !declared.contains(*path)).cloned().collect()
+    rust.filter(|path| !is_root(path) && !declared.contains(*path)).cloned().collect()
 }
 
 /// The files that the `mod name;` lines of a file mean.
 fn children(file: &Source) -> Vec<String> {
     let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
     let stem = name.strip_suffix(".rs").unwrap_or(name);
-    let is_root = ROOTS.iter().any(|end| file.path.ends_with(end)) && stem != "cases" && stem != "conformance";
-    let below = if is_root { folder.to_owned() } else { format!("{folder}/{stem}") };
-    let names = file.code.lines().filter_map(|line| {
-        let (_, rest) = line.trim().split_once("mod ").filter(|(before, _)| !before.ends_with(is_word))?;
-        rest.strip_suffix(';')
-    });
-    names.map(|name| format!("{below}/{name}.rs")).collect()
+    let below = if is_root(&file.path) { folder.to_owned() } else { format!("{folder}/{stem}") };
+    let mut found = Vec::new();
+    let mut elsewhere = None;
+    for (code, text) in file.code.lines().zip(file.text.lines()) {
+        if code.trim_start().starts_with("#[path") {
+            elsewhere = text.split('"').nth(1).map(|path| joined(folder, path));
+        }
+        let Some(name) = module_name(code) else { continue };
+        found.push(elsewhere.take().unwrap_or_else(|| format!("{below}/{name}.rs")));
+    }
+    found
+}
+
+/// The name in `mod name;`.
+fn module_name(line: &str) -> Option<&str> {
+    let (_, rest) = line.trim().split_once("mod ").filter(|(before, _)| !before.ends_with(is_word))?;
+    rest.strip_suffix(';')
+}
+
+/// A path that is written relative to a folder.
+fn joined(folder: &str, path: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// Whether a file has unsafe code.
@@ -144,8 +174,12 @@ mod tests {
             rust("a/src/two.rs", ""),
             rust("a/src/three.rs", ""),
             rust("a/src/deep.rs", ""),
+            rust("a/tests/whole.rs", "mod beside;\n#[path = \"../../b/far.rs\"]\nmod far;\n"),
+            rust("a/tests/beside.rs", ""),
+            rust("a/tests/whole/lost.rs", ""),
+            rust("b/far.rs", ""),
         ];
-        assert_eq!(orphans(&files), ["a/src/three.rs", "a/src/deep.rs"]);
+        assert_eq!(orphans(&files), ["a/src/three.rs", "a/src/deep.rs", "a/tests/whole/lost.rs"]);
     }
 
     #[test]

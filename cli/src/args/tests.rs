@@ -1,4 +1,4 @@
-//! The command line as a whole.
+//! The definition of the command line, and what it accepts.
 
 use clap::CommandFactory as _;
 

@@ -25,6 +25,8 @@ pub(crate) enum Answer {
     Decided,
     /// They do not want to decide it now.
     Skipped,
+    /// Nobody is there to answer any more.
+    Gone,
 }
 
 /// A decision to be recorded.
@@ -83,7 +85,8 @@ pub(crate) async fn at_the_keyboard(
                 console.line(&diff(&found, ctx.out.color));
                 continue;
             }
-            Some("s" | "skip") | None => return Ok(Answer::Skipped),
+            Some("s" | "skip") => return Ok(Answer::Skipped),
+            None => return Ok(Answer::Gone),
             Some(_) => continue,
         };
         let reason = console.ask(question).await?.unwrap_or_default();
@@ -139,10 +142,10 @@ pub(crate) fn text(found: &RequestDetail, now: Timestamp, color: bool, with_diff
         request.attempt
     );
     if !found.goal.is_empty() {
-        let _ = writeln!(text, "  goal: {}", line(&found.goal));
+        let _ = writeln!(text, "  goal: {}", one_line(&found.goal));
     }
     if !request.justification.is_empty() {
-        let _ = writeln!(text, "  its builder says (not checked): {}", line(&request.justification));
+        let _ = writeln!(text, "  its builder says (not checked): {}", one_line(&request.justification));
     }
     match serde_json::from_str::<Verdict>(&found.verdict_json) {
         Ok(verdict) => facts(&mut text, &verdict, color),
@@ -172,6 +175,11 @@ pub(crate) fn text(found: &RequestDetail, now: Timestamp, color: bool, with_diff
         let _ = write!(text, "\n{}", diff(found, color));
     }
     text
+}
+
+/// A text of many lines on one.
+fn one_line(text: &str) -> String {
+    line(&text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / "))
 }
 
 fn facts(text: &mut String, verdict: &Verdict, color: bool) {

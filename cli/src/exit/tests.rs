@@ -1,4 +1,4 @@
-//! The table of reasons and exit codes, and the three lines of a failure.
+//! The failure table and how a failure is told.
 
 use std::fmt::Write as _;
 

@@ -107,7 +107,7 @@ pub fn from_git(oid: git2::Oid) -> Oid {
     unsafe_code,
     reason = "libgit2 has one global search path a level; it is set once, before any repository is open"
 )]
-fn isolate() -> Result<(), git2::Error> {
+pub(super) fn isolate() -> Result<(), git2::Error> {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     DONE.get_or_init(|| {
         for level in [ConfigLevel::System, ConfigLevel::Global, ConfigLevel::XDG, ConfigLevel::ProgramData] {

@@ -10,6 +10,7 @@ use crate::domain::ids::Oid;
 mod digest;
 mod integrity;
 mod listing;
+mod suspects;
 
 pub use digest::SubmoduleHead;
 pub use listing::{Change, ChangeKind, Tracked, TrackedKind};
@@ -90,6 +91,7 @@ pub struct Checkout {
 pub struct WorkTree {
     repo: Repository,
     root: PathBuf,
+    index_written: Option<suspects::Written>,
 }
 
 impl std::fmt::Debug for WorkTree {
@@ -122,7 +124,8 @@ impl WorkTree {
         if unborn {
             return Err(StatusError::Empty(root.to_owned()));
         }
-        Ok(Self { repo, root: workdir })
+        let index_written = suspects::written(&repo);
+        Ok(Self { repo, root: workdir, index_written })
     }
 
     /// The top folder, without symlinks.

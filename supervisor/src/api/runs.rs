@@ -117,7 +117,16 @@ impl Core {
                 .rev()
                 .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
                 .map(|a| a.new);
-            shown.phases.push(show::phase(&phase, decision.as_ref(), commit));
+            let mut seen = show::phase(&phase, decision.as_ref(), commit);
+            if phase.state == PhaseState::Blocked
+                && let Some(id) = &phase.request
+                && let Some(request) = tx.request(id).await?
+                && request.state.is_terminal()
+            {
+                // A blocked phase does not move when its request ends; what is said of it does.
+                seen.reason = format!("{id} {}: {}", request.state, request.notes.unwrap_or_default());
+            }
+            shown.phases.push(seen);
         }
         Ok(shown)
     }

@@ -17,6 +17,45 @@ pub(crate) struct Beneath {
     root: OwnedFd,
 }
 
+/// How a file is opened for reading: no link is followed, and a pipe does not block.
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+
+/// Keeps the folder of the last file open: looking up every path from the top is what reading many small files costs.
+#[derive(Debug)]
+pub(crate) struct Files<'a> {
+    tree: &'a Beneath,
+    folder: Option<(Vec<u8>, OwnedFd)>,
+}
+
+impl Files<'_> {
+    /// As [`Beneath::file`].
+    pub(crate) fn open(&mut self, path: &[u8]) -> io::Result<(File, u64)> {
+        let Some(slash) = path.iter().rposition(|b| *b == b'/') else {
+            return self.tree.file(path);
+        };
+        let (folder, name) = (&path[..slash], &path[slash + 1..]);
+        let (known, fd) = match self.folder.take().filter(|(known, _)| known == folder) {
+            Some(same) => same,
+            None => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                (folder.to_vec(), self.tree.lookup(Path::new(OsStr::from_bytes(folder)), flags)?)
+            }
+        };
+        let file = rustix::fs::openat(&fd, name, FILE, Mode::empty());
+        self.folder = Some((known, fd));
+        regular(file?)
+    }
+}
+
+/// A file with its size, where it is a regular one.
+fn regular(fd: OwnedFd) -> io::Result<(File, u64)> {
+    let stat = rustix::fs::fstat(&fd)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok((File::from(fd), u64::try_from(stat.st_size).unwrap_or(0)))
+}
+
 /// How often a lookup that lost a race against a rename is tried again.
 const TRIES: usize = 8;
 
@@ -29,13 +68,12 @@ impl Beneath {
 
     /// Opens a regular file for reading, with its size. Anything else at that place is an error, and never blocks.
     pub(crate) fn file(&self, path: &[u8]) -> io::Result<(File, u64)> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = self.lookup(Path::new(OsStr::from_bytes(path)), flags)?;
-        let stat = rustix::fs::fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        Ok((File::from(fd), u64::try_from(stat.st_size).unwrap_or(0)))
+        regular(self.lookup(Path::new(OsStr::from_bytes(path)), FILE)?)
+    }
+
+    /// Opens files one after the other, most of them beside the one before.
+    pub(crate) fn files(&self) -> Files<'_> {
+        Files { tree: self, folder: None }
     }
 
     fn lookup(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {

@@ -11,8 +11,8 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let hits: Vec<(&String, usize)> = facts
         .contents
         .iter()
-        .filter(|(name, _)| !names::is_specimen(name) && facts.concerns(name))
         .filter_map(|(name, content)| Some((name, content.conflict?)))
+        .filter(|(name, _)| !names::is_specimen(name) && facts.concerns(name))
         .collect();
     if hits.is_empty() {
         return Ok(Vec::new());

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use memchr::{memchr, memmem};
 use sha2::{Digest as _, Sha256};
 
-use super::beneath::Beneath;
+use super::beneath::{Beneath, Files};
 use super::charset::{self, Charset};
 use super::links;
 use super::names;
@@ -44,7 +44,7 @@ pub(super) struct Content {
 
 /// The buffer of one reading thread.
 pub(super) struct Reader<'a> {
-    tree: &'a Beneath,
+    files: Files<'a>,
     mentions: &'a Mentions,
     /// Files up to this size are read whole.
     whole: usize,
@@ -55,12 +55,12 @@ const CHUNK: usize = 64 * 1024;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(tree: &'a Beneath, mentions: &'a Mentions, whole: usize) -> Self {
-        Self { tree, mentions, whole, buffer: vec![0; CHUNK] }
+        Self { files: tree.files(), mentions, whole, buffer: vec![0; CHUNK] }
     }
 
     /// Reads one file; `name` decides what is looked for, `path` is where it is.
     pub(super) fn content(&mut self, name: &str, path: &[u8]) -> io::Result<Content> {
-        let (mut file, size) = self.tree.file(path)?;
+        let (mut file, size) = self.files.open(path)?;
         let expected = usize::try_from(size).unwrap_or(usize::MAX);
         if expected > self.whole {
             return self.stream(name, &mut file);

@@ -18,7 +18,7 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let listing = facts.listing()?;
     let mut broken = Vec::new();
     for (file, content) in &facts.contents {
-        if names::is_specimen(file) {
+        if content.links.is_empty() || names::is_specimen(file) {
             continue;
         }
         for link in content.links.iter().filter(|link| listing.find(&link.target).is_none()) {

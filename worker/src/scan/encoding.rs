@@ -12,7 +12,7 @@ pub(super) fn detect(facts: &Facts<'_>) -> Result<Vec<Gap>, DetectorError> {
     let listing = facts.listing()?;
     let (mut sure, mut unsure) = (Vec::new(), Vec::new());
     for (name, content) in &facts.contents {
-        if names::is_specimen(name) || !facts.concerns(name) {
+        if content.charset == Charset::Utf8 || names::is_specimen(name) || !facts.concerns(name) {
             continue;
         }
         match content.charset {

@@ -42,16 +42,18 @@ pub(super) struct Facts<'a> {
 
 /// Gathers the facts of the tree at `root`.
 pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<'a>, ScanError> {
-    let work = WorkTree::open(root)?;
+    let mut work = WorkTree::open(root)?;
     let tree = Beneath::open(work.root()).map_err(ScanError::Root)?;
     let since = (options.since).map(|commit| work.changed_since(commit)).transpose()?;
     let tracked = work.tracked().map_err(|e| told(&e));
     let known = tracked.as_deref().unwrap_or_default();
     let mentions = Mentions::new(clutter(known));
-    let (changes, problems, mut read) = thread::scope(|scope| {
-        let at = work.root();
-        let changes = scope.spawn(move || WorkTree::open(at)?.changes());
-        let problems = scope.spawn(move || integrity(at, options.deep));
+    let (changes, problems, read) = thread::scope(|scope| {
+        // The one that has read the index already goes where it is needed most.
+        let (at, ours) = (work.root().to_owned(), &mut work);
+        let changes = scope.spawn(move || ours.changes());
+        let index = tracked.as_deref().ok();
+        let problems = scope.spawn(move || integrity(&at, index, options.deep));
         let read = read_all(&tree, &mentions, options.limits, &text_files(known));
         (joined(changes.join()), joined(problems.join()), read)
     });
@@ -62,11 +64,11 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
     };
     let listing = both.clone().map(|(tracked, changes)| Listing::new(tracked, changes));
     let digest = both.and_then(|(tracked, changes)| work.digest(tracked, changes, &submodules).map_err(|e| told(&e)));
-    if let Ok(listing) = &listing {
-        let fresh = |e: &&Entry| e.regular && names::is_text(&e.name) && !read.contains_key(&e.name);
-        let fresh: Vec<Entry> = listing.entries().iter().filter(fresh).cloned().collect();
-        read.extend(read_all(&tree, &mentions, options.limits, &fresh));
-        read.retain(|name, _| listing.contains(name));
+    let mut texts = Texts::default();
+    texts.take(read);
+    if let (Ok(listing), Ok(changes)) = (&listing, &changes) {
+        let fresh = texts.catch_up(listing, changes);
+        texts.take(read_all(&tree, &mentions, options.limits, &fresh));
     }
     let changed = changes.iter().flatten();
     let uncommitted: BTreeSet<String> = changed.map(|c| escape(&c.path)).collect();
@@ -74,7 +76,6 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
         let committed = paths.iter().map(|path| escape(path));
         committed.chain(uncommitted.iter().cloned()).collect()
     });
-    let (contents, unreadable) = parted(read);
     let checkout = work.checkout();
     Ok(Facts {
         options,
@@ -85,8 +86,8 @@ pub(super) fn gather<'a>(root: &Path, options: &'a ScanOptions) -> Result<Facts<
         listing,
         problems,
         digest,
-        contents,
-        unreadable,
+        contents: texts.contents,
+        unreadable: texts.unreadable,
         mentions,
         since,
         uncommitted,
@@ -108,22 +109,56 @@ fn clutter(tracked: &[Tracked]) -> Vec<String> {
     names.filter(|name| names::is_clutter(name)).map(str::to_owned).collect()
 }
 
-type Read = BTreeMap<String, io::Result<Content>>;
+type Read = Vec<(String, io::Result<Content>)>;
 
-fn parted(read: Read) -> (BTreeMap<String, Content>, BTreeMap<String, String>) {
-    let (mut contents, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
-    for (name, result) in read {
-        match result {
-            Ok(content) => {
-                contents.insert(name, content);
-            }
-            Err(e) if is_no_file(&e) => {}
-            Err(e) => {
-                unreadable.insert(name, e.to_string());
+/// What text files hold, and why some could not be read.
+#[derive(Default)]
+struct Texts {
+    contents: BTreeMap<String, Content>,
+    unreadable: BTreeMap<String, String>,
+}
+
+impl Texts {
+    fn take(&mut self, read: Read) {
+        let mut fine = Vec::with_capacity(read.len());
+        for (name, result) in read {
+            match result {
+                Ok(content) => fine.push((name, content)),
+                Err(e) if is_no_file(&e) => {}
+                Err(e) => {
+                    self.unreadable.insert(name, e.to_string());
+                }
             }
         }
+        if self.contents.is_empty() {
+            // Sorted once, where inserting would search for each place.
+            self.contents = fine.into_iter().collect();
+        } else {
+            self.contents.extend(fine);
+        }
     }
-    (contents, unreadable)
+
+    /// Drops what is gone and names what is still to be read. What the index lists was read already, so only what
+    /// differs from it can be either.
+    fn catch_up(&mut self, listing: &Listing, changes: &[Change]) -> Vec<Entry> {
+        let differing: BTreeSet<String> = changes.iter().map(|c| escape(&c.path)).collect();
+        let mut fresh = Vec::new();
+        for name in &differing {
+            match listing.entry(name) {
+                Some(entry) if entry.regular && names::is_text(name) => {
+                    if !self.contents.contains_key(name) && !self.unreadable.contains_key(name) {
+                        fresh.push(entry.clone());
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.contents.remove(name);
+                    self.unreadable.remove(name);
+                }
+            }
+        }
+        fresh
+    }
 }
 
 /// Whether an error says that there is no regular file at all: deleted since it was listed, or a link, a pipe or
@@ -134,9 +169,13 @@ fn is_no_file(error: &io::Error) -> bool {
     link || matches!(error.kind(), InvalidInput | NotADirectory | NotFound)
 }
 
-fn integrity(root: &Path, deep: bool) -> Result<Vec<String>, StatusError> {
+/// References, the tree of HEAD and the index; with `deep`, every object.
+fn integrity(root: &Path, index: Option<&[Tracked]>, deep: bool) -> Result<Vec<String>, StatusError> {
     let work = WorkTree::open(root)?;
-    let mut problems = work.problems()?;
+    let mut problems = match index {
+        Some(tracked) => work.problems_among(tracked)?,
+        None => work.problems()?,
+    };
     if deep {
         let known: BTreeSet<String> = problems.iter().cloned().collect();
         problems.extend(work.fsck()?.into_iter().filter(|p| !known.contains(p)));

@@ -2,7 +2,7 @@
 //! is the one to keep.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use autopack_shared::domain::gap::{Gap, GapType, RiskClass};
 
@@ -28,14 +28,18 @@ pub(super) fn surplus<'a>(facts: &'a Facts<'_>, listing: &Listing) -> BTreeSet<&
 
 /// Sets of equal documents, the one to keep first: in `docs/`, else the one most links lead to.
 fn copies<'a>(facts: &'a Facts<'_>, listing: &Listing) -> Vec<Vec<&'a str>> {
-    let mut sets: BTreeMap<[u8; 32], Vec<&str>> = BTreeMap::new();
+    let mut sets: HashMap<[u8; 32], Vec<&str>> = HashMap::new();
     for (name, content) in &facts.contents {
-        if let Some(hash) = content.sha256.filter(|_| content.size >= SHORTEST)
-            && names::is_removable_copy(name)
-            && listing.entry(name).is_some_and(|e| e.raw.is_none())
-        {
+        if let Some(hash) = content.sha256.filter(|_| content.size >= SHORTEST) {
             sets.entry(hash).or_default().push(name);
         }
+    }
+    // Most documents have no equal: names are looked at where one has.
+    sets.retain(|_, set| set.len() > 1);
+    let removable =
+        |name: &&str| names::is_removable_copy(name) && listing.entry(name).is_some_and(|e| e.raw.is_none());
+    for set in sets.values_mut() {
+        set.retain(removable);
     }
     sets.retain(|_, set| set.len() > 1);
     if sets.is_empty() {

@@ -4,8 +4,9 @@
 use std::io;
 use std::sync::LazyLock;
 
-use autopack_shared::domain::gap::{Gap, GapType, RiskClass};
 use regex::bytes::Regex;
+
+use autopack_shared::domain::gap::{Gap, GapType, RiskClass};
 
 use super::detector::{DetectorError, sorted};
 use super::facts::Facts;

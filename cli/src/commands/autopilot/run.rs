@@ -113,7 +113,7 @@ async fn go_on(ctx: &Context, args: &Run) -> Result<Option<Exit>, CliError> {
     }
     ctx.out.note(&format!("going on with the run {run}"));
     let work = work_of(run, &plan, RunLimits::default());
-    carry_out(ctx, args, session, journal, &work).await.map(Some)
+    carry_out(ctx, args, session, journal, &work, false).await.map(Some)
 }
 
 async fn enabled(ctx: &Context, args: &Run, prepared: Prepared) -> Result<Exit, CliError> {
@@ -141,14 +141,14 @@ async fn enabled(ctx: &Context, args: &Run, prepared: Prepared) -> Result<Exit, 
         return nothing_runs(ctx, journal, &prepared);
     }
     let mut session = connect(ctx, Need::Drive).await?;
-    let journal = match start(ctx, &mut session, args.insecure_no_sandbox, journal, &prepared).await {
-        Ok(journal) => journal,
+    let (journal, created) = match start(ctx, &mut session, args.insecure_no_sandbox, journal, &prepared).await {
+        Ok(started) => started,
         Err(error) => {
             session.close().await;
             return Err(error);
         }
     };
-    carry_out(ctx, args, session, journal, &prepared.work).await
+    carry_out(ctx, args, session, journal, &prepared.work, created).await
 }
 
 /// Ends where no action may run.
@@ -175,15 +175,15 @@ fn nothing_runs(ctx: &Context, mut journal: Journal, prepared: &Prepared) -> Res
     Ok(exit)
 }
 
-/// Submits the run and sees that it is judged by what was planned with.
+/// Submits the run and sees that it is judged by what was planned with. Tells whether the run is new.
 pub(super) async fn start(
     ctx: &Context,
     session: &mut Session,
     insecure: bool,
     mut journal: Journal,
     prepared: &Prepared,
-) -> Result<Journal, CliError> {
-    let Some(file) = &prepared.work.file else { return Ok(journal) };
+) -> Result<(Journal, bool), CliError> {
+    let Some(file) = &prepared.work.file else { return Ok((journal, false)) };
     let digest = prepared.plan.digest().map(|digest| digest.to_string()).unwrap_or_default();
     let answer = submit(ctx, session, file, &digest, insecure).await?;
     for warning in &answer.warnings {
@@ -197,7 +197,7 @@ pub(super) async fn start(
         ctx.out.warn(&format!("the run is judged by another policy or {ANCHOR_PATH} than the plan: {register}"));
     }
     journal.go(SessionStatus::Running, None, ctx.clock.wall())?;
-    Ok(journal)
+    Ok((journal, answer.created))
 }
 
 /// Goes with the run until it is at rest, and keeps what came of it.
@@ -207,13 +207,15 @@ async fn carry_out(
     session: Session,
     mut journal: Journal,
     work: &Work,
+    fresh: bool,
 ) -> Result<Exit, CliError> {
     let run = journal.session.run_id.clone();
     let mut leave = Leave::new()?;
     let mut follow = Follow::new(ctx, Need::Drive, session);
     let wait = ctx.out.interactive && !args.no_wait;
     let manner = Manner { wait: wait || args.interactive, interactive: args.interactive, ..Manner::default() };
-    let ended = match follow.add(&run, 0).await {
+    let followed = if fresh { follow.add(&run, 0).await } else { follow.add_from_now(&run).await };
+    let ended = match followed {
         Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner).until_rest(&mut leave).await,
         Err(error) => Err(error),
     };

@@ -26,8 +26,15 @@ use crate::show::run_json;
 use crate::survey::{PLAN, Survey, Wish, work_tree};
 use crate::terminal::line;
 
-/// A run that is gone with: its session, if autopilot began it, and which phase is which action.
-type Begun = BTreeMap<String, (Option<Journal>, Work)>;
+/// A run that is gone with.
+struct Begun {
+    /// Its session, if autopilot began it.
+    journal: Option<Journal>,
+    /// Which phase is which action.
+    work: Work,
+    /// Whether it was submitted by this command.
+    fresh: bool,
+}
 
 /// Runs `autopilot supervise`.
 pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError> {
@@ -57,11 +64,11 @@ pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError
         }
     };
     let mut follow = Follow::new(ctx, Need::Drive, session);
-    let names: Vec<String> = begun.keys().cloned().collect();
     let manner = Manner { wait: ctx.out.interactive && !args.no_wait, prefix: true, ..Manner::default() };
-    let ended = go_with(ctx, &mut follow, &names, manner, &mut leave).await;
+    let ended = go_with(ctx, &mut follow, &begun, manner, &mut leave).await;
     close(follow, &mut leave).await;
-    report(ctx, begun, &ended?, args.run_ids.len() - names.len())
+    let idle = args.run_ids.len() - begun.len();
+    report(ctx, begun, &ended?, idle)
 }
 
 /// The gate on paper: it is asked again, with what holds a lease, each time the engine grants one.
@@ -90,9 +97,9 @@ fn ask_the_gate(ctx: &Context, args: &Supervise) -> Result<(), CliError> {
 }
 
 /// Submits what is new and takes what is there.
-async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result<Begun, CliError> {
+async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result<BTreeMap<String, Begun>, CliError> {
     let data_dir = ctx.place()?.data_dir.clone();
-    let mut begun = Begun::new();
+    let mut begun = BTreeMap::new();
     for run in &args.run_ids {
         if is_known(session, run).await? {
             begun.insert(run.to_string(), known(&data_dir, run));
@@ -109,36 +116,47 @@ async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result
             ctx.out.note(&format!("{run}  nothing of its plan may run: autopack plan propose says why"));
             continue;
         }
-        let journal = start(ctx, session, args.insecure_no_sandbox, journal, &prepared).await?;
-        begun.insert(run.to_string(), (Some(journal), prepared.work));
+        let (journal, _) = start(ctx, session, args.insecure_no_sandbox, journal, &prepared).await?;
+        begun.insert(run.to_string(), Begun { journal: Some(journal), work: prepared.work, fresh: true });
     }
     Ok(begun)
 }
 
 /// The session and the plan of a run that was submitted before.
-fn known(data_dir: &Path, run: &RunId) -> (Option<Journal>, Work) {
+fn known(data_dir: &Path, run: &RunId) -> Begun {
     let journal = Journal::of_run(data_dir, run);
     let plan = journal.as_ref().and_then(|journal| journal.dir().read_json(PLAN));
     let work = plan.map(|plan| work_of(run, &plan, RunLimits::default()));
-    (journal, work.unwrap_or_else(|| Work { file: None, actions: BTreeMap::new(), left: Vec::new() }))
+    let none = || Work { file: None, actions: BTreeMap::new(), left: Vec::new() };
+    Begun { journal, work: work.unwrap_or_else(none), fresh: false }
 }
 
 async fn go_with<'a>(
     ctx: &'a Context,
     follow: &mut Follow<'a>,
-    names: &[String],
+    begun: &BTreeMap<String, Begun>,
     manner: Manner,
     leave: &mut Leave,
 ) -> Result<BTreeMap<String, Outcome>, CliError> {
-    for name in names {
-        follow.add(name, 0).await?;
+    for (name, run) in begun {
+        if run.fresh {
+            follow.add(name, 0).await?;
+        } else {
+            follow.add_from_now(name).await?;
+        }
     }
-    Drive::new(ctx, follow, names, manner).until_rest(leave).await
+    let names: Vec<String> = begun.keys().cloned().collect();
+    Drive::new(ctx, follow, &names, manner).until_rest(leave).await
 }
 
-fn report(ctx: &Context, begun: Begun, outcomes: &BTreeMap<String, Outcome>, idle: usize) -> Result<Exit, CliError> {
+fn report(
+    ctx: &Context,
+    begun: BTreeMap<String, Begun>,
+    outcomes: &BTreeMap<String, Outcome>,
+    idle: usize,
+) -> Result<Exit, CliError> {
     let mut all = Vec::new();
-    for (name, (journal, work)) in begun {
+    for (name, Begun { journal, work, .. }) in begun {
         let Some(outcome) = outcomes.get(&name) else { continue };
         if let Some(mut journal) = journal {
             conclude(ctx, &mut journal, outcome, &work)?;

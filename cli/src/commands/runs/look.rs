@@ -193,7 +193,7 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
         if !is_terminal(&run.state) {
             ctx.out.note(&format!("no engine is running here; next: autopack runs resume {name}"));
         }
-        return Ok(Outcome { rest: rest_of(&run.state), run }.exit());
+        return Ok(exit_of_idle(run));
     }
     let mut follow = Follow::new(ctx, Need::Passive, session);
     follow.add(&name, args.after).await?;
@@ -207,11 +207,14 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
     Ok(outcome.map_or(Exit::Interrupted, |outcome| outcome.exit()))
 }
 
-/// Why a run that nobody drives is not gone with.
-fn rest_of(state: &str) -> Rest {
-    match state {
+/// How a run that nobody drives ends a command that wanted to follow it.
+fn exit_of_idle(run: Run) -> Exit {
+    let rest = match run.state.as_str() {
+        "WAITING" => Rest::Waiting,
+        "PAUSED" => Rest::Paused,
         "BLOCKED" => Rest::Blocked,
         state if is_terminal(state) => Rest::Ended,
-        _ => Rest::Waiting,
-    }
+        _ => return Exit::Unavailable,
+    };
+    Outcome { run, rest }.exit()
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio_stream::StreamExt as _;
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse, WatchRequest};
+use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse};
 
 use super::look::next_of;
 use crate::args::runs::{Resume, Retry, Rollback};
@@ -175,7 +174,7 @@ async fn carry(ctx: &Context, follow: &mut Follow<'_>, run: &RunId, order: Order
     if !(order.possible)(&known) {
         return Ok(known);
     }
-    let mut seen = last_seq(follow, &name).await?;
+    let mut seen = follow.last_seq(&name).await?;
     steer(ctx, follow.session()?, run, order.wish).await?;
     follow.add(&name, seen).await?;
     let until_it_shows = async {
@@ -202,17 +201,6 @@ async fn carry(ctx: &Context, follow: &mut Follow<'_>, run: &RunId, order: Order
         Ok(found) => found,
         Err(_) => follow.run(&name).await,
     }
-}
-
-async fn last_seq(follow: &mut Follow<'_>, run: &str) -> Result<u64, CliError> {
-    let call = WatchRequest { run_id: run.to_owned(), after_seq: 0, once: true };
-    let what = format!("read the history of the run {run}");
-    let mut events = follow.session()?.runs.watch(call).await.during(what.clone())?.into_inner();
-    let mut last = 0;
-    while let Some(event) = events.next().await {
-        last = event.during(what.clone())?.seq;
-    }
-    Ok(last)
 }
 
 /// `runs resume`: lets a paused run go on, and drives any run that is not at its end.
@@ -242,7 +230,7 @@ pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner
     let mut leave = Leave::new()?;
     let mut follow = Follow::new(ctx, Need::Drive, session);
     let name = run.to_owned();
-    let ended = match begin(&mut follow, run).await {
+    let ended = match follow.add_from_now(run).await {
         Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await,
         Err(error) => Err(error),
     };
@@ -261,12 +249,6 @@ pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner
         ctx.out.note(&next_of(&outcome));
     }
     Ok(exit)
-}
-
-/// What is there already is not shown again to somebody who goes on with a run.
-async fn begin(follow: &mut Follow<'_>, run: &str) -> Result<(), CliError> {
-    let seen = last_seq(follow, run).await?;
-    follow.add(run, seen).await
 }
 
 /// `runs land`: merges a run's branch into its target, or says what to do instead.

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use git2::{ErrorCode, ObjectType, Odb};
 
-use super::{Checkout, StatusError, WorkTree};
+use super::{Checkout, StatusError, Tracked, TrackedKind, WorkTree};
+use crate::domain::ids::Oid;
+use crate::repo::open::to_git;
 
 /// As many problems as are worth naming; a broken repository has thousands.
 const MOST: usize = 50;
@@ -19,23 +21,36 @@ impl WorkTree {
     /// # Errors
     /// Where the object database itself cannot be opened.
     pub fn problems(&self) -> Result<Vec<String>, StatusError> {
+        match self.tracked() {
+            Ok(tracked) => self.problems_with(&tracked, Vec::new()),
+            Err(StatusError::Unreadable { source, .. }) => {
+                self.problems_with(&[], vec![format!("the index cannot be read: {}", source.message())])
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The same, where the entries of the index are known already.
+    ///
+    /// # Errors
+    /// Where the object database itself cannot be opened.
+    pub fn problems_among(&self, tracked: &[Tracked]) -> Result<Vec<String>, StatusError> {
+        self.problems_with(tracked, Vec::new())
+    }
+
+    fn problems_with(&self, tracked: &[Tracked], mut found: Vec<String>) -> Result<Vec<String>, StatusError> {
         let odb = self.repo.odb().map_err(StatusError::unreadable("the object database"))?;
-        let partial = self.checkout().partial;
-        let mut found = self.broken_refs(&odb)?;
+        found.extend(self.broken_refs(&odb)?);
         malformed_refs(&self.repo.commondir().join("refs"), "refs", &mut found);
         found.extend(self.broken_head());
-        match self.repo.index() {
-            Ok(index) if !partial => {
-                let missing =
-                    index.iter().filter(|e| e.mode & 0o170_000 != 0o160_000 && !e.id.is_zero() && !odb.exists(e.id));
-                found.extend(
-                    missing
-                        .take(MOST)
-                        .map(|e| format!("the index names {} for {:?}, which is missing", e.id, super::lossy(&e.path))),
-                );
-            }
-            Ok(_) => {}
-            Err(e) => found.push(format!("the index cannot be read: {}", e.message())),
+        let missing = |entry: &&Tracked| {
+            entry.kind != TrackedKind::Submodule && entry.id != Oid::ZERO && !odb.exists(to_git(entry.id))
+        };
+        if !self.checkout().partial {
+            let missing = tracked.iter().filter(missing).take(MOST);
+            found.extend(
+                missing.map(|e| format!("the index names {} for {:?}, which is missing", e.id, super::lossy(&e.path))),
+            );
         }
         found.sort();
         found.truncate(MOST);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use git2::{Status, StatusOptions, StatusShow};
 
 use super::digest::as_path;
+use super::suspects::suspects;
 use super::{StatusError, WorkTree, oid};
 use crate::domain::ids::Oid;
 
@@ -86,7 +87,19 @@ impl WorkTree {
     /// # Errors
     /// [`StatusError::Unreadable`] where HEAD, index or a folder cannot be read.
     pub fn changes(&self) -> Result<Vec<Change>, StatusError> {
+        let suspects = suspects(&self.repo, &self.root, self.index_written);
+        if suspects.as_ref().is_some_and(Vec::is_empty) {
+            return Ok(Vec::new());
+        }
+        self.changes_of(suspects)
+    }
+
+    /// What `git status` would list of these paths and below them, or of everything.
+    pub(super) fn changes_of(&self, paths: Option<Vec<Vec<u8>>>) -> Result<Vec<Change>, StatusError> {
         let mut options = StatusOptions::new();
+        for path in paths.into_iter().flatten() {
+            options.pathspec(path).disable_pathspec_match(true);
+        }
         options
             .show(StatusShow::IndexAndWorkdir)
             .include_untracked(true)

@@ -1,4 +1,4 @@
-//! Settings: which source wins, and what is refused.
+//! Layers, places and refusals of settings.
 
 use super::*;
 

@@ -1,13 +1,10 @@
 //! The step function in a small world: every step is performed on plain data by the tables, people and workers answer
 //! at random, and every run must come to an end or stand where only a person can move it.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
-use autopack_shared::domain::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, WorkerId};
-use autopack_shared::domain::record::{Apply, ApplyKind, Lease, Principal, Request, Run};
-use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, RunLimits, ScopeSpec};
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId, WorkerId};
+use autopack_shared::domain::record::{Apply, ApplyKind, Lease, Principal, Request};
 use autopack_shared::domain::state::RequestEvent;
 
 use super::*;

@@ -1,0 +1,47 @@
+//! A scratch clone to try things in, and commits on it. Nothing of the source is written.
+
+use std::path::Path;
+
+use git2::build::RepoBuilder;
+use git2::{IndexAddOption, Oid as GitOid, Signature, Time};
+
+use super::open::{OpenError, from_git, isolate, open};
+use crate::domain::ids::Oid;
+
+/// Why there is no scratch clone.
+#[derive(Debug, thiserror::Error)]
+pub enum ScratchError {
+    /// The source or the clone cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// libgit2 failed.
+    #[error(transparent)]
+    Git(#[from] git2::Error),
+}
+
+/// Clones a local repository with its checked-out branch into `into`.
+///
+/// # Errors
+/// When the source is no repository or the clone cannot be written.
+pub fn clone(source: &Path, into: &Path) -> Result<(), ScratchError> {
+    isolate()?;
+    open(source)?;
+    RepoBuilder::new().clone(&source.display().to_string(), into)?;
+    Ok(())
+}
+
+/// Commits everything in the work tree of a scratch clone.
+///
+/// # Errors
+/// When the clone cannot be read or written.
+pub fn commit_all(path: &Path, message: &str, seconds: i64) -> Result<Oid, ScratchError> {
+    let repo = open(path)?;
+    let mut index = repo.index()?;
+    index.add_all(["*"], IndexAddOption::DEFAULT, None)?;
+    index.write()?;
+    let tree = repo.find_tree(index.write_tree()?)?;
+    let who = Signature::new("autopack demo", "demo@autopack", &Time::new(seconds, 0))?;
+    let head = repo.head()?.peel_to_commit()?;
+    let made: GitOid = repo.commit(Some("HEAD"), &who, &who, message, &tree, &[&head])?;
+    Ok(from_git(made))
+}

@@ -1,0 +1,171 @@
+//! The commands that need an engine, each run as a process of its own on one data directory.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bench, Ran};
+
+/// A repository with one gap that a run mends after asking, and one that it mends unasked.
+fn initialised() -> Bench {
+    let bench = Bench::with(&[
+        ("README.md", "# Shop\n"),
+        ("NOTES-old.md", "# Old notes\n\nSome words about things that were.\n"),
+        ("docs/guide.md", "# Guide\n"),
+    ]);
+    bench.run(&["init", "--write-root", "notes", "--risk-tolerance", "moderate"]).expect(0);
+    bench.commit("init");
+    bench
+}
+
+fn pending(bench: &Bench) -> Vec<Value> {
+    let list = bench.run(&["approvals", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(list["format"], "requests/1");
+    list["requests"].as_array().unwrap().clone()
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_else(|| panic!("{key} in {value}"))
+}
+
+fn session(bench: &Bench, run: &str) -> Value {
+    let folder = bench.repo().join(".autonomous_runs").join(run).join("autopilot");
+    let file = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+fn waiting(bench: &Bench, run: &str) -> Ran {
+    bench.run(&["autopilot", "run", "--enable", "--no-wait", "--run-id", run])
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_shows_both_documents() {
+    let bench = initialised();
+    let dry = bench.run(&["autopilot", "run", "-o", "json"]).expect(0).json();
+    assert_eq!((&dry["format"], &dry["session"]["status"]), (&json!("autopilot/1"), &json!("dry_run")));
+    assert!(dry["report"]["gaps"].is_array() && dry["plan"]["actions"].is_array());
+    let branches = git2::Repository::open(bench.repo()).unwrap().branches(None).unwrap().count();
+    assert_eq!(branches, 1);
+    bench.run(&["autopilot", "run", "--write", "--run-id", "dry"]).expect(0);
+    assert_eq!(session(&bench, "dry")["status"], "dry_run");
+}
+
+#[test]
+fn a_run_waits_for_a_person_and_goes_on_after_the_decision() {
+    let bench = initialised();
+    let before = bench.run(&["runs", "list"]).expect(0);
+    assert!(before.stderr.contains("no runs; next: "), "{}", before.stderr);
+    let first = waiting(&bench, "r1").expect(4);
+    assert!(first.stderr.contains("next: autopack approvals list --run-id r1"), "{}", first.stderr);
+    assert_eq!(session(&bench, "r1")["status"], "awaiting_approval");
+
+    let requests = pending(&bench);
+    assert_eq!((requests.len(), text(&requests[0], "status"), text(&requests[0], "run_id")), (1, "PENDING", "r1"));
+    let (id, digest) = (text(&requests[0], "request_id"), text(&requests[0], "subject_digest"));
+    let refused = bench.run(&["approvals", "approve", id]).expect(2);
+    assert!(refused.stderr.contains("--expect-digest") && refused.stderr.contains(digest), "{}", refused.stderr);
+    let other = format!("sha256:{}", "0".repeat(64));
+    bench.run(&["approvals", "approve", id, "--expect-digest", &other]).expect(6);
+
+    let prefix = &id[..id.len() - 2];
+    let shown = bench.run(&["approvals", "show", prefix]).expect(0);
+    assert!(shown.stdout.contains(digest) && shown.stdout.contains("+++ b/"), "{}", shown.stdout);
+    let approved =
+        bench.run(&["approvals", "approve", prefix, "--expect-digest", digest, "--reason", "read it", "-o", "json"]);
+    assert_eq!(approved.expect(0).json()["status"], "APPROVED");
+    bench.run(&["approvals", "approve", id, "--expect-digest", digest]).expect(6);
+
+    let resumed = bench.run(&["runs", "resume", "r1", "-o", "json"]).expect(0).json();
+    assert_eq!((&resumed["format"], &resumed["state"]), (&json!("run/1"), &json!("SUCCEEDED")));
+    waiting(&bench, "r1").expect(0);
+    assert_eq!(session(&bench, "r1")["status"], "completed");
+    assert!(bench.repo().join(".autonomous_runs/r1/run_summary.md").exists());
+    let diff = bench.run(&["runs", "diff", "r1"]).expect(0).stdout;
+    assert!(diff.contains("NOTES-old.md"), "{diff}");
+    bench.run(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_rejection_needs_no_digest_and_its_words_reach_the_history() {
+    let bench = initialised();
+    waiting(&bench, "r1").expect(4);
+    let requests = pending(&bench);
+    let rejected =
+        bench.run(&["approvals", "reject", text(&requests[0], "request_id"), "--reason", "leave it", "-o", "json"]);
+    assert_eq!(rejected.expect(0).json()["status"], "REJECTED");
+    let all = bench.run(&["governance", "history", "--run-id", "r1", "-o", "json"]).expect(0).json();
+    assert_eq!(all["requests"][0]["notes"], "leave it");
+    let logs = bench.run(&["runs", "logs", "r1", "-o", "jsonl"]).expect(0).stdout;
+    let events: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["format"] == "event/1"));
+    assert!(events.iter().any(|event| text(event, "kind") == "request.rejected"), "{logs}");
+}
+
+#[test]
+fn the_same_command_goes_on_with_an_unfinished_run_of_the_same_plan() {
+    let bench = initialised();
+    bench.run(&["autopilot", "run", "--enable", "--no-wait"]).expect(4);
+    let again = bench.run(&["autopilot", "run", "--enable", "--no-wait"]).expect(4);
+    assert!(again.stderr.contains("going on with the unfinished run autopilot-"), "{}", again.stderr);
+    let runs = bench.run(&["runs", "list", "-o", "json"]).expect(0).json();
+    assert_eq!(runs["runs"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn supervise_asks_the_gate_first() {
+    let bench = initialised();
+    let denied = bench.run(&["autopilot", "supervise", "--run-ids", "a,b,c", "--workers", "3"]).expect(5);
+    assert!(denied.stderr.starts_with("error[over_limit]"), "{}", denied.stderr);
+    let ran = bench
+        .run(&["autopilot", "supervise", "--run-ids", "a,b", "--workers", "2", "--no-wait", "-o", "json"])
+        .expect(4)
+        .json();
+    let states: Vec<&str> = ran["runs"].as_array().unwrap().iter().map(|run| text(run, "state")).collect();
+    assert_eq!(states, ["WAITING", "WAITING"]);
+    let leases = bench.run(&["leases", "list", "--all", "-o", "json"]).expect(0).json();
+    assert!(leases["peak"].as_u64().unwrap() <= 2 && leases["leases"].as_array().unwrap().len() >= 2, "{leases}");
+}
+
+#[test]
+fn a_run_file_is_submitted_once_and_steered() {
+    let bench = initialised();
+    let file = "run_id: hand\nphases:\n  - id: one\n    goal: say hello\n    builder: {kind: patch, diff: ''}\n";
+    bench.write("../run.yaml", file);
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    let again = bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    assert!(again.stdout.contains("is there already"), "{}", again.stdout);
+    bench.write("../run.yaml", &file.replace("hello", "goodbye"));
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(6);
+    bench.write("../run.yaml", &file.replace("goal", "gaol"));
+    assert!(bench.run(&["runs", "submit", "../run.yaml"]).expect(2).stderr.contains("gaol"));
+    let explain = bench.run(&["runs", "explain", "hand", "-o", "json"]).expect(0).json();
+    assert_eq!((&explain["format"], &explain["blockers"][0]["kind"]), (&json!("explain/1"), &json!("no_engine")));
+    bench.run(&["runs", "cancel", "hand"]).expect(0);
+    let again = bench.run(&["runs", "cancel", "hand"]).expect(0);
+    assert!(again.stdout.contains("CANCELLED"), "{}", again.stdout);
+    bench.run(&["runs", "show", "nope"]).expect(3);
+}
+
+#[test]
+fn nothing_to_show_names_the_next_command() {
+    let bench = initialised();
+    for (command, next) in [
+        (&["runs", "list"][..], "autopack autopilot run"),
+        (&["approvals", "list"], "autopack approvals list --all"),
+        (&["leases", "list"], "autopack leases list --all"),
+        (&["savepoints", "list"], "autopack runs list"),
+        (&["audit", "query", "--op", "nothing."], "autopack audit query"),
+        (&["autopilot", "supervise", "--list-worktrees"], "autopack autopilot run"),
+    ] {
+        let ran = bench.run(command).expect(0);
+        assert!(ran.stdout.is_empty() && ran.stderr.contains(next), "{command:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn the_doctor_looks_and_leaves_everything_alone() {
+    let bench = Bench::with(&[("README.md", "# x\n")]);
+    let found = bench.run(&["doctor", "-o", "json"]).expect(0).json();
+    assert_eq!((&found["format"], &found["healthy"]), (&json!("doctor/1"), &json!(true)));
+    assert!(!bench.repo().join(".autonomous_runs").exists());
+    bench.write(".autopack/anchor_v2.json", "{}");
+    assert_eq!(bench.run(&["doctor", "-o", "json"]).expect(1).json()["healthy"], json!(false));
+}
