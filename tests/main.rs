@@ -17,5 +17,6 @@ mod engine;
 mod harness;
 mod help;
 mod house_rules;
+mod kill;
 mod playground;
 mod policy_cases;
