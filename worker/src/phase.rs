@@ -162,13 +162,27 @@ impl Runner {
         let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
+        let mut used = None;
         let done = match job.purpose {
-            LeasePurpose::Build => self.build(&job, &sink, &cancel).await,
-            LeasePurpose::Verify => self.verify(&job, &sink, &cancel).await,
+            LeasePurpose::Build => self.build(&job, &sink, &cancel, &mut used).await,
+            LeasePurpose::Verify => self.verify(&job, &sink, &cancel, &mut used).await,
         };
-        if cancel.is_cancelled() {
-            return;
+        if !cancel.is_cancelled() {
+            self.report(&job, &sink, &out, done).await;
         }
+        // Removing many files takes long, and nobody waits for it.
+        if let Some(space) = used {
+            self.workspaces.remove(space).await;
+        }
+    }
+
+    async fn report(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        out: &mpsc::Sender<JobOutput>,
+        done: Result<Built, BuildError>,
+    ) {
         let mut result = pb::AttemptResult {
             run_id: job.run.to_string(),
             epoch: job.epoch,
@@ -193,7 +207,13 @@ impl Runner {
         let _gone = out.send(JobOutput::Done(result)).await;
     }
 
-    async fn build(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
+    async fn build(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
         let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
         let builder = match work {
             Work::Import(diff) => {
@@ -205,9 +225,7 @@ impl Runner {
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build).await?;
         sink.send("workspace.ready", "a worktree is ready").await;
-        let built = self.build_in(job, builder.as_ref(), &space, sink, cancel).await;
-        self.workspaces.remove(space).await;
-        built
+        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
     }
 
     async fn build_in(
@@ -267,12 +285,19 @@ impl Runner {
         }
     }
 
-    async fn verify(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?;
+    async fn verify(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
+        let space =
+            used.insert(self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?);
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, &space),
+            env: self.job_env(job, space),
             lease: self.mark(job),
             log_budget: self.log_budget,
         };
@@ -293,7 +318,6 @@ impl Runner {
                 break;
             }
         }
-        self.workspaces.remove(space).await;
         match failed {
             None => Ok(Built { tree: Oid::ZERO, notes: Vec::new() }),
             Some(message) => Err(BuildError::new("gate_failed", message)),
