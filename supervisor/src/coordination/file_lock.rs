@@ -236,7 +236,13 @@ fn host() -> String {
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CoordinationError + '_ {
-    move |error| CoordinationError::Unusable { path: path.display().to_string(), why: error.to_string() }
+    move |error| match error.kind() {
+        // Not a setting to change but a state that passes: space is freed, a mount is made writable again.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+            CoordinationError::Unavailable(format!("{}: {error}", path.display()))
+        }
+        _ => CoordinationError::Unusable { path: path.display().to_string(), why: error.to_string() },
+    }
 }
 
 /// Makes a folder that only its owner may enter, and closes an existing one to others.
