@@ -236,12 +236,13 @@ fn host() -> String {
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CoordinationError + '_ {
-    move |error| match error.kind() {
+    move |error| {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         // Not a setting to change but a state that passes: space is freed, a mount is made writable again.
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
-            CoordinationError::Unavailable(format!("{}: {error}", path.display()))
+        if matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem) {
+            return CoordinationError::Unavailable(format!("{}: {error}", path.display()));
         }
-        _ => CoordinationError::Unusable { path: path.display().to_string(), why: error.to_string() },
+        CoordinationError::Unusable { path: path.display().to_string(), why: error.to_string() }
     }
 }
 
