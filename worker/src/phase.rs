@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +15,13 @@ use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb::{self, worker_message};
 
-use crate::builder::{self, BuildError, Task, Work};
+use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::gate::{self, GateContext};
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
+
+/// Pause between two looks whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a grant asks for, read and checked.
 #[derive(Debug, Clone)]
@@ -159,10 +163,7 @@ impl Runner {
         let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
-        let done = match job.purpose {
-            LeasePurpose::Build => self.build(&job, &sink, &cancel).await,
-            LeasePurpose::Verify => self.verify(&job, &sink, &cancel).await,
-        };
+        let done = self.until_there_is_room(&job, &sink, &cancel).await;
         if cancel.is_cancelled() {
             return;
         }
@@ -188,6 +189,35 @@ impl Runner {
             }
         }
         let _gone = out.send(JobOutput::Done(result)).await;
+    }
+
+    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt.
+    async fn until_there_is_room(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<Built, BuildError> {
+        let mut told = false;
+        loop {
+            let done = match job.purpose {
+                LeasePurpose::Build => self.build(job, sink, cancel).await,
+                LeasePurpose::Verify => self.verify(job, sink, cancel).await,
+            };
+            match done {
+                Err(error) if error.reason == DISK_FULL && !cancel.is_cancelled() => {
+                    if !told {
+                        sink.send(DISK_FULL, error.message).await;
+                        told = true;
+                    }
+                    tokio::select! {
+                        () = cancel.cancelled() => return Err(BuildError::new("cancelled", "the lease ended")),
+                        () = tokio::time::sleep(ROOM_PAUSE) => {}
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn build(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
