@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,13 @@ use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb::{self, worker_message};
 
-use crate::builder::{self, BuildError, Task, Work};
+use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::gate::{self, GateContext};
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
+
+/// Pause between two looks whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a grant asks for, read and checked.
 #[derive(Debug, Clone)]
@@ -163,10 +167,7 @@ impl Runner {
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
-        let done = match job.purpose {
-            LeasePurpose::Build => self.build(&job, &sink, &cancel, &mut used).await,
-            LeasePurpose::Verify => self.verify(&job, &sink, &cancel, &mut used).await,
-        };
+        let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
             self.report(&job, &sink, &out, done).await;
         }
@@ -205,6 +206,40 @@ impl Runner {
             }
         }
         let _gone = out.send(JobOutput::Done(result)).await;
+    }
+
+    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt.
+    async fn until_there_is_room(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
+        let mut told = false;
+        loop {
+            let done = match job.purpose {
+                LeasePurpose::Build => self.build(job, sink, cancel, used).await,
+                LeasePurpose::Verify => self.verify(job, sink, cancel, used).await,
+            };
+            match done {
+                Err(error) if error.reason == DISK_FULL && !cancel.is_cancelled() => {
+                    // The next try makes its worktree at the same place.
+                    if let Some(space) = used.take() {
+                        self.workspaces.remove(space).await;
+                    }
+                    if !told {
+                        sink.send(DISK_FULL, error.message).await;
+                        told = true;
+                    }
+                    tokio::select! {
+                        () = cancel.cancelled() => return Err(BuildError::new("cancelled", "the lease ended")),
+                        () = tokio::time::sleep(ROOM_PAUSE) => {}
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn build(
