@@ -49,6 +49,18 @@ pub(crate) enum Rest {
     Detached,
 }
 
+impl Rest {
+    /// How a run rests that nobody goes with; none where it is on its way.
+    pub(crate) fn of(run: &Run) -> Option<Self> {
+        match run.state.as_str() {
+            "WAITING" => Some(Self::Waiting),
+            "PAUSED" => Some(Self::Paused),
+            "BLOCKED" => Some(Self::Blocked),
+            state => is_terminal(state).then_some(Self::Ended),
+        }
+    }
+}
+
 /// A run and why it is not gone with any more.
 #[derive(Debug)]
 pub(crate) struct Outcome {

@@ -61,7 +61,7 @@ async fn register(ctx: &Context, root: &Path) -> Result<(), CliError> {
         let text = std::fs::read_to_string(root.join(name)).during(format!("read {name}"))?;
         files.insert(name.to_owned(), text);
     }
-    let mut session = match connect(ctx, Need::Passive).await {
+    let mut session = match connect(ctx, Need::Record).await {
         Ok(session) => session,
         Err(error) => {
             let [_, why, _] = error.lines();
