@@ -30,6 +30,8 @@ pub(crate) struct Manner {
     pub(crate) interactive: bool,
     /// Put the run's name before each line.
     pub(crate) prefix: bool,
+    /// A pause that was asked for before is being taken back: it may still show for a moment.
+    pub(crate) unpausing: bool,
     /// Events are the data of this command and go to stdout.
     pub(crate) data: bool,
 }
@@ -134,6 +136,8 @@ pub(crate) struct Drive<'a, 'b> {
     done: BTreeMap<String, Outcome>,
     told: BTreeSet<String>,
     skipped: BTreeSet<String>,
+    // What was seen may only be on its way to what was asked for.
+    look_again: bool,
 }
 
 impl std::fmt::Debug for Drive<'_, '_> {
@@ -148,7 +152,7 @@ impl<'a, 'b> Drive<'a, 'b> {
         let console = Console::new(&ctx.out);
         let open = runs.iter().cloned().collect();
         let (done, told, skipped) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { ctx, follow, manner, console, open, done, told, skipped }
+        Self { ctx, follow, manner, console, open, done, told, skipped, look_again: false }
     }
 
     /// Until every run is at rest, or the person leaves.
@@ -159,6 +163,10 @@ impl<'a, 'b> Drive<'a, 'b> {
         let mut looked = self.all_on_their_way().await;
         self.console.status("starting");
         while !self.open.is_empty() {
+            if std::mem::take(&mut self.look_again) {
+                settled.set(sleep(SETTLING));
+                looked = false;
+            }
             tokio::select! {
                 biased;
                 () = leave.asked() => {
@@ -254,6 +262,10 @@ impl<'a, 'b> Drive<'a, 'b> {
             return Ok(());
         }
         match run.state.as_str() {
+            "PAUSED" if std::mem::take(&mut self.manner.unpausing) => {
+                self.look_again = true;
+                Ok(())
+            }
             "PAUSED" => self.rest(name, Rest::Paused).await,
             "BLOCKED" => self.rest(name, Rest::Blocked).await,
             "WAITING" => {

@@ -155,7 +155,6 @@ pub(crate) struct AuditVerify {
     pub(crate) json: bool,
     /// Compare the tables with the records as well; always done
     #[arg(long)]
-    #[expect(dead_code, reason = "it asks for what is always done")]
     pub(crate) semantic: bool,
 }
 

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_stream::StreamExt as _;
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse};
+use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse, WatchRequest};
 
 use super::look::next_of;
 use crate::args::runs::{Resume, Retry, Rollback};
@@ -243,20 +244,51 @@ async fn carry(ctx: &Context, follow: &mut Follow<'_>, run: &RunId, order: Order
 pub(super) async fn resume(ctx: &Context, args: &Resume) -> Result<Exit, CliError> {
     let run = &args.named.run;
     let mut session = connect(ctx, Need::Drive).await?;
-    let asked = match known(&mut session, run).await {
-        // A pause that was asked for and not yet obeyed is taken back as well: wishes are obeyed in their order, and
-        // a run that is not paused by then refuses this one.
-        Ok(known) if !is_terminal(&known.state) => {
-            steer(ctx, &mut session, run, Wish::plain(SteerOp::Resume)).await.map(|_| ())
+    let unpausing = match let_go_on(ctx, &mut session, run).await {
+        Ok(unpausing) => unpausing,
+        Err(error) => {
+            session.close().await;
+            return Err(error);
         }
-        known => known.map(|_| ()),
     };
-    if let Err(error) = asked {
-        session.close().await;
-        return Err(error);
-    }
     let wait = ctx.out.interactive && !args.no_wait;
-    drive_one(ctx, session, run.as_str(), Manner { wait, interactive: args.interactive, ..Manner::default() }).await
+    drive_one(
+        ctx,
+        session,
+        run.as_str(),
+        Manner { wait, interactive: args.interactive, unpausing, ..Manner::default() },
+    )
+    .await
+}
+
+/// Takes a pause back, also one that was asked for and is not obeyed yet: wishes are obeyed in their order. Tells
+/// whether there was one.
+async fn let_go_on(ctx: &Context, session: &mut Session, run: &RunId) -> Result<bool, CliError> {
+    let known = known(session, run).await?;
+    let held = known.state == "PAUSED" || (!is_terminal(&known.state) && asked_to_pause(session, run).await?);
+    if held {
+        steer(ctx, session, run, Wish::plain(SteerOp::Resume)).await?;
+    }
+    Ok(held)
+}
+
+/// Whether the last that was asked of a run, between going on and pausing, is to pause.
+async fn asked_to_pause(session: &mut Session, run: &RunId) -> Result<bool, CliError> {
+    let what = format!("read the history of the run {run}");
+    let call = WatchRequest { run_id: run.to_string(), after_seq: 0, once: true };
+    let mut events = session.runs.watch(call).await.during(what.clone())?.into_inner();
+    let mut pause = false;
+    while let Some(event) = events.next().await {
+        let event = event.during(what.clone())?;
+        if event.kind == "command.recorded" {
+            match event.text.split(' ').next() {
+                Some("pause") => pause = true,
+                Some("resume") => pause = false,
+                Some(_) | None => {}
+            }
+        }
+    }
+    Ok(pause)
 }
 
 /// Goes with one run until it is at rest, and says how it stands then.
