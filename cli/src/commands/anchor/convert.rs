@@ -217,10 +217,7 @@ fn put(
     from: &str,
     left: &mut Vec<String>,
 ) {
-    let value = match value {
-        text @ Value::String(_) if LISTS.contains(&field) => Value::Array(vec![text]),
-        other => other,
-    };
+    let value = if value.is_string() && LISTS.contains(&field) { Value::Array(vec![value]) } else { value };
     let Some(fields) = pivots.entry(pivot).or_insert_with(|| json!({})).as_object_mut() else {
         return leaves(from, &value, left);
     };
@@ -265,7 +262,7 @@ mod tests {
         );
         assert_eq!(anchor.pivot_intentions.north_star.as_ref().unwrap().desired_outcomes, ["tidy"]);
         assert_eq!(anchor.never_allow(), ["path:keys/**"]);
-        assert_eq!(left, ["constraints.style.tabs", "constraints.scope.paths", "metadata.author"]);
+        assert_eq!(left, ["constraints.scope.paths", "constraints.style.tabs", "metadata.author"]);
         let lost: Vec<&String> = left.iter().filter(|key| narrows(key)).collect();
         assert_eq!(lost, ["constraints.scope.paths"]);
     }
