@@ -32,6 +32,7 @@ fn failures_have_three_lines() {
     tried("a server", bench.run(&["runs", "list", "--server", "http://localhost:1"]));
     tried("sarif elsewhere", bench.run(&["plan", "propose", "-o", "sarif"]));
     tried("a missing config", bench.run(&["--config", "nope.toml", "config", "show"]));
+    bench.run_in(&bench.repo(), &["config", "show"], &[("AUTOPACK_GOVERNANCE_DISABLED", "")]).expect(78);
     insta::assert_snapshot!(all);
 }
 

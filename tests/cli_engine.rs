@@ -1,5 +1,8 @@
 //! The commands that need an engine, each run as a process of its own on one data directory.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+
 use serde_json::{Value, json};
 
 use crate::harness::{Bench, Ran};
@@ -63,7 +66,10 @@ fn a_run_waits_for_a_person_and_goes_on_after_the_decision() {
     let refused = bench.run(&["approvals", "approve", id]).expect(2);
     assert!(refused.stderr.contains("--expect-digest") && refused.stderr.contains(digest), "{}", refused.stderr);
     let other = format!("sha256:{}", "0".repeat(64));
-    bench.run(&["approvals", "approve", id, "--expect-digest", &other]).expect(6);
+    for wrong in [&other, "sha256:beef"] {
+        let ran = bench.run(&["approvals", "approve", id, "--expect-digest", wrong]).expect(6);
+        assert!(ran.stderr.starts_with("error[approval_subject_mismatch]"), "{}", ran.stderr);
+    }
 
     let prefix = &id[..id.len() - 2];
     let shown = bench.run(&["approvals", "show", prefix]).expect(0);
@@ -75,6 +81,7 @@ fn a_run_waits_for_a_person_and_goes_on_after_the_decision() {
 
     let resumed = bench.run(&["runs", "resume", "r1", "-o", "json"]).expect(0).json();
     assert_eq!((&resumed["format"], &resumed["state"]), (&json!("run/1"), &json!("SUCCEEDED")));
+    assert_eq!(session(&bench, "r1")["status"], "completed", "whichever command went with it");
     waiting(&bench, "r1").expect(0);
     assert_eq!(session(&bench, "r1")["status"], "completed");
     assert!(bench.repo().join(".autonomous_runs/r1/run_summary.md").exists());
@@ -114,6 +121,10 @@ fn supervise_asks_the_gate_first() {
     let bench = initialised();
     let denied = bench.run(&["autopilot", "supervise", "--run-ids", "a,b,c", "--workers", "3"]).expect(5);
     assert!(denied.stderr.starts_with("error[over_limit]"), "{}", denied.stderr);
+    let paper = bench.run(&["autopilot", "supervise", "--run-ids", "a,b,c", "--workers", "3", "-o", "json"]).expect(5);
+    assert_eq!((&paper.json()["format"], &paper.json()["reason"]), (&json!("gate/1"), &json!("over_limit")));
+    let cleaned = bench.run(&["autopilot", "supervise", "--cleanup", "-o", "json"]).expect(0).json();
+    assert_eq!(cleaned, json!({ "format": "cleanup/1", "removed": 0, "left": 0 }));
     let ran = bench
         .run(&["autopilot", "supervise", "--run-ids", "a,b", "--workers", "2", "--no-wait", "-o", "json"])
         .expect(4)
@@ -142,6 +153,84 @@ fn a_run_file_is_submitted_once_and_steered() {
     let again = bench.run(&["runs", "cancel", "hand"]).expect(0);
     assert!(again.stdout.contains("CANCELLED"), "{}", again.stdout);
     bench.run(&["runs", "show", "nope"]).expect(3);
+    for late in [&["runs", "pause", "hand"][..], &["runs", "retry", "hand"]] {
+        let ran = bench.run(late).expect(6);
+        assert!(ran.stderr.starts_with("error[illegal_move]") && ran.stderr.contains("CANCELLED"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn one_resume_takes_back_a_pause_that_nobody_obeyed_yet() {
+    let bench = initialised();
+    let file = "run_id: hand\nphases:\n  - id: one\n    goal: say hello\n    builder: {kind: patch, diff: ''}\n";
+    bench.write("../run.yaml", file);
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    bench.run(&["runs", "retry", "hand", "--phase", "two"]).expect(3);
+    bench.run(&["runs", "pause", "hand"]).expect(0);
+    let resumed = bench.run(&["runs", "resume", "hand", "-o", "json"]).json();
+    assert_ne!(resumed["state"], "PAUSED", "{resumed}");
+}
+
+#[test]
+fn looking_where_nothing_ever_ran_leaves_nothing_behind() {
+    let bench = Bench::with(&[("README.md", "# x\n")]);
+    for command in [
+        &["runs", "list"][..],
+        &["approvals", "list"],
+        &["approvals", "watch"],
+        &["leases", "list"],
+        &["savepoints", "list"],
+        &["audit", "query"],
+        &["audit", "export"],
+    ] {
+        let ran = bench.run(command).expect(0);
+        assert!(ran.stdout.is_empty() && ran.stderr.contains("next: "), "{command:?}: {ran:?}");
+    }
+    bench.run(&["runs", "watch", "nope"]).expect(3);
+    bench.run(&["runs", "pause", "nope"]).expect(3);
+    bench.run(&["approvals", "reject", "nope", "--reason", "no"]).expect(3);
+    assert!(!bench.repo().join(".autonomous_runs").exists());
+}
+
+#[test]
+fn audit_verify_ends_in_its_own_codes() {
+    let bench = Bench::with(&[("README.md", "# x\n")]);
+    let absent = bench.run(&["audit", "verify"]).expect(64);
+    assert!(absent.stderr.starts_with("error[not_found]"), "{}", absent.stderr);
+    bench.run(&["audit", "verify", "--repo", "../nowhere"]).expect(64);
+    bench.run(&["audit", "--quiet", "verify", "--bogus"]).expect(64);
+    bench.run(&["audit", "verify", "-o", "sarif"]).expect(64);
+    bench.run(&["audit", "bogus"]).expect(2);
+    let bench = initialised();
+    let report = bench.run(&["audit", "verify", "--json", "--semantic"]).expect(0).json();
+    assert_eq!(report["format"], "audit_verify/1");
+}
+
+#[test]
+fn watching_never_takes_over_from_an_engine_that_ends() {
+    let bench = initialised();
+    waiting(&bench, "r1").expect(4);
+    let repo = bench.repo();
+    let start = |args: &[&str]| {
+        let mut command = bench.command(&repo);
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let first_line = |child: &mut Child| {
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line
+    };
+    let mut up = start(&["up"]);
+    assert!(first_line(&mut up).starts_with("up:"));
+    let mut watch = start(&["runs", "watch", "r1"]);
+    assert!(!first_line(&mut watch).is_empty(), "it shows what happened so far");
+    up.kill().unwrap();
+    up.wait().unwrap();
+    let ended = watch.wait_with_output().unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(7), "{stderr}");
+    assert!(stderr.contains("do this: autopack runs resume r1"), "{stderr}");
 }
 
 #[test]

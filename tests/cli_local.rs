@@ -35,6 +35,42 @@ fn init_writes_explains_and_never_overwrites() {
 }
 
 #[test]
+fn init_says_which_write_roots_change_nothing_and_what_makes_actions_automatic() {
+    let bench = Bench::with(&[("a", "1\n")]);
+    let ran = bench.run(&["init", "--write-root", "tests", "--write-root", "notes"]).expect(0);
+    assert!(ran.stderr.contains("--write-root tests has no effect"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("--write-root notes"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("auto_approve_rules"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_auto_approve_rule_is_only_told_about_when_it_never_holds() {
+    let bench = Bench::with(&[("a", "1\n")]);
+    let anchor = bench.run(&["anchor", "new"]).expect(0).stdout;
+    let lint = |condition: &str| {
+        let mut anchor: serde_json::Value = serde_json::from_str(&anchor).unwrap();
+        anchor["pivot_intentions"]["governance_review"]["auto_approve_rules"] =
+            serde_json::json!([{ "rule_id": "notes", "description": "x", "conditions": [condition] }]);
+        bench.write("anchor.json", &anchor.to_string());
+        bench.run(&["anchor", "lint", "anchor.json", "-o", "json"]).expect(0).json()["warnings"].clone()
+    };
+    assert_eq!(lint("path:examples/**"), serde_json::json!([]));
+    assert!(lint("be nice")[0].as_str().unwrap().contains("never holds"));
+}
+
+#[test]
+fn an_anchor_that_would_allow_more_is_not_converted() {
+    let bench = Bench::with(&[("a", "1\n")]);
+    bench.write("old.yaml", "project_id: shop\nnorth_star: tidy\nconstraints: {must_not: [be rude], tabs: 2}\n");
+    let ran = bench.run(&["anchor", "convert", "old.yaml"]).expect(2);
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("constraints.tabs"), "{ran:?}");
+    bench.write("old.yaml", "project_id: shop\nnorth_star: tidy\nconstraints: {tabs: 2}\n");
+    let ran = bench.run(&["anchor", "convert", "old.yaml"]).expect(0);
+    assert!(ran.stderr.contains("constraints.tabs has no place"), "{ran:?}");
+    assert_eq!(ran.json()["pivot_intentions"]["north_star"]["desired_outcomes"], serde_json::json!(["tidy"]));
+}
+
+#[test]
 fn init_refuses_a_file_it_cannot_use_and_writes_nothing() {
     let bench = Bench::with(&[("a", "1\n")]);
     bench.write("autopack.toml", "[policy]\nx = 1\n");
@@ -72,6 +108,10 @@ fn a_report_is_kept_where_the_seed_says_and_stays_out_of_git() {
         serde_json::from_slice(&std::fs::read(bench.path().join("gaps.sarif")).unwrap()).unwrap();
     assert_eq!(sarif["version"], "2.1.0");
     assert_eq!(sarif["runs"][0]["results"].as_array().unwrap().len(), report["gaps"].as_array().unwrap().len());
+    let home = bench.path().join("home");
+    let repo_arg = bench.repo().display().to_string();
+    bench.run_in(&home, &["--repo", &repo_arg, "gaps", "scan", "--sarif", "s.sarif"], &[]).expect(0);
+    assert!(home.join("s.sarif").exists(), "a bare name is in the current folder");
     let repo = git2::Repository::open(bench.repo()).unwrap();
     assert!(repo.statuses(None).unwrap().iter().all(|status| status.status() == git2::Status::IGNORED));
 }

@@ -127,6 +127,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// The form of output that a command's own flags stand for.
+    pub(crate) fn format(&self) -> Option<Format> {
+        matches!(self, Self::Audit(operate::Audit::Verify(args)) if args.json).then_some(Format::Json)
+    }
+
     /// Settings that a command's own flags stand for.
     pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
         match self {

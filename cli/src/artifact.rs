@@ -69,9 +69,22 @@ pub(crate) fn prepare(data_dir: &Path) -> io::Result<()> {
     if ignore.exists() { Ok(()) } else { replace(&ignore, b"*\n") }
 }
 
+/// Makes the data directory, and sees that it can be written: a full or read-only disk shows here.
+pub(crate) fn probe(data_dir: &Path) -> io::Result<()> {
+    prepare(data_dir)?;
+    let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
+    file.write_all(b"probe")?;
+    file.flush()
+}
+
+/// The folder a file is in; that of a bare name is the current one.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
 /// Puts a file in place at once.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
@@ -82,7 +95,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Makes a file that must not be there yet.
 pub(crate) fn create_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder = folder_of(path);
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;
@@ -107,6 +120,12 @@ mod tests {
         assert_eq!(run.list("gaps"), ["a.json"], "no temporary file is left");
         assert_eq!(fs::read_to_string(data.join(".gitignore")).unwrap(), "*\n");
         assert_eq!(run.read_json::<u8>("gaps/none.json"), None);
+    }
+
+    #[test]
+    fn a_bare_name_is_in_the_current_folder() {
+        assert_eq!(folder_of(Path::new("s.sarif")), Path::new("."));
+        assert_eq!(folder_of(Path::new("a/s.sarif")), Path::new("a"));
     }
 
     #[test]

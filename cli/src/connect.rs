@@ -1,11 +1,14 @@
 //! How a command reaches an engine: one that owns the data directory, over its socket, or one in this process, over an
 //! in-memory link. Both speak the same services.
 
+pub(crate) mod address;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -18,7 +21,6 @@ use autopack_shared::wire::MAX_MESSAGE;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
-use autopack_supervisor::coordination::CoordinationError;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
@@ -26,6 +28,7 @@ use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 
+use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
 
@@ -35,14 +38,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long an owner may take to answer.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The longest path of a unix socket on Linux, less the final NUL.
-const MAX_SOCKET_PATH: usize = 107;
+/// How often a lost owner's successor is looked for, and how long apart.
+const RETURNS: (u32, Duration) = (10, Duration::from_millis(100));
 
 /// What a command needs of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Any engine: attach to an owner, else open one that records but drives nothing.
+    /// To look at, or say something about, what is there: attach to an owner, else open one that drives nothing.
+    /// Where nothing is there it makes no data directory.
     Passive,
+    /// To record something new: the same, and a data directory is made.
+    Record,
     /// Attach to an owner, else own and drive.
     Drive,
     /// Must own.
@@ -57,8 +63,7 @@ pub(crate) struct Session {
     pub(crate) governance: GovernanceServiceClient<Channel>,
     /// The engine itself.
     pub(crate) admin: AdminServiceClient<Channel>,
-    engine: Option<Engine>,
-    socket: PathBuf,
+    far: Far,
 }
 
 impl std::fmt::Debug for Session {
@@ -70,47 +75,79 @@ impl std::fmt::Debug for Session {
 /// Connects.
 pub(crate) async fn connect(ctx: &Context, need: Need) -> Result<Session, CliError> {
     let place = ctx.place()?;
-    let socket = socket_path(ctx, &place.data_dir);
     let start = ctx.clock.monotonic();
     loop {
         if need != Need::Own
-            && let Some(channel) = dial(&socket).await
+            && let Some(session) = attach(ctx).await?
         {
-            return Ok(session(channel, None, socket));
+            return Ok(session);
         }
-        match own(ctx, place, need != Need::Passive, &socket).await {
-            Ok(opened) => return Ok(opened),
-            Err(Error::Coordination(CoordinationError::DataDirLocked { .. }))
-                if need != Need::Own && ctx.clock.monotonic().saturating_sub(start) < PATIENCE => {}
-            Err(error) => return Err(tonic::Status::from(error)).during("open the engine"),
+        let opened = if need == Need::Passive && !has_store(&place.data_dir) {
+            look_at_nothing(ctx, place).await
+        } else {
+            own(ctx, place, matches!(need, Need::Drive | Need::Own)).await
+        };
+        match opened {
+            Err(error)
+                if error.reason() == "data_dir_locked"
+                    && need != Need::Own
+                    && ctx.clock.monotonic().saturating_sub(start) < PATIENCE => {}
+            done => return done,
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
+/// Connects to an owner; none where there is none.
+async fn attach(ctx: &Context) -> Result<Option<Session>, CliError> {
+    let socket = address::to_reach(&ctx.env, &ctx.place()?.data_dir);
+    address::must_be_ours(&socket)?;
+    Ok(dial(&socket).await.map(|channel| session(channel, Far { socket, ..Far::default() })))
+}
+
+/// Connects to the next owner after one went away, for a moment; never becomes one.
+pub(crate) async fn attach_again(ctx: &Context) -> Result<Option<Session>, CliError> {
+    let (tries, apart) = RETURNS;
+    for _ in 0..tries {
+        if let Some(session) = attach(ctx).await? {
+            return Ok(Some(session));
+        }
+        tokio::time::sleep(apart).await;
+    }
+    Ok(None)
+}
+
+/// Whether an engine ever kept anything in a data directory.
+pub(crate) fn has_store(data_dir: &Path) -> bool {
+    data_dir.join("autopack.db").exists()
+}
+
 impl Session {
     /// Ends the connection; an engine that is owned is stopped within its grace period.
     pub(crate) async fn close(self) {
-        if let Some(engine) = self.engine {
+        let Far { engine, socket, data_dir, scratch } = self.far;
+        if let Some(engine) = engine {
             if engine.core.director.is_some() {
                 // Before the lock is given back: afterwards it could be the next owner's. A stale one is harmless.
-                let _gone = std::fs::remove_file(&self.socket);
+                let _gone = std::fs::remove_file(&socket);
+                let _withdrawn = address::withdraw(&data_dir);
             }
             engine.shutdown().await;
         }
+        drop(scratch);
     }
 
     /// Whether the engine runs in this process.
     pub(crate) const fn owns(&self) -> bool {
-        self.engine.is_some()
+        self.far.engine.is_some()
     }
 
     /// Completes when the engine went away: the owner ended, or the one in this process stopped by itself.
     pub(crate) async fn lost(&self) {
-        match &self.engine {
+        match &self.far.engine {
             Some(engine) => engine.tasks().stop().cancelled().await,
             None => {
-                while dial(&self.socket).await.is_some() {
+                while dial(&self.far.socket).await.is_some() {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -119,19 +156,28 @@ impl Session {
 
     /// The socket that others reach this engine by.
     pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+        &self.far.socket
     }
 }
 
-fn session(channel: Channel, engine: Option<Engine>, socket: PathBuf) -> Session {
+/// Who is at the other end of a connection.
+#[derive(Default)]
+struct Far {
+    engine: Option<Engine>,
+    socket: PathBuf,
+    data_dir: PathBuf,
+    // Where an engine reads that has no store to read.
+    scratch: Option<TempDir>,
+}
+
+fn session(channel: Channel, far: Far) -> Session {
     Session {
         runs: RunServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE),
         governance: GovernanceServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         admin: AdminServiceClient::new(channel),
-        engine,
-        socket,
+        far,
     }
 }
 
@@ -153,37 +199,65 @@ async fn dial(socket: &Path) -> Option<Channel> {
 }
 
 /// Opens an engine in this process.
-async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result<Session, Error> {
+async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliError> {
+    let data_dir = place.data_dir.clone();
+    // A full or read-only disk is told here as what it is.
+    artifact::probe(&data_dir).during(format!("write in the data directory {}", data_dir.display()))?;
     let root = worker_root(ctx, place);
-    let coordinator = Arc::new(FileCoordinator::open(&place.data_dir, &root, ctx.clock.clone())?);
+    let (engine, channel) = open(ctx, place, &data_dir, &root, drive).await.map_err(unopened)?;
+    let socket = address::to_serve(&ctx.env, &data_dir);
+    if drive {
+        listen(&engine, &data_dir, &socket)?;
+        start_worker(ctx, place, root, &engine, channel.clone());
+    }
+    Ok(session(channel, Far { engine: Some(engine), socket, data_dir, scratch: None }))
+}
+
+/// Opens an engine over a store that was never made: it is empty, and looking at it leaves nothing behind.
+async fn look_at_nothing(ctx: &Context, place: &Place) -> Result<Session, CliError> {
+    let scratch = tempfile::tempdir().during("make a scratch folder")?;
+    let (data_dir, root) = (scratch.path().join("data"), scratch.path().join("work"));
+    artifact::probe(&data_dir).during("make a scratch folder")?;
+    let (engine, channel) = open(ctx, place, &data_dir, &root, false).await.map_err(unopened)?;
+    Ok(session(channel, Far { engine: Some(engine), socket: PathBuf::new(), data_dir, scratch: Some(scratch) }))
+}
+
+async fn open(
+    ctx: &Context,
+    place: &Place,
+    data_dir: &Path,
+    root: &Path,
+    drive: bool,
+) -> Result<(Engine, Channel), Error> {
+    let coordinator = Arc::new(FileCoordinator::open(data_dir, root, ctx.clock.clone())?);
     let config = EngineConfig {
         project: project_id(place),
         repo: place.root.clone(),
-        data_dir: place.data_dir.clone(),
+        data_dir: data_dir.to_path_buf(),
         drive,
         director: DirectorConfig::default(),
     };
     let engine = Engine::open(config, coordinator, ctx.clock.clone(), ctx.ids.clone()).await?;
     let channel = engine.connect_in_memory().await?;
-    if drive {
-        listen(&engine, place, socket)?;
-        start_worker(ctx, place, root, &engine, channel.clone());
-    }
-    Ok(session(channel, Some(engine), socket.to_path_buf()))
+    Ok((engine, channel))
+}
+
+fn unopened(error: Error) -> CliError {
+    CliError::Engine { what: "cannot open the engine".to_owned(), status: Box::new(error.into()) }
 }
 
 /// Serves the owner's socket, readable by its owner only.
-fn listen(engine: &Engine, place: &Place, socket: &Path) -> Result<(), Error> {
-    let failed = |e: std::io::Error| CoordinationError::of(socket, &e);
+fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliError> {
+    address::must_be_ours(socket)?;
+    let what = format!("listen on {}", socket.display());
     // The data directory's lock is held, so whoever made this socket is gone.
     match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).during(what),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(socket).map_err(failed)?;
-    std::fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(failed)?;
-    let addr = place.data_dir.join("autopack.addr");
-    std::fs::write(&addr, format!("{}\n", socket.display())).map_err(failed)?;
+    let listener = UnixListener::bind(socket).during(what.clone())?;
+    std::fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o600)).during(what)?;
+    address::publish(data_dir, socket).during("say where the socket is")?;
     engine.serve("socket", UnixListenerStream::new(listener));
     Ok(())
 }
@@ -243,15 +317,4 @@ fn project_id(place: &Place) -> ProjectId {
         .and_then(|text| ProjectConfig::parse(&text, "autopack.toml").ok())
         .and_then(|config| config.project.id);
     named.unwrap_or_else(|| crate::commands::project_of_folder(&place.root))
-}
-
-/// `<data-dir>/autopack.sock`, or a short path in the user's runtime folder where that one is too long.
-pub(crate) fn socket_path(ctx: &Context, data_dir: &Path) -> PathBuf {
-    let plain = data_dir.join("autopack.sock");
-    if plain.as_os_str().len() <= MAX_SOCKET_PATH {
-        return plain;
-    }
-    let name = Digest::of(data_dir.as_os_str().as_encoded_bytes()).to_hex();
-    let folder = ctx.env.get("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    folder.join(format!("autopack-{}.sock", &name[..16]))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Manner {
     pub(crate) interactive: bool,
     /// Put the run's name before each line.
     pub(crate) prefix: bool,
+    /// A pause that was asked for before is being taken back: it may still show for a moment.
+    pub(crate) unpausing: bool,
     /// Events are the data of this command and go to stdout.
     pub(crate) data: bool,
 }
@@ -53,6 +55,18 @@ pub(crate) enum Rest {
     Paused,
     /// The person left.
     Detached,
+}
+
+impl Rest {
+    /// How a run rests that nobody goes with; none where it is on its way.
+    pub(crate) fn of(run: &Run) -> Option<Self> {
+        match run.state.as_str() {
+            "WAITING" => Some(Self::Waiting),
+            "PAUSED" => Some(Self::Paused),
+            "BLOCKED" => Some(Self::Blocked),
+            state => is_terminal(state).then_some(Self::Ended),
+        }
+    }
 }
 
 /// A run and why it is not gone with any more.
@@ -128,6 +142,8 @@ pub(crate) struct Drive<'a, 'b> {
     done: BTreeMap<String, Outcome>,
     told: BTreeSet<String>,
     skipped: BTreeSet<String>,
+    // What was seen may only be on its way to what was asked for.
+    look_again: bool,
 }
 
 impl std::fmt::Debug for Drive<'_, '_> {
@@ -142,7 +158,7 @@ impl<'a, 'b> Drive<'a, 'b> {
         let console = Console::new(&ctx.out);
         let open = runs.iter().cloned().collect();
         let (done, told, skipped) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-        Self { ctx, follow, manner, console, open, done, told, skipped }
+        Self { ctx, follow, manner, console, open, done, told, skipped, look_again: false }
     }
 
     /// Until every run is at rest, or the person leaves.
@@ -154,6 +170,10 @@ impl<'a, 'b> Drive<'a, 'b> {
         let mut looked = self.all_on_their_way().await;
         self.console.status("starting");
         while !self.open.is_empty() {
+            if std::mem::take(&mut self.look_again) {
+                settled.set(sleep(SETTLING));
+                looked = false;
+            }
             tokio::select! {
                 biased;
                 () = leave.asked() => {
@@ -283,6 +303,10 @@ impl<'a, 'b> Drive<'a, 'b> {
             return Ok(());
         }
         match run.state.as_str() {
+            "PAUSED" if std::mem::take(&mut self.manner.unpausing) => {
+                self.look_again = true;
+                Ok(())
+            }
             "PAUSED" => self.rest(name, Rest::Paused).await,
             "BLOCKED" => self.rest(name, Rest::Blocked).await,
             "WAITING" => {

@@ -40,6 +40,9 @@ pub(crate) enum Exit {
     Audit(u8),
 }
 
+/// How `audit verify` says that nothing was verified.
+pub(crate) const AUDIT_USAGE: u8 = 64;
+
 impl Exit {
     /// The process's exit code.
     pub(crate) const fn code(self) -> u8 {
@@ -111,6 +114,8 @@ const TABLE: &[(Exit, &[&str])] = &[
             "forbidden",
             "repository_not_owned",
             "unsafe_path",
+            "approval_expired",
+            "sandbox_required",
         ],
     ),
     (
@@ -122,11 +127,14 @@ const TABLE: &[(Exit, &[&str])] = &[
             "fenced",
             "illegal_move",
             "not_pending",
+            "already_voted",
+            "checked_out",
+            "locked",
             "approval_subject_mismatch",
             "lock_replaced",
         ],
     ),
-    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full"]),
+    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full", "store_corrupt"]),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
     (Exit::UnsafeConfig, &["unsafe_config"]),
@@ -258,6 +266,13 @@ fn remedy(reason: &str) -> &'static str {
         "exists" => "choose another name, or leave it out to get a fresh one",
         "illegal_move" => "autopack runs explain RUN says where it stands and what would move it",
         "not_pending" => "autopack approvals list shows what still waits",
+        "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
+        "already_voted" => "another person has to vote; autopack approvals show ID lists who did",
+        "checked_out" => "check out another branch there, or do it in that checkout yourself",
+        "locked" => "end the git command that holds the lock and repeat the command",
+        "sandbox_required" => "--insecure-no-sandbox when the run is made: every change of it is then asked about",
+        "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
+        "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",
         "unsafe_config" => "change the setting it names",
         "conflict" | "fenced" => "look again and repeat the command",

@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use autopack_shared::wire::pb::{Event, GetRunRequest, Run, WatchRequest};
 
-use crate::connect::{Need, Session, connect};
+use crate::connect::{Need, Session, attach_again, connect};
 use crate::context::Context;
 use crate::exit::{CliError, During as _};
 
@@ -148,6 +148,17 @@ impl<'a> Follow<'a> {
         self.seen.remove(run);
     }
 
+    fn left_alone(&self) -> CliError {
+        let runs: Vec<&str> = self.seen.keys().map(String::as_str).collect();
+        let run = if runs.is_empty() { "RUN".to_owned() } else { runs.join(" ") };
+        CliError::refused(
+            "unavailable",
+            "the engine went away",
+            "whoever drove the run has ended, and watching does not take over",
+            format!("autopack runs resume {run}"),
+        )
+    }
+
     /// Connects again and follows what was followed.
     async fn again(&mut self) -> Result<Step, CliError> {
         self.failures += 1;
@@ -165,7 +176,11 @@ impl<'a> Follow<'a> {
         if let Some(session) = self.session.take() {
             session.close().await;
         }
-        self.session = Some(connect(self.ctx, self.need).await?);
+        self.session = Some(match self.need {
+            Need::Drive | Need::Own => connect(self.ctx, self.need).await?,
+            // Who only looks never becomes the owner.
+            Need::Passive | Need::Record => attach_again(self.ctx).await?.ok_or_else(|| self.left_alone())?,
+        });
         for (run, after) in self.seen.clone() {
             match self.add(&run, after).await {
                 Ok(()) => {}

@@ -16,6 +16,7 @@ mod show;
 mod survey;
 mod terminal;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -25,7 +26,7 @@ use autopack_shared::runtime::config::Environment;
 
 use crate::args::Cli;
 use crate::context::Context;
-use crate::exit::{CliError, Exit};
+use crate::exit::{AUDIT_USAGE, CliError, Exit};
 
 /// The variable that would switch governance off, if anything could.
 const GOVERNANCE_OFF: &str = "AUTOPACK_GOVERNANCE_DISABLED";
@@ -36,17 +37,30 @@ fn main() -> ExitCode {
         Err(help_or_error) => {
             // Nobody is left to tell when the streams are gone.
             let _ = help_or_error.print();
-            return ExitCode::from(u8::try_from(help_or_error.exit_code()).unwrap_or(Exit::Usage.code()));
+            return ExitCode::from(code_of(&help_or_error));
         }
     };
-    let context = Context::new(cli.global, cli.command.settings(), Environment::of_process());
+    let mut global = cli.global;
+    global.output = cli.command.format().unwrap_or(global.output);
+    let context = Context::new(global, cli.command.settings(), Environment::of_process());
     start_log(&context);
-    let ended = refuse_switched_off(&context.env).and_then(|()| run(&context, cli.command));
+    let ended = refuse_switched_off().and_then(|()| run(&context, cli.command));
     let exit = ended.unwrap_or_else(|error| {
         context.out.failure(&error);
         error.exit()
     });
     ExitCode::from(exit.code())
+}
+
+/// How a command line that was not understood, or asked for help, ends the process.
+fn code_of(help_or_error: &clap::Error) -> u8 {
+    let code = u8::try_from(help_or_error.exit_code()).unwrap_or(Exit::Usage.code());
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let verifies = words
+        .iter()
+        .position(|word| word == "audit")
+        .is_some_and(|audit| words[audit..].iter().any(|word| word == "verify"));
+    if code == Exit::Usage.code() && verifies { AUDIT_USAGE } else { code }
 }
 
 fn run(context: &Context, command: args::Command) -> Result<Exit, CliError> {
@@ -73,8 +87,9 @@ fn start_log(context: &Context) {
     let _there = log.with_target(false).try_init();
 }
 
-fn refuse_switched_off(env: &Environment) -> Result<(), CliError> {
-    if env.get(GOVERNANCE_OFF).is_none() {
+fn refuse_switched_off() -> Result<(), CliError> {
+    // Set is set, also to nothing: no value of it may seem to have worked.
+    if std::env::var_os(GOVERNANCE_OFF).is_none() {
         return Ok(());
     }
     Err(CliError::refused(
@@ -82,8 +97,8 @@ fn refuse_switched_off(env: &Environment) -> Result<(), CliError> {
         format!("refusing to start with {GOVERNANCE_OFF} set"),
         "governance has no off switch: an environment variable leaves no trace of who bypassed what",
         format!(
-            "unset {GOVERNANCE_OFF}; for an emergency use \
-             `autopack governance break-glass open --run RUN --reason \"...\"`"
+            "unset {GOVERNANCE_OFF}; a way through for emergencies that is recorded (break-glass) is planned, not in \
+             this version"
         ),
     ))
 }

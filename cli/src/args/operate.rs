@@ -130,8 +130,13 @@ pub(crate) struct LeasesList {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Compute every chain again: exit 0 whole, 2 broken, 3 cut short, 6 the tables say something else
-    #[command(after_help = "Examples:\n  autopack audit verify\n  autopack audit verify -o json")]
-    Verify,
+    #[command(after_help = "\
+Examples:
+  autopack audit verify
+  autopack audit verify --json
+
+64 means that nothing was verified: the command line is wrong, or there are no records here.")]
+    Verify(AuditVerify),
     /// Write the records, one JSON document a line
     #[command(
         after_help = "Examples:\n  autopack audit export > audit.jsonl\n  autopack audit export --chain run/tidy-1"
@@ -140,6 +145,17 @@ pub(crate) enum Audit {
     /// Search the records
     #[command(after_help = "Examples:\n  autopack audit query --run-id tidy-1 --op apply.committed")]
     Query(AuditQuery),
+}
+
+/// `audit verify`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerify {
+    /// The same as -o json
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Compare the tables with the records as well; always done
+    #[arg(long)]
+    pub(crate) semantic: bool,
 }
 
 /// `audit export`.

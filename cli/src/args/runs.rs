@@ -11,7 +11,7 @@ use autopack_shared::domain::ids::{PhaseId, RunId};
 pub(crate) enum Runs {
     /// Record a run from a run file and queue it; a file that was submitted before attaches to its run
     #[command(
-        after_help = "Examples:\n  autopack runs submit work.yaml\n  autopack runs submit - --run-id docs-1 < work.json"
+        after_help = "Examples:\n  autopack runs submit work.yaml\n  autopack runs submit - --run-id docs-1 < work.json\n\nA run that is there keeps its --insecure-no-sandbox: the same file with another is refused."
     )]
     Submit(Submit),
     /// List runs, newest first
@@ -40,7 +40,7 @@ pub(crate) enum Runs {
     /// Go on with a paused run, and drive any run that is not at its end
     #[command(after_help = "Examples:\n  autopack runs resume tidy-1\n  autopack runs resume tidy-1 --no-wait")]
     Resume(Resume),
-    /// Give a blocked or failed phase one more attempt, with words for the builder
+    /// Give a blocked phase one more attempt, with words for the builder
     #[command(after_help = "\
 Examples:
   autopack runs retry tidy-1 --feedback 'leave docs/ alone'

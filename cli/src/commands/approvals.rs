@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
+use autopack_shared::domain::ids::Digest;
 use autopack_shared::wire::pb::{Choice, ListRequestsRequest, Request, RequestDetail, WatchRequestsRequest};
 
 use super::decide::{self, Decision, detail, record};
@@ -174,6 +175,13 @@ async fn reject(ctx: &Context, args: Reject) -> Result<Exit, CliError> {
 }
 
 async fn decided(ctx: &Context, decision: Decision) -> Result<Exit, CliError> {
+    // A digest that was cut or mistyped is about no change at all, and so about another one than this.
+    if decision.digest.starts_with("sha256:") && decision.digest.parse::<Digest>().is_err() {
+        let why = format!("{} is no whole digest", decision.digest);
+        let fix = format!("look again: autopack approvals show {}", decision.request);
+        let what = format!("cannot decide the request {}", decision.request);
+        return Err(CliError::refused("approval_subject_mismatch", what, why, fix));
+    }
     let mut session = connect(ctx, Need::Passive).await?;
     let answer = record(ctx, &mut session, decision).await;
     let attached = !session.owns();

@@ -6,6 +6,8 @@ mod phases;
 mod run;
 mod supervise;
 
+pub(crate) use finish::keep_up;
+
 use crate::args::autopilot::Autopilot;
 use crate::context::Context;
 use crate::exit::{CliError, Exit};

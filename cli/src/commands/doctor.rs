@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use autopack_shared::domain::project::{ANCHOR_PATH, FILE_NAME};
 use autopack_shared::repo::locate;
 
-use crate::connect::socket_path;
+use crate::connect::address::to_reach;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, Exit};
 use crate::rules::{self, Rules};
@@ -72,7 +72,7 @@ pub(crate) fn run(ctx: &Context) -> Result<Exit, CliError> {
     let mut checks = repository(place);
     checks.push(data_dir(&place.data_dir));
     checks.push(lock(&place.data_dir));
-    checks.push(socket(&socket_path(ctx, &place.data_dir)));
+    checks.push(socket(&to_reach(&ctx.env, &place.data_dir)));
     checks.push(fence(&place.root));
     let worst = checks.iter().any(|check| check.health == Health::Bad);
     if ctx.out.machine() {

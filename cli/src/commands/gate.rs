@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::parallelism::{AnchorState, GateDecision, GateInput, GateReason, RunsRequest, decide};
@@ -33,9 +33,7 @@ fn check(ctx: &Context, args: &GateCheck) -> Result<Exit, CliError> {
         active: number(&args.active),
     });
     if ctx.out.machine() {
-        let reason = decision.reason.as_str();
-        let (allow, effective) = (decision.allow, decision.effective);
-        ctx.out.document(&json!({ "format": "gate/1", "allow": allow, "reason": reason, "effective": effective }))?;
+        ctx.out.document(&document(decision))?;
     } else {
         let tone = if decision.allow { Tone::Good } else { Tone::Bad };
         let word = paint(ctx.out.data_color, tone, if decision.allow { "allowed" } else { "denied" });
@@ -48,6 +46,12 @@ fn check(ctx: &Context, args: &GateCheck) -> Result<Exit, CliError> {
         ctx.out.note(remedy(decision.reason));
     }
     Ok(exit(decision))
+}
+
+/// A decision of the gate as a document.
+pub(crate) fn document(decision: GateDecision) -> Value {
+    let GateDecision { allow, reason, effective } = decision;
+    json!({ "format": "gate/1", "allow": allow, "reason": reason.as_str(), "effective": effective })
 }
 
 /// How a decision of the gate ends a command.

@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
+use autopack_shared::domain::path::MatchKey;
+use autopack_shared::domain::policy::{PathClass, Policy};
 use autopack_shared::domain::project::{ANCHOR_PATH, FILE_NAME, ProjectConfig};
 use autopack_shared::wire::pb::RegisterRequest;
 
@@ -51,7 +53,26 @@ pub(crate) async fn run(ctx: &Context, args: Init) -> Result<Exit, CliError> {
         }
     }
     register(ctx, &root).await?;
+    let policy = read_config(&root.join(FILE_NAME))?.policy;
+    without_effect(&args.write_root, &policy).iter().for_each(|note| ctx.out.warn(note));
     report(ctx, project.as_str(), &wrote, &anchor)
+}
+
+/// Write roots that lie in what the policy protects: deny wins over allow, so naming them changes nothing.
+fn without_effect(roots: &[String], policy: &Policy) -> Vec<String> {
+    let told = |root: &String| {
+        let key = MatchKey::of(root.trim_end_matches('/'));
+        let below: Vec<&str> = key.parts().into_iter().chain(["x"]).collect();
+        let (class, rule) = policy.classify(&below);
+        let rule = rule.filter(|_| matches!(class, PathClass::Protected | PathClass::Never))?;
+        Some(format!(
+            "--write-root {} has no effect: the list of protected paths wins ({}, {}), and changes there are asked about",
+            line(root),
+            line(&rule.pattern),
+            line(&rule.origin)
+        ))
+    };
+    roots.iter().filter_map(told).collect()
 }
 
 /// Gives the engine copies of both files; a repository that cannot have an engine yet is told what to do instead.
@@ -61,7 +82,7 @@ async fn register(ctx: &Context, root: &Path) -> Result<(), CliError> {
         let text = std::fs::read_to_string(root.join(name)).during(format!("read {name}"))?;
         files.insert(name.to_owned(), text);
     }
-    let mut session = match connect(ctx, Need::Passive).await {
+    let mut session = match connect(ctx, Need::Record).await {
         Ok(session) => session,
         Err(error) => {
             let [_, why, _] = error.lines();
@@ -97,6 +118,12 @@ fn report(ctx: &Context, project: &str, wrote: &[&str], anchor: &str) -> Result<
     {
         ctx.out
             .note("no write root is named: runs will ask about nearly every change (autopack init --write-root DIR)");
+    }
+    if wrote.contains(&ANCHOR_PATH) {
+        ctx.out.note(
+            "autopilot asks about each of its actions until the anchor's governance_review.auto_approve_rules say which \
+             are automatic (README, \"On your own repository\")",
+        );
     }
     if !wrote.is_empty() {
         ctx.out.note(

@@ -9,10 +9,10 @@ use autopack_shared::wire::pb::{
 
 use crate::args::operate::{Audit, AuditQuery, Leases, LeasesList};
 use crate::args::runs::{PhaseOf, Savepoints, SavepointsList};
-use crate::connect::{Need, connect};
+use crate::connect::{Need, connect, has_store};
 use crate::context::Context;
 use crate::drive::Leave;
-use crate::exit::{CliError, During as _, Exit};
+use crate::exit::{AUDIT_USAGE, CliError, During as _, Exit};
 use crate::show::{audit_json, clock, lease_json, save_point_json};
 use crate::terminal::{Table, line};
 
@@ -172,15 +172,38 @@ async fn diff_savepoint(ctx: &Context, args: &PhaseOf) -> Result<Exit, CliError>
 
 /// Runs `audit`.
 pub(crate) async fn audit(ctx: &Context, command: Audit) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
     match command {
-        Audit::Verify => verify(ctx).await,
+        Audit::Verify(_) => verify(ctx).await.or_else(|error| unverified(ctx, error)),
         Audit::Export(args) => export(ctx, args.chain.unwrap_or_default()).await,
         Audit::Query(args) => query(ctx, args).await,
     }
 }
 
+/// The exits of other commands mean something else here: a log that was not found must not look like one cut short.
+fn unverified(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
+    match error.exit() {
+        Exit::Usage | Exit::NotFound | Exit::WorkFailed | Exit::Waiting | Exit::Refused | Exit::Conflict => {
+            ctx.out.failure(&error);
+            Ok(Exit::Audit(AUDIT_USAGE))
+        }
+        Exit::Done
+        | Exit::Unavailable
+        | Exit::Bug
+        | Exit::DataDirLocked
+        | Exit::UnsafeConfig
+        | Exit::Interrupted
+        | Exit::Audit(_) => Err(error),
+    }
+}
+
 async fn verify(ctx: &Context) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    let data_dir = &ctx.place()?.data_dir;
+    if !has_store(data_dir) {
+        let why = format!("{} holds no records", data_dir.display());
+        let fix = "name the data directory with --data-dir, or the repository with --repo";
+        return Err(CliError::refused("not_found", "there is nothing to verify", why, fix));
+    }
     let mut session = connect(ctx, Need::Passive).await?;
     let answer = session.admin.verify_audit(VerifyAuditRequest {}).await;
     session.close().await;
@@ -228,6 +251,7 @@ async fn records(
 }
 
 async fn export(ctx: &Context, chain: String) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
     let mut count = 0_u64;
     records(ctx, chain, |entry| {
         count += 1;
@@ -241,6 +265,7 @@ async fn export(ctx: &Context, chain: String) -> Result<Exit, CliError> {
 }
 
 async fn query(ctx: &Context, args: AuditQuery) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
     let chain = args.run_id.as_ref().map(|run| format!("run/{run}")).unwrap_or_default();
     let text = |body: &Value, at: &str| body.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut found = std::collections::VecDeque::new();

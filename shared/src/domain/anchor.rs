@@ -218,13 +218,29 @@ impl IntentionAnchorV2 {
                     "governance_review.default_policy = allow is ignored: what no rule allows is denied".to_owned(),
                 );
             }
-            if !review.auto_approve_rules.is_empty() {
-                warnings.push(
-                    "governance_review.auto_approve_rules are ignored: only the policy approves by itself".to_owned(),
-                );
+            for rule in &review.auto_approve_rules {
+                let idle: Vec<&str> =
+                    rule.conditions.iter().map(String::as_str).filter(|text| !is_predicate(text)).collect();
+                if rule.conditions.is_empty() || !idle.is_empty() {
+                    warnings.push(format!(
+                        "governance_review.auto_approve_rules {:?} never holds: every condition has to be path:GLOB, \
+                         action:TYPE, gap:TYPE or risk<NUMBER, and it has {}",
+                        rule.rule_id,
+                        if idle.is_empty() { "none".to_owned() } else { format!("{idle:?}") }
+                    ));
+                }
             }
         }
         warnings
+    }
+}
+
+/// Whether a condition has a form that a plan follows.
+fn is_predicate(condition: &str) -> bool {
+    let condition = condition.trim();
+    match condition.strip_prefix("risk<") {
+        Some(number) => number.trim().parse::<f64>().is_ok(),
+        None => ["path:", "action:", "gap:"].iter().any(|kind| condition.starts_with(kind)),
     }
 }
 

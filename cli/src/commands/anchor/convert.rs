@@ -46,6 +46,36 @@ const MOVED: &[(&[&str], &str, &str)] = &[
     (&["budgets", "max_tokens"], "budget_cost", "token_cap_global"),
 ];
 
+/// Fields that are lists; a single text in an older form is a list of one.
+const LISTS: &[&str] = &[
+    "protected_paths",
+    "allowed_write_roots",
+    "network_allowlist",
+    "never_allow",
+    "requires_approval",
+    "success_signals",
+    "desired_outcomes",
+    "non_goals",
+];
+
+/// Names of keys that narrow what a run may do: an anchor without them would allow more.
+const NARROWING: &[&str] = &[
+    "must_not",
+    "never_allow",
+    "never",
+    "forbidden",
+    "forbidden_paths",
+    "deny",
+    "scope",
+    "scope_boundaries",
+    "protected_paths",
+    "allowed_paths",
+    "allowed_write_roots",
+    "network_allowlist",
+    "requires_approval",
+    "read_only_context",
+];
+
 /// Runs `anchor convert`.
 pub(super) fn run(ctx: &Context, args: &AnchorConvert) -> Result<Exit, CliError> {
     let text = std::fs::read_to_string(&args.file).during(format!("read {}", args.file.display()))?;
@@ -74,8 +104,17 @@ pub(super) fn run(ctx: &Context, args: &AnchorConvert) -> Result<Exit, CliError>
     let anchor: IntentionAnchorV2 = serde_json::from_value(new).map_err(|error| {
         CliError::invalid("cannot make an anchor of it", error.to_string(), "correct the value in the old file")
     })?;
-    ctx.out.text(&pretty(&anchor)?)?;
+    let text = pretty(&anchor)?;
     left.iter().for_each(|key| ctx.out.warn(&format!("{} has no place in an anchor and was left out", line(key))));
+    let narrowing: Vec<&str> = left.iter().map(String::as_str).filter(|key| narrows(key)).collect();
+    if !narrowing.is_empty() {
+        return Err(CliError::invalid(
+            "cannot make an anchor of it",
+            format!("it would allow more than the old file did: {} would be lost", narrowing.join(", ")),
+            "say it as path:GLOB in safety_risk.never_allow, or as a path in scope_boundaries.protected_paths",
+        ));
+    }
+    ctx.out.text(&text)?;
     Ok(Exit::Done)
 }
 
@@ -87,22 +126,31 @@ fn convert(
     now: Value,
 ) -> (Value, Vec<String>) {
     let mut pivots = Map::new();
-    if let Some(Value::Object(given)) = old.remove("pivot_intentions") {
-        pivots.extend(given);
+    let mut left: Vec<String> = Vec::new();
+    match old.remove("pivot_intentions") {
+        Some(Value::Object(given)) => pivots.extend(given),
+        Some(other) => leaves("pivot_intentions", &other, &mut left),
+        None => {}
     }
     for (path, pivot, field) in MOVED {
         if let Some(value) = take(&mut old, path) {
-            put(&mut pivots, pivot, field, value);
+            put(&mut pivots, (*pivot, *field), value, &path.join("."), &mut left);
         }
     }
     for name in PIVOTS {
-        if let Some(Value::Object(fields)) = old.remove(*name) {
-            for (field, value) in fields {
-                put(&mut pivots, name, &field, value);
+        match old.remove(*name) {
+            Some(Value::Object(fields)) => {
+                for (field, value) in fields {
+                    put(&mut pivots, (*name, field.as_str()), value, &format!("{name}.{field}"), &mut left);
+                }
             }
+            Some(text @ Value::String(_)) if *name == "north_star" => {
+                put(&mut pivots, (*name, "desired_outcomes"), text, name, &mut left);
+            }
+            Some(other) => leaves(name, &other, &mut left),
+            None => {}
         }
     }
-    let mut left: Vec<String> = Vec::new();
     tidy(&mut pivots, &mut left);
     let text_of = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
     let digest = text_of(old.remove("raw_input_digest"));
@@ -114,10 +162,10 @@ fn convert(
         "pivot_intentions": pivots,
         "metadata": { "source": "autopack anchor convert", "tags": [] },
     });
-    for known in ["format_version", "schema_version", "version", "updated_at", "metadata", "anchor_id", "run_id"] {
-        old.remove(known);
+    for about_itself in ["format_version", "schema_version", "version"] {
+        old.remove(about_itself);
     }
-    left.extend(old.into_iter().filter(|(_, value)| !is_empty(value)).map(|(key, _)| key));
+    old.iter().for_each(|(key, value)| leaves(key, value, &mut left));
     (new, left)
 }
 
@@ -129,10 +177,28 @@ fn tidy(pivots: &mut Map<String, Value>, left: &mut Vec<String>) {
     rules.retain(|rule| {
         let known = rule.as_str().is_some_and(|rule| rule.starts_with("path:"));
         if !known {
-            left.push(format!("never_allow {rule}"));
+            left.push(format!("safety_risk.never_allow {rule}"));
         }
         known
     });
+}
+
+/// The full names of everything in a value that says something.
+fn leaves(path: &str, value: &Value, left: &mut Vec<String>) {
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            fields.iter().for_each(|(key, value)| leaves(&format!("{path}.{key}"), value, left));
+        }
+        Value::Array(items) if items.is_empty() => {}
+        Value::Array(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => left.push(path.to_owned()),
+    }
+}
+
+/// Whether a key that is left out, or one above it, narrows.
+fn narrows(key: &str) -> bool {
+    let path = key.split(' ').next().unwrap_or(key);
+    path.split('.').any(|name| NARROWING.contains(&name))
 }
 
 fn take(from: &mut Map<String, Value>, path: &[&str]) -> Option<Value> {
@@ -143,24 +209,25 @@ fn take(from: &mut Map<String, Value>, path: &[&str]) -> Option<Value> {
     }
 }
 
-/// Lists are joined; of single values the one that is there stays.
-fn put(pivots: &mut Map<String, Value>, pivot: &str, field: &str, value: Value) {
-    let Some(fields) = pivots.entry(pivot).or_insert_with(|| json!({})).as_object_mut() else { return };
+/// Lists are joined; of single values the one that is there stays, and another one is named.
+fn put(
+    pivots: &mut Map<String, Value>,
+    (pivot, field): (&str, &str),
+    value: Value,
+    from: &str,
+    left: &mut Vec<String>,
+) {
+    let value = if value.is_string() && LISTS.contains(&field) { Value::Array(vec![value]) } else { value };
+    let Some(fields) = pivots.entry(pivot).or_insert_with(|| json!({})).as_object_mut() else {
+        return leaves(from, &value, left);
+    };
     match (fields.get_mut(field), value) {
         (Some(Value::Array(there)), Value::Array(more)) => there.extend(more),
-        (Some(_), _) => {}
+        (Some(there), value) if *there == value => {}
+        (Some(_), value) => leaves(from, &value, left),
         (None, value) => {
             fields.insert(field.to_owned(), value);
         }
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(fields) => fields.values().all(is_empty),
-        Value::Array(items) => items.is_empty(),
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 
@@ -183,7 +250,21 @@ mod tests {
         assert_eq!((anchor.project_id.as_str(), anchor.protected_paths()), ("shop", &["src/core/**".to_owned()][..]));
         assert_eq!(anchor.never_allow(), ["path:keys/**"]);
         assert_eq!(anchor.pivot_intentions.parallelism_isolation.unwrap().max_concurrent_runs, 3);
-        assert_eq!(left, ["never_allow \"be rude\"", "mood"]);
+        assert_eq!(left, ["safety_risk.never_allow \"be rude\"", "mood"]);
+        assert!(narrows(&left[0]) && !narrows(&left[1]));
+    }
+
+    #[test]
+    fn what_is_dropped_is_named_in_full() {
+        let (anchor, left) = converted(
+            "north_star: tidy\nconstraints:\n  must_not: 'path:keys/**'\n  style: {tabs: 2, empty: []}\n  \
+             scope: {paths: [src/]}\nmetadata: {author: me}\n",
+        );
+        assert_eq!(anchor.pivot_intentions.north_star.as_ref().unwrap().desired_outcomes, ["tidy"]);
+        assert_eq!(anchor.never_allow(), ["path:keys/**"]);
+        assert_eq!(left, ["constraints.scope.paths", "constraints.style.tabs", "metadata.author"]);
+        let lost: Vec<&String> = left.iter().filter(|key| narrows(key)).collect();
+        assert_eq!(lost, ["constraints.scope.paths"]);
     }
 
     #[test]
@@ -192,6 +273,6 @@ mod tests {
             r#"{"schema_version": 1, "risk_tolerance": "high", "pivot_intentions": {"safety_risk": {"risk_tolerance": "low"}}}"#,
         );
         assert_eq!(anchor.profile(), autopack_shared::domain::anchor::Profile::Strict);
-        assert_eq!((anchor.project_id.as_str(), left.len()), ("here", 0));
+        assert_eq!((anchor.project_id.as_str(), left), ("here", vec!["risk_tolerance".to_owned()]));
     }
 }

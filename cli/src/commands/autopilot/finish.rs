@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use autopack_shared::domain::ids::Timestamp;
+use autopack_shared::domain::ids::{RunId, Timestamp};
 use autopack_shared::domain::session::SessionStatus;
 use autopack_shared::wire::pb::Run;
 
@@ -34,29 +34,45 @@ pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now:
         },
     };
     journal.go(status, reason, now)?;
-    journal.dir().write("run_summary.md", markdown(&outcome.run, work).as_bytes())?;
-    for phase in &outcome.run.phases {
-        let name = format!("phases/phase_{}_{}.md", phase.ordinal, phase.id);
-        journal.dir().write(&name, phase_markdown(phase).as_bytes())?;
+    journal.dir().write("run_summary.md", markdown(&outcome.run, work).as_bytes())
+}
+
+/// Brings session and summary up to date where autopilot began the run, whichever command went with it. The run does
+/// not depend on either: what cannot be written is told and no failure.
+pub(crate) fn keep_up(ctx: &Context, outcome: &Outcome) {
+    let kept = || {
+        let data_dir = &ctx.place()?.data_dir;
+        let journal = RunId::new(outcome.run.id.as_str()).ok().and_then(|run| Journal::of_run(data_dir, &run));
+        match journal.filter(|journal| journal.session.status != SessionStatus::DryRun) {
+            Some(mut journal) => {
+                let work = journal.work();
+                settle(&mut journal, outcome, &work, ctx.clock.wall())
+            }
+            None => Ok(()),
+        }
+    };
+    if let Err(error) = kept() {
+        let [what, why, _] = error.lines();
+        ctx.out.warn(&format!("the run's summary is out of date: {}: {}", line(&what), line(&why)));
     }
-    Ok(())
 }
 
 /// Tells how it went and what comes next.
-pub(super) fn tell(ctx: &Context, outcome: &Outcome, work: &Work) {
+pub(super) fn tell(ctx: &Context, outcome: &Outcome, work: &Work) -> Result<(), CliError> {
     let run = &outcome.run;
     if outcome.rest == Rest::Detached {
         let id = line(&run.id);
         ctx.out.note(&format!(
             "left; the run is not cancelled. Go on with: autopack autopilot run --enable --run-id {id}"
         ));
-        return;
+        return Ok(());
     }
-    ctx.out.note(run_text(run, ctx.out.color).trim_end());
+    ctx.out.text(&run_text(run, ctx.out.data_color))?;
     for (action, why) in &work.left {
         ctx.out.note(&format!("  not run: {} ({})", line(action), line(why)));
     }
     ctx.out.note(&next_of(outcome));
+    Ok(())
 }
 
 /// The summary of a run as a page.
@@ -82,30 +98,6 @@ fn markdown(run: &Run, work: &Work) -> String {
         for (action, why) in &work.left {
             let _ = writeln!(page, "- {}: {}", text(action), text(why));
         }
-    }
-    page
-}
-
-fn phase_markdown(phase: &autopack_shared::wire::pb::Phase) -> String {
-    let mut page = format!("# Phase {}\n\n{}\n\n", phase.id, text(&phase.goal));
-    for (name, value) in [
-        ("state", phase.state.as_str()),
-        ("builder", &phase.builder),
-        ("verdict", &phase.verdict),
-        ("request", &phase.request_id),
-        ("commit", &phase.commit),
-        ("why", &phase.reason),
-    ] {
-        if !value.is_empty() {
-            let _ = writeln!(page, "- {name}: {}", text(value));
-        }
-    }
-    let _ = writeln!(page, "- attempts: {}", phase.attempt);
-    for path in &phase.scope {
-        let _ = writeln!(page, "- may change: {}", text(path));
-    }
-    for feedback in &phase.feedback {
-        let _ = writeln!(page, "- was told: {}", text(feedback));
     }
     page
 }

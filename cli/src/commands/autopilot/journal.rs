@@ -5,11 +5,14 @@ use std::path::Path;
 
 use autopack_shared::domain::ids::{Oid, RunId, Timestamp};
 use autopack_shared::domain::plan::PlanProposalV1;
+use autopack_shared::domain::run_file::RunLimits;
 use autopack_shared::domain::session::{AutopilotSessionV1, SessionError, SessionStatus};
 use autopack_shared::wire::pb::Run;
 
+use super::phases::{Work, work_of};
 use crate::artifact::RunDir;
 use crate::exit::CliError;
+use crate::survey::PLAN;
 
 /// The folder of a run's sessions.
 const FOLDER: &str = "autopilot";
@@ -58,6 +61,13 @@ impl Journal {
             let same = journal.session.plan_proposal_id == named.id();
             (same && journal.session.status.is_open()).then_some((run, journal))
         })
+    }
+
+    /// Which phase is which action, by the plan that is kept beside the session.
+    pub(super) fn work(&self) -> Work {
+        let plan: Option<PlanProposalV1> = self.dir.read_json(PLAN);
+        let work = plan.zip(RunId::new(self.session.run_id.as_str()).ok());
+        work.map_or_else(Work::none, |(plan, run)| work_of(&run, &plan, RunLimits::default()))
     }
 
     /// The run's folder.

@@ -23,6 +23,13 @@ pub(super) struct Work {
     pub(super) left: Vec<(String, String)>,
 }
 
+impl Work {
+    /// Of a run that no plan is known of.
+    pub(super) const fn none() -> Self {
+        Self { file: None, actions: BTreeMap::new(), left: Vec::new() }
+    }
+}
+
 /// Makes a run of a plan.
 pub(super) fn work_of(run: &RunId, plan: &PlanProposalV1, limits: RunLimits) -> Work {
     let mut phases: Vec<PhaseSpec> = Vec::new();

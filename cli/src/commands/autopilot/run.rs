@@ -228,7 +228,7 @@ async fn carry_out(
         let document = json!({ "format": "autopilot/1", "session": journal.session, "run": run_json(&outcome.run) });
         ctx.out.document(&document)?;
     } else {
-        tell(ctx, &outcome, work);
+        tell(ctx, &outcome, work)?;
     }
     Ok(exit)
 }

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 
 use autopack_shared::domain::ids::RunId;
 use autopack_shared::domain::parallelism::{AnchorState, GateInput, RunsRequest, decide};
-use autopack_shared::domain::run_file::RunLimits;
 
 use super::finish::tell;
 use super::journal::Journal;
-use super::phases::{Work, work_of};
+use super::phases::Work;
 use super::run::{Prepared, conclude, is_known, start};
 use crate::args::autopilot::Supervise;
 use crate::artifact::RunDir;
@@ -23,7 +22,7 @@ use crate::exit::{CliError, Exit};
 use crate::follow::Follow;
 use crate::rules::{Rules, judged, paper};
 use crate::show::run_json;
-use crate::survey::{PLAN, Survey, Wish, work_tree};
+use crate::survey::{Survey, Wish, work_tree};
 use crate::terminal::line;
 
 /// A run that is gone with.
@@ -87,6 +86,9 @@ fn ask_the_gate(ctx: &Context, args: &Supervise) -> Result<(), CliError> {
     if decision.allow {
         return Ok(());
     }
+    if ctx.out.machine() {
+        ctx.out.document(&gate::document(decision))?;
+    }
     let limit = rules
         .anchor
         .and_then(|anchor| anchor.pivot_intentions.parallelism_isolation)
@@ -125,10 +127,8 @@ async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result
 /// The session and the plan of a run that was submitted before.
 fn known(data_dir: &Path, run: &RunId) -> Begun {
     let journal = Journal::of_run(data_dir, run);
-    let plan = journal.as_ref().and_then(|journal| journal.dir().read_json(PLAN));
-    let work = plan.map(|plan| work_of(run, &plan, RunLimits::default()));
-    let none = || Work { file: None, actions: BTreeMap::new(), left: Vec::new() };
-    Begun { journal, work: work.unwrap_or_else(none), fresh: false }
+    let work = journal.as_ref().map_or_else(Work::none, Journal::work);
+    Begun { journal, work, fresh: false }
 }
 
 async fn go_with<'a>(
@@ -162,7 +162,7 @@ fn report(
             conclude(ctx, &mut journal, outcome, &work)?;
         }
         if !ctx.out.machine() {
-            tell(ctx, outcome, &work);
+            tell(ctx, outcome, &work)?;
         }
         all.push(run_json(&outcome.run));
     }
@@ -212,6 +212,11 @@ async fn cleanup(ctx: &Context) -> Result<Exit, CliError> {
     let session = connect(ctx, Need::Drive).await?;
     session.close().await;
     let after = found_worktrees(ctx)?.len();
-    ctx.out.text(&format!("{} worktree(s) removed, {after} left\n", before.saturating_sub(after)))?;
+    let removed = before.saturating_sub(after);
+    if ctx.out.machine() {
+        ctx.out.document(&json!({ "format": "cleanup/1", "removed": removed, "left": after }))?;
+    } else {
+        ctx.out.text(&format!("{removed} worktree(s) removed, {after} left\n"))?;
+    }
     Ok(Exit::Done)
 }

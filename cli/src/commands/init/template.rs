@@ -47,6 +47,10 @@ pub(super) const ABOUT_ANCHOR: &[(&str, &str)] = &[
     ("north_star", "what the project wants; shown to approvers, checked by nothing"),
     ("safety_risk.risk_tolerance", "minimal and low ask more often; moderate and high follow the tiers as they are"),
     ("safety_risk.never_allow", "path:GLOB entries that nobody can approve"),
+    (
+        "governance_review.auto_approve_rules",
+        "what makes autopilot actions automatic: rules with conditions like path:examples/** (none are written)",
+    ),
     ("scope_boundaries.allowed_write_roots", "folders that runs may change without asking"),
     ("scope_boundaries.protected_paths", "paths that always ask, whatever the policy allows"),
     (

@@ -9,6 +9,7 @@ use autopack_shared::wire::pb::{
 };
 
 use crate::args::runs::{List, Logs, PhaseOf, Watch};
+use crate::commands::autopilot::keep_up;
 use crate::commands::decide::colored_diff;
 use crate::connect::{Need, Session, connect};
 use crate::context::Context;
@@ -193,7 +194,7 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
         if !is_terminal(&run.state) {
             ctx.out.note(&format!("no engine is running here; next: autopack runs resume {name}"));
         }
-        return Ok(exit_of_idle(run));
+        return Ok(exit_of_idle(ctx, run));
     }
     let mut follow = Follow::new(ctx, Need::Passive, session);
     follow.add(&name, args.after).await?;
@@ -204,17 +205,14 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
     if outcome.as_ref().is_none_or(|outcome| outcome.rest == Rest::Detached) {
         ctx.out.note(&format!("left; the run goes on. Watch again with: autopack runs watch {name}"));
     }
+    outcome.iter().for_each(|outcome| keep_up(ctx, outcome));
     Ok(outcome.map_or(Exit::Interrupted, |outcome| outcome.exit()))
 }
 
 /// How a run that nobody drives ends a command that wanted to follow it.
-fn exit_of_idle(run: Run) -> Exit {
-    let rest = match run.state.as_str() {
-        "WAITING" => Rest::Waiting,
-        "PAUSED" => Rest::Paused,
-        "BLOCKED" => Rest::Blocked,
-        state if is_terminal(state) => Rest::Ended,
-        _ => return Exit::Unavailable,
-    };
-    Outcome { run, rest }.exit()
+fn exit_of_idle(ctx: &Context, run: Run) -> Exit {
+    let Some(rest) = Rest::of(&run) else { return Exit::Unavailable };
+    let outcome = Outcome { run, rest };
+    keep_up(ctx, &outcome);
+    outcome.exit()
 }

@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_stream::StreamExt as _;
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse};
+use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse, WatchRequest};
 
 use super::look::next_of;
 use crate::args::runs::{Resume, Retry, Rollback};
+use crate::commands::autopilot::keep_up;
 use crate::connect::{Need, Session, connect};
 use crate::context::Context;
-use crate::drive::{Drive, Leave, Manner, Rest, close, exit_of};
+use crate::drive::{Drive, Leave, Manner, Outcome, Rest, close};
 use crate::exit::{CliError, During as _, Exit};
 use crate::follow::{Follow, Step, is_terminal};
 use crate::output::tagged;
@@ -50,10 +52,40 @@ async fn steer(ctx: &Context, session: &mut Session, run: &RunId, wish: Wish<'_>
     Ok(session.runs.steer(call).await.during(format!("steer the run {run}"))?.into_inner())
 }
 
+/// Refuses what no engine could do: a run that is at its end, a phase it does not have.
+async fn may_be_asked(session: &mut Session, run: &RunId, wish: &Wish<'_>) -> Result<(), CliError> {
+    let known = known(session, run).await?;
+    if is_terminal(&known.state) {
+        return Err(CliError::refused(
+            "illegal_move",
+            format!("{run} cannot be changed any more"),
+            format!("it is {} already", known.state),
+            format!("autopack runs show {run}"),
+        ));
+    }
+    match &wish.phase {
+        Some(phase) if known.phases.iter().all(|one| one.id != *phase) => Err(CliError::refused(
+            "not_found",
+            format!("{run} has no phase {phase}"),
+            format!("its phases are {}", known.phases.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ")),
+            format!("autopack runs show {run}"),
+        )),
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn known(session: &mut Session, run: &RunId) -> Result<Run, CliError> {
+    let call = GetRunRequest { run_id: run.to_string() };
+    Ok(session.runs.get(call).await.during(format!("look at the run {run}"))?.into_inner())
+}
+
 /// Records a wish; the engine that runs, or the next one, performs it.
 async fn record(ctx: &Context, run: &RunId, wish: Wish<'_>, word: &str) -> Result<Exit, CliError> {
     let mut session = connect(ctx, Need::Passive).await?;
-    let answer = steer(ctx, &mut session, run, wish).await;
+    let answer = match may_be_asked(&mut session, run, &wish).await {
+        Ok(()) => steer(ctx, &mut session, run, wish).await,
+        Err(error) => Err(error),
+    };
     let attached = !session.owns();
     session.close().await;
     let found = answer?.run.unwrap_or_default();
@@ -165,6 +197,11 @@ async fn carry_out(ctx: &Context, run: &RunId, order: Order<'_>) -> Result<Optio
             "left; what is recorded is done by the next engine. Look with: autopack runs explain {run}"
         ));
     }
+    if let Ok(Some(run)) = &ended
+        && let Some(rest) = Rest::of(run)
+    {
+        keep_up(ctx, &Outcome { run: run.clone(), rest });
+    }
     ended
 }
 
@@ -207,26 +244,68 @@ async fn carry(ctx: &Context, follow: &mut Follow<'_>, run: &RunId, order: Order
 pub(super) async fn resume(ctx: &Context, args: &Resume) -> Result<Exit, CliError> {
     let run = &args.named.run;
     let mut session = connect(ctx, Need::Drive).await?;
-    let known = match session.runs.get(GetRunRequest { run_id: run.to_string() }).await {
-        Ok(known) => known.into_inner(),
-        Err(status) => {
-            session.close().await;
-            return Err(status).during(format!("look at the run {run}"));
-        }
-    };
-    if known.state == "PAUSED" {
-        let asked = steer(ctx, &mut session, run, Wish::plain(SteerOp::Resume)).await;
-        if let Err(error) = asked {
+    let unpausing = match let_go_on(ctx, &mut session, run).await {
+        Ok(unpausing) => unpausing,
+        Err(error) => {
             session.close().await;
             return Err(error);
         }
-    }
+    };
     let wait = ctx.out.interactive && !args.no_wait;
-    drive_one(ctx, session, run.as_str(), Manner { wait, interactive: args.interactive, ..Manner::default() }).await
+    drive_one(
+        ctx,
+        session,
+        run.as_str(),
+        Manner { wait, interactive: args.interactive, unpausing, ..Manner::default() },
+    )
+    .await
+}
+
+/// Takes a pause back, also one that was asked for and is not obeyed yet: wishes are obeyed in their order. Tells
+/// whether there was one.
+async fn let_go_on(ctx: &Context, session: &mut Session, run: &RunId) -> Result<bool, CliError> {
+    let known = known(session, run).await?;
+    let held = known.state == "PAUSED" || (!is_terminal(&known.state) && asked_to_pause(session, run).await?);
+    if held {
+        steer(ctx, session, run, Wish::plain(SteerOp::Resume)).await?;
+    }
+    Ok(held)
+}
+
+/// Whether the last that was asked of a run, between going on and pausing, is to pause.
+async fn asked_to_pause(session: &mut Session, run: &RunId) -> Result<bool, CliError> {
+    let what = format!("read the history of the run {run}");
+    let call = WatchRequest { run_id: run.to_string(), after_seq: 0, once: true };
+    let mut events = session.runs.watch(call).await.during(what.clone())?.into_inner();
+    let mut pause = false;
+    while let Some(event) = events.next().await {
+        let event = event.during(what.clone())?;
+        if event.kind == "command.recorded" {
+            match event.text.split(' ').next() {
+                Some("pause") => pause = true,
+                Some("resume") => pause = false,
+                Some(_) | None => {}
+            }
+        }
+    }
+    Ok(pause)
 }
 
 /// Goes with one run until it is at rest, and says how it stands then.
 pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner: Manner) -> Result<Exit, CliError> {
+    let Some(outcome) = until_rest(ctx, session, run, manner).await? else { return Ok(Exit::Done) };
+    if outcome.rest == Rest::Detached {
+        return Ok(outcome.exit());
+    }
+    print(ctx, &outcome.run)?;
+    if !ctx.out.machine() {
+        ctx.out.note(&next_of(&outcome));
+    }
+    Ok(outcome.exit())
+}
+
+/// Goes with one run until it is at rest, and keeps what came of it.
+async fn until_rest(ctx: &Context, session: Session, run: &str, manner: Manner) -> Result<Option<Outcome>, CliError> {
     let mut leave = Leave::new()?;
     let mut follow = Follow::new(ctx, Need::Drive, session);
     let name = run.to_owned();
@@ -235,20 +314,15 @@ pub(crate) async fn drive_one(ctx: &Context, session: Session, run: &str, manner
         Err(error) => Err(error),
     };
     close(follow, &mut leave).await;
-    let outcomes = ended?;
-    let exit = exit_of(outcomes.values());
-    let Some(outcome) = outcomes.into_values().next() else { return Ok(exit) };
-    if outcome.rest == Rest::Detached {
-        ctx.out.note(&format!("left; the run is not cancelled. Go on with: autopack runs resume {}", line(run)));
-        return Ok(exit);
+    let outcome = ended?.into_values().next();
+    match &outcome {
+        Some(outcome) if outcome.rest == Rest::Detached => {
+            ctx.out.note(&format!("left; the run is not cancelled. Go on with: autopack runs resume {}", line(run)));
+        }
+        Some(outcome) => keep_up(ctx, outcome),
+        None => {}
     }
-    if ctx.out.machine() {
-        ctx.out.document(&tagged("run", run_json(&outcome.run)))?;
-    } else {
-        ctx.out.note(run_text(&outcome.run, ctx.out.color).trim_end());
-        ctx.out.note(&next_of(&outcome));
-    }
-    Ok(exit)
+    Ok(outcome)
 }
 
 /// `runs land`: merges a run's branch into its target, or says what to do instead.
@@ -269,31 +343,33 @@ pub(super) async fn land(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
             line(&landing.id)
         ));
         let manner = Manner { wait: ctx.out.interactive, ..Manner::default() };
-        return drive_one(ctx, session, &landing.id, manner).await;
+        let Some(outcome) = until_rest(ctx, session, &landing.id, manner).await? else { return Ok(Exit::Done) };
+        let exit = outcome.exit();
+        if ctx.out.machine() {
+            ctx.out.document(&landing_json(exit == Exit::Done, None, &outcome.run))?;
+        } else if outcome.rest != Rest::Detached {
+            print(ctx, &outcome.run)?;
+            ctx.out.note(&next_of(&outcome));
+        }
+        return Ok(exit);
     }
     session.close().await;
     let target = short_branch(&landing.target_ref);
     if ctx.out.machine() {
-        let instead = (!answer.instead.is_empty()).then_some(&answer.instead);
-        ctx.out.document(
-            &json!({ "format": "landing/1", "landed": answer.landed, "instead": instead, "run": run_json(&landing) }),
-        )?;
+        let instead = (!answer.instead.is_empty()).then_some(answer.instead.as_str());
+        ctx.out.document(&landing_json(answer.landed, instead, &landing))?;
     } else if answer.landed {
-        ctx.out.text(&format!(
-            "{run} is on {}
-",
-            line(target)
-        ))?;
+        ctx.out.text(&format!("{run} is on {}\n", line(target)))?;
     } else {
-        ctx.out.text(&format!(
-            "{}
-",
-            line(&answer.instead)
-        ))?;
+        ctx.out.text(&format!("{}\n", line(&answer.instead)))?;
         ctx.out.note(&format!(
             "{} is checked out, and a checkout is yours: run the command above, then this one again",
             line(target)
         ));
     }
     Ok(if answer.landed { Exit::Done } else { Exit::Waiting })
+}
+
+fn landing_json(landed: bool, instead: Option<&str>, run: &Run) -> Value {
+    json!({ "format": "landing/1", "landed": landed, "instead": instead, "run": run_json(run) })
 }

@@ -24,7 +24,7 @@ pub(super) async fn run(ctx: &Context, args: Submit) -> Result<Exit, CliError> {
         file.run_id.get_or_insert(id);
     }
     file.limits = limits(file.limits, &ctx.place()?.settings.limits);
-    let need = if args.watch { Need::Drive } else { Need::Passive };
+    let need = if args.watch { Need::Drive } else { Need::Record };
     let mut session = connect(ctx, need).await?;
     let answer = submit(ctx, &mut session, &file, "", args.insecure_no_sandbox).await;
     let attached = !session.owns();

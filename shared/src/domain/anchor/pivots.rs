@@ -170,7 +170,7 @@ pub enum DefaultPolicy {
     Allow,
 }
 
-/// A wish to approve by itself. Recorded and ignored: only the policy approves.
+/// When an action of a plan is automatic. The change it leads to is judged by the policy all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoApproveRule {
@@ -178,7 +178,7 @@ pub struct AutoApproveRule {
     pub rule_id: String,
     /// Says what it is for.
     pub description: String,
-    /// When it would hold.
+    /// When it holds: all of `path:GLOB`, `action:TYPE`, `gap:TYPE`, `risk<NUMBER` that are named.
     pub conditions: Vec<String>,
 }
 
@@ -189,7 +189,7 @@ pub struct GovernanceReview {
     /// What holds where no rule speaks.
     #[serde(default)]
     pub default_policy: DefaultPolicy,
-    /// Wishes to approve by itself.
+    /// When actions of a plan are automatic.
     #[serde(default)]
     pub auto_approve_rules: Vec<AutoApproveRule>,
     /// Where requests are shown.
