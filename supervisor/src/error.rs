@@ -166,7 +166,8 @@ impl Error {
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
             Self::Hub(error) => hub_reason(error),
-            Self::Store(StoreError::Corrupt(_)) | Self::Bug(_) => ("internal", Code::Internal),
+            Self::Store(StoreError::Corrupt(_)) => ("store_corrupt", Code::DataLoss),
+            Self::Bug(_) => ("internal", Code::Internal),
         }
     }
 
@@ -176,6 +177,7 @@ impl Error {
         match self {
             Self::SubjectMismatch { .. } => "look again: autopack approvals show ID",
             Self::Store(StoreError::Unavailable { hint, .. }) => hint,
+            Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
             Self::Invalid { .. }

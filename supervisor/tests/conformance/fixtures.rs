@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::audit::{AuditDraft, ROW, row_digest};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -278,6 +278,12 @@ pub(crate) fn draft(chain: &str, op: &str, object: &str, id: &str, after: Option
         reason: "because".to_owned(),
         request: BTreeMap::new(),
     }
+}
+
+/// The draft with the digest that pins a row.
+pub(crate) fn pinned(mut draft: AuditDraft, row: &impl serde::Serialize) -> AuditDraft {
+    draft.digests.insert(ROW.to_owned(), row_digest(row).unwrap());
+    draft
 }
 
 pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
