@@ -229,3 +229,18 @@ impl From<Error> for Status {
         Self::with_error_details(code, text, details)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_store_is_no_bug_and_says_what_to_do() {
+        let status = Status::from(Error::from(StoreError::Corrupt("page 7 is torn".to_owned())));
+        assert_eq!(status.code(), Code::DataLoss);
+        assert!(status.message().contains("page 7 is torn"), "{status}");
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "STORE_CORRUPT");
+        assert!(info.metadata["hint"].contains("from a copy"), "{info:?}");
+    }
+}

@@ -193,6 +193,8 @@ pub struct AuditEntry {
     pub op: String,
     /// To what.
     pub object: AuditObject,
+    /// The state before it.
+    pub before_state: Option<String>,
     /// The state after it.
     pub after_state: Option<String>,
     /// What pins the subject, by role.

@@ -311,3 +311,12 @@ pub(crate) async fn add_run(store: &dyn Store, id: &str) {
     tx.insert_phase(&phase(id, "p", 0)).await.unwrap();
     tx.commit().await.unwrap();
 }
+
+/// The same, with everything that the log has to say of it: one record.
+pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
+    add_run(store, id).await;
+    let mut tx = directing(store).await;
+    tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
+    tx.append_audit(draft(&format!("run/{id}"), "run.created", "run", id, Some("created"))).await.unwrap();
+    tx.commit().await.unwrap();
+}

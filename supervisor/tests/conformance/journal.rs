@@ -104,10 +104,8 @@ async fn audited(tx: &mut dyn Tx, noun: &str, id: &str, state: &str, row: &impl 
 
 /// A run whose request was approved and used by an apply that was committed, all of it audited but the last steps.
 async fn story(lab: &mut impl Lab, told: bool) {
-    add_run(&*lab.store(), "a").await;
+    add_logged_run(&*lab.store(), "a").await;
     let mut tx = directing(&*lab.store()).await;
-    tx.append_audit(draft("run/a", "run.created", "run", "a", Some("created"))).await.unwrap();
-    tx.insert_attempt(&attempt("a", "p", 1)).await.unwrap();
     let mut request = request("q-1", "a");
     tx.insert_request(&request).await.unwrap();
     let created = draft("run/a", "request.created", "request", "q-1", None);

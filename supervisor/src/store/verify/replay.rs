@@ -16,6 +16,8 @@ pub(super) struct Replay {
     rows: BTreeMap<AuditObject, Known>,
     /// Digests of the lines of the run's history.
     events: BTreeSet<String>,
+    /// Moves that do not begin where the one before ended.
+    jumps: Vec<AuditBreak>,
 }
 
 /// What the log knows of one row.
@@ -30,7 +32,19 @@ impl Replay {
     pub(super) fn learn(&mut self, mut entry: AuditEntry) {
         self.events.extend(entry.digests.remove(EVENT));
         if let Some((object, state)) = subject(&entry) {
+            self.follows(&object, entry.before_state.as_deref());
             self.rows.insert(object, Known { state, digest: entry.digests.remove(ROW) });
+        }
+    }
+
+    /// A row that was edited and then moved on by the program is found by the state it was moved from.
+    fn follows(&mut self, object: &AuditObject, before: Option<&str>) {
+        let known = self.rows.get(object).map(|known| known.state.as_str());
+        if let (Some(known), Some(before)) = (known, before)
+            && known != before
+        {
+            let why = format!("it was moved on from {before}, the log had it at {known}");
+            self.jumps.push(semantic(format!("{} {}", object.kind, object.id), &why));
         }
     }
 
@@ -74,13 +88,14 @@ impl Replay {
         self.events.remove(digest);
     }
 
-    /// What the log knows and no row was found for.
+    /// What does not fit within the log, and what it knows and no row was found for.
     pub(super) fn rest(self, run: &str) -> Vec<AuditBreak> {
         let gone = |(object, known): (AuditObject, Known)| {
             let why = format!("the log says {}, but there is no such row", known.state);
             semantic(format!("{} {}", object.kind, object.id), &why)
         };
-        let mut found: Vec<_> = self.rows.into_iter().map(gone).collect();
+        let mut found = self.jumps;
+        found.extend(self.rows.into_iter().map(gone));
         if !self.events.is_empty() {
             let why = format!("{} lines that the log knows are gone or changed", self.events.len());
             found.push(semantic(format!("history of {run}"), &why));

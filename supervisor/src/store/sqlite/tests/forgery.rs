@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::state::RequestState;
+
 use super::*;
 use crate::store::verify::verify;
 
@@ -140,6 +143,25 @@ async fn a_row_that_is_gone_or_came_from_nowhere_is_found() {
         assert_eq!(found, 6, "{sql}: {problems}");
         assert!(problems.contains(text), "{sql}: {problems}");
     }
+}
+
+/// The program took the edited row for granted and logged its next move.
+#[tokio::test]
+async fn a_move_from_a_state_that_was_forged_is_found() {
+    let bench = Bench::filled().await;
+    let mut tx = bench.store.tx(&[]).await.unwrap();
+    let (before, after) = (Some("approved".to_owned()), "consumed");
+    let mut used = request("q-1", "a");
+    for state in [RequestState::Approved, RequestState::Consumed] {
+        used.state = state;
+        tx.update_request(&mut used).await.unwrap();
+    }
+    let moved = draft("run/a", "request.consumed", "request", "q-1", Some(after));
+    tx.append_audit(pinned(AuditDraft { before, ..moved }, &used)).await.unwrap();
+    tx.commit().await.unwrap();
+    let report = verify(&bench.store).await.unwrap();
+    assert_eq!(report.problems(), ["request q-1: it was moved on from approved, the log had it at pending"]);
+    assert_eq!(report.exit_code(), 6);
 }
 
 /// What an operator has at hand is often older than the SQLite in here.
