@@ -286,6 +286,16 @@ pub(crate) fn pinned(mut draft: AuditDraft, row: &impl serde::Serialize) -> Audi
     draft
 }
 
+/// The draft that tells of a run's creation.
+pub(crate) fn created(id: &str) -> AuditDraft {
+    let (chain, run) = (format!("run/{id}"), run(id));
+    let mut draft = draft(&chain, "run.created", "run", id, Some("created"));
+    draft.digests.insert("fork".to_owned(), run.fork_commit.to_string());
+    draft.digests.insert("policy".to_owned(), run.policy_digest.to_string());
+    draft.digests.extend(run.anchor_digest.map(|anchor| ("anchor".to_owned(), anchor.to_string())));
+    draft
+}
+
 pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
     Fence { scope: Scope::Run(name(run)), epoch }
 }
@@ -317,6 +327,6 @@ pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
     add_run(store, id).await;
     let mut tx = directing(store).await;
     tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
-    tx.append_audit(draft(&format!("run/{id}"), "run.created", "run", id, Some("created"))).await.unwrap();
+    tx.append_audit(created(id)).await.unwrap();
     tx.commit().await.unwrap();
 }

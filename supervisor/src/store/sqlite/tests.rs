@@ -52,7 +52,7 @@ impl Bench {
             tx.append_audit(draft("run/a", "x.y", "run", n, None)).await.unwrap();
         }
         tx.insert_run(&run("a")).await.unwrap();
-        tx.append_audit(draft("run/a", "run.created", "run", "a", Some("created"))).await.unwrap();
+        tx.append_audit(fixtures::created("a")).await.unwrap();
         tx.insert_phase(&phase("a", "p", 0)).await.unwrap();
         tx.insert_attempt(&attempt("a", "p", 1)).await.unwrap();
         tx.insert_lease(&lease("l-1", "a")).await.unwrap();

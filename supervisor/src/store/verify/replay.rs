@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use autopack_shared::domain::audit::{AuditBreak, AuditEntry, AuditObject, EVENT, ROW};
+use autopack_shared::domain::record::Run;
 use autopack_shared::domain::state::{ApplyState, LeaseState, PhaseState, RequestState, RunState};
 
 use super::semantic;
@@ -16,6 +17,8 @@ pub(super) struct Replay {
     rows: BTreeMap<AuditObject, Known>,
     /// Digests of the lines of the run's history.
     events: BTreeSet<String>,
+    /// Who created the run, and the digests it was created with.
+    origin: Option<(String, BTreeMap<String, String>)>,
     /// Moves that do not begin where the one before ended.
     jumps: Vec<AuditBreak>,
 }
@@ -31,6 +34,9 @@ impl Replay {
     /// Plays the next entry.
     pub(super) fn learn(&mut self, mut entry: AuditEntry) {
         self.events.extend(entry.digests.remove(EVENT));
+        if entry.op == "run.created" {
+            self.origin = Some((entry.actor.id.clone(), entry.digests.clone()));
+        }
         if let Some((object, state)) = subject(&entry) {
             self.follows(&object, entry.before_state.as_deref());
             self.rows.insert(object, Known { state, digest: entry.digests.remove(ROW) });
@@ -51,6 +57,18 @@ impl Replay {
     /// A row that must be there in this state although no entry of its own says so, unless one does.
     pub(super) fn implied(&mut self, kind: &str, id: String, state: &str) {
         self.rows.entry(object(kind, id)).or_insert_with(|| Known { state: state.to_owned(), digest: None });
+    }
+
+    /// Compares what a run keeps for its whole life with the entry of its creation.
+    pub(super) fn origin(&self, run: &Run) -> Option<AuditBreak> {
+        let (author, digests) = self.origin.as_ref()?;
+        let same = |role: &str, row: Option<String>| digests.get(role) == row.as_ref();
+        let kept = run.author.id == *author
+            && same("fork", Some(run.fork_commit.to_string()))
+            && same("policy", Some(run.policy_digest.to_string()))
+            && same("anchor", run.anchor_digest.map(|anchor| anchor.to_string()));
+        let name = || format!("run {}", run.id);
+        (!kept).then(|| semantic(name(), "its author, fork, policy or anchor is not the one that was logged"))
     }
 
     /// Compares a row's state with the log.

@@ -15,6 +15,7 @@ pub(super) async fn check(view: &mut dyn Tx, run: &RunId, mut replay: Replay) ->
     let mut found = Vec::new();
     if let Some(row) = view.run(run).await? {
         found.extend(replay.row(RunState::MACHINE, run.to_string(), row.state.as_str()));
+        found.extend(replay.origin(&row));
         for spec in &row.file.phases {
             replay.implied(PhaseState::MACHINE, format!("{run}/{}", spec.id), PhaseState::Queued.as_str());
         }
