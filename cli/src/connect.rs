@@ -174,8 +174,7 @@ async fn own(ctx: &Context, place: &Place, drive: bool, socket: &Path) -> Result
 
 /// Serves the owner's socket, readable by its owner only.
 fn listen(engine: &Engine, place: &Place, socket: &Path) -> Result<(), Error> {
-    let failed =
-        |e: std::io::Error| CoordinationError::Unusable { path: socket.display().to_string(), why: e.to_string() };
+    let failed = |e: std::io::Error| CoordinationError::of(socket, &e);
     // The data directory's lock is held, so whoever made this socket is gone.
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error).into()),
