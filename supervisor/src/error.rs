@@ -172,7 +172,8 @@ impl Error {
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
-            Self::Store(StoreError::Corrupt(_)) | Self::Bug(_) => ("internal", Code::Internal),
+            Self::Store(StoreError::Corrupt(_)) => ("store_corrupt", Code::DataLoss),
+            Self::Bug(_) => ("internal", Code::Internal),
         }
     }
 
@@ -200,6 +201,7 @@ impl Error {
         match self {
             Self::SubjectMismatch { .. } => "look again: autopack approvals show ID",
             Self::Store(StoreError::Unavailable { hint, .. }) => hint,
+            Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
             Self::Invalid { .. }
@@ -249,5 +251,20 @@ impl From<Error> for Status {
         }
         let details = ErrorDetails::with_error_info(reason.to_uppercase(), ERROR_DOMAIN, metadata);
         Self::with_error_details(code, text, details)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_store_is_no_bug_and_says_what_to_do() {
+        let status = Status::from(Error::from(StoreError::Corrupt("page 7 is torn".to_owned())));
+        assert_eq!(status.code(), Code::DataLoss);
+        assert!(status.message().contains("page 7 is torn"), "{status}");
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "STORE_CORRUPT");
+        assert!(info.metadata["hint"].contains("from a copy"), "{info:?}");
     }
 }

@@ -283,4 +283,7 @@ pub trait Journal {
     async fn audit(&mut self, chain: &str, from_seq: u64, limit: u32) -> StoreResult<Vec<AuditRecord>>;
     /// Every chain with its head: name, last seq, last hash.
     async fn audit_heads(&mut self) -> StoreResult<Vec<(String, u64, Digest)>>;
+    /// Rows whose keys, as they are searched by, differ from what the rows themselves say; each as `noun id`. None,
+    /// unless somebody edited them past this port.
+    async fn skewed_rows(&mut self) -> StoreResult<Vec<String>>;
 }

@@ -16,6 +16,11 @@ const MAX_REASON: usize = 500;
 /// Integers above this are written as text, since many JSON readers would round them.
 const MAX_SAFE_INTEGER: u64 = 1 << 53;
 
+/// The role of the digest that pins the row an entry writes; see [`row_digest`].
+pub const ROW: &str = "row";
+/// The role of the digest that pins the line of the run's history written along with an entry.
+pub const EVENT: &str = "event";
+
 /// What happened, before it has a place in a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditDraft {
@@ -129,6 +134,14 @@ impl AuditDraft {
     }
 }
 
+/// The digest that pins a row: of its whole document as stored, version and state included.
+///
+/// # Errors
+/// When the row cannot be written as JSON.
+pub fn row_digest<T: Serialize>(row: &T) -> Result<String, serde_json::Error> {
+    Digest::of_json(row).map(|digest| digest.to_string())
+}
+
 /// The hash of a record.
 fn record_hash(prev: &Digest, seq: u64, body: &str) -> Digest {
     let mut bytes = Vec::with_capacity(DOMAIN.len() + 32 + 8 + 32);
@@ -174,14 +187,25 @@ pub struct AuditEntry {
     seq: Value,
     /// The instant it says it was written at.
     pub ts_db: Timestamp,
+    /// Who did it.
+    pub actor: AuditActor,
     /// What was done.
     pub op: String,
     /// To what.
     pub object: AuditObject,
+    /// The state before it.
+    pub before_state: Option<String>,
     /// The state after it.
     pub after_state: Option<String>,
     /// What pins the subject, by role.
     pub digests: BTreeMap<String, String>,
+}
+
+/// Who is behind an entry.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AuditActor {
+    /// The principal's id.
+    pub id: String,
 }
 
 /// What an entry is about.

@@ -1,9 +1,11 @@
 -- The control store of one machine. Columns hold what is searched, compared or guarded; `doc` holds the rest of a
 -- row as JSON with a version `v`. Instants are milliseconds since 1970. Rules that must hold whatever the code does
 -- stand here as triggers; their messages begin with a code that the adapter knows:
---   AP002 <scope>  a write to run state without the run's or the director's current fence
---   AP003 <move>   a move that the tables of the domain do not list, or a write to a row that has ended
---   AP004 <what>   a change to something that is only ever added to
+--   AP002 run    a write to run state without the run's or the director's current fence
+--   AP003 <why>  a move that the tables of the domain do not list, or a write to a row that has ended
+--   AP004 <what> a change to something that is only ever added to
+-- The messages are literals and the adapter adds the row: an SQLite before 3.47 takes no expression in RAISE, and one
+-- such trigger keeps it from opening the file at all.
 
 -- 1. The store itself.
 
@@ -282,92 +284,92 @@ BEGIN SELECT RAISE(ABORT, 'AP004 the head of an audit chain stays'); END;
 CREATE TRIGGER run_fenced_insert BEFORE INSERT ON run
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER run_fenced_update BEFORE UPDATE ON run
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER phase_fenced_insert BEFORE INSERT ON phase
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER phase_fenced_update BEFORE UPDATE ON phase
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER attempt_fenced_insert BEFORE INSERT ON attempt
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER attempt_fenced_update BEFORE UPDATE ON attempt
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER lease_fenced_insert BEFORE INSERT ON lease
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER lease_fenced_update BEFORE UPDATE ON lease
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER apply_fenced_insert BEFORE INSERT ON apply
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER apply_fenced_update BEFORE UPDATE ON apply
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 CREATE TRIGGER size_window_fenced_insert BEFORE INSERT ON size_window
 WHEN NOT EXISTS (SELECT 1 FROM fence_held AS h JOIN fence AS f ON f.scope = h.scope AND f.epoch = h.epoch
                  WHERE h.scope IN ('director', 'run/' || NEW.run_id))
-BEGIN SELECT RAISE(ABORT, 'AP002 run/' || NEW.run_id); END;
+BEGIN SELECT RAISE(ABORT, 'AP002 run'); END;
 
 -- 10. States move by the tables only; a row that has ended is never written again.
 
 CREATE TRIGGER run_moves BEFORE UPDATE OF state ON run
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'run' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 run ' || OLD.id || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER run_ends BEFORE UPDATE ON run
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'run' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 run ' || OLD.id || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 CREATE TRIGGER phase_moves BEFORE UPDATE OF state ON phase
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'phase' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 phase ' || OLD.run_id || '/' || OLD.id || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER phase_ends BEFORE UPDATE ON phase
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'phase' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 phase ' || OLD.run_id || '/' || OLD.id || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 CREATE TRIGGER attempt_moves BEFORE UPDATE OF state ON attempt
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'attempt' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 attempt ' || OLD.run_id || '/' || OLD.phase_id || '/' || OLD.number || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER attempt_ends BEFORE UPDATE ON attempt
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'attempt' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 attempt ' || OLD.run_id || '/' || OLD.phase_id || '/' || OLD.number || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 CREATE TRIGGER request_moves BEFORE UPDATE OF state ON request
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'request' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 request ' || OLD.id || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER request_ends BEFORE UPDATE ON request
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'request' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 request ' || OLD.id || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 CREATE TRIGGER lease_moves BEFORE UPDATE OF state ON lease
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'lease' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 lease ' || OLD.id || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER lease_ends BEFORE UPDATE ON lease
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'lease' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 lease ' || OLD.id || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 CREATE TRIGGER apply_moves BEFORE UPDATE OF state ON apply
 WHEN NEW.state <> OLD.state AND NOT EXISTS (
     SELECT 1 FROM legal_move WHERE machine = 'apply' AND from_state = OLD.state AND to_state = NEW.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 apply ' || OLD.id || ': ' || OLD.state || ' to ' || NEW.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 no table lists this move'); END;
 CREATE TRIGGER apply_ends BEFORE UPDATE ON apply
 WHEN EXISTS (SELECT 1 FROM final_state WHERE machine = 'apply' AND state = OLD.state)
-BEGIN SELECT RAISE(ABORT, 'AP003 apply ' || OLD.id || ' has ended as ' || OLD.state); END;
+BEGIN SELECT RAISE(ABORT, 'AP003 it has ended'); END;
 
 -- 11. History stays.
 

@@ -10,6 +10,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Digest, RequestId};
 use autopack_shared::domain::record::{Principal, Request, Vote};
 use autopack_shared::domain::state::{RequestEvent, RequestState};
@@ -18,7 +19,7 @@ use autopack_shared::wire::pb::governance_service_server::GovernanceService;
 use autopack_shared::wire::pb::{self, Choice};
 
 use super::{Core, show};
-use crate::director::moves::{self, Note, note};
+use crate::director::moves::{self, Note, note, pin};
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::store::{RequestFilter, Tx};
@@ -246,7 +247,7 @@ impl Core {
                 object: "request",
                 id: request.id.to_string(),
                 moved: None,
-                digests: BTreeMap::from([("subject".to_owned(), expected.to_string())]),
+                digests: BTreeMap::from([("subject".to_owned(), expected.to_string()), (ROW.to_owned(), pin(&vote)?)]),
                 reason: format!("{}: {reason}", if approve { "approve" } else { "reject" }),
                 text: None,
             },

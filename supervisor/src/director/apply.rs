@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::evaluate::WINDOW_LIMIT;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, Timestamp};
 use autopack_shared::domain::record::{Apply, ApplyKind, Decision, Phase, Request, Run};
@@ -13,7 +14,7 @@ use autopack_shared::domain::state::{
 
 use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
-use super::moves::{self, Note, note};
+use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Denial, Director, ref_of, system};
 use crate::error::Error;
@@ -219,6 +220,7 @@ pub(super) async fn insert(tx: &mut dyn Tx, apply: &Apply) -> Result<(), Error> 
                 ("commit".to_owned(), apply.new.to_string()),
                 ("tree".to_owned(), apply.tree.to_string()),
                 ("base".to_owned(), apply.old.to_string()),
+                (ROW.to_owned(), pin(apply)?),
             ]),
             reason: apply.target_ref.clone(),
             text: None,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::evaluate::Verdict;
 use autopack_shared::domain::ids::{RequestId, RowId};
 use autopack_shared::domain::record::{Decision, Notice, Phase, Principal, Request, Run, RunKind};
 use autopack_shared::domain::state::{RequestEvent, RequestState};
 
-use super::moves::{self, Note, note};
+use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Director, system};
 use crate::error::Error;
@@ -144,7 +145,10 @@ async fn created(tx: &mut dyn Tx, request: &Request) -> Result<(), Error> {
             object: "request",
             id: request.id.to_string(),
             moved: None,
-            digests: BTreeMap::from([("subject".to_owned(), request.subject_digest.to_string())]),
+            digests: BTreeMap::from([
+                ("subject".to_owned(), request.subject_digest.to_string()),
+                (ROW.to_owned(), pin(request)?),
+            ]),
             reason: request.risk_factors.join(" "),
             text: Some(format!("{} asks about {} (tier {})", request.id, request.phase, request.tier)),
         },

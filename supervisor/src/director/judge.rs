@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId};
@@ -17,7 +18,7 @@ use autopack_shared::repo::facts::{Limits, change_facts};
 
 use super::ask::subject_ref;
 use super::grant::reread_phase;
-use super::moves::{self, Note, note};
+use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Director, run_blocking, system};
 use crate::error::Error;
@@ -154,6 +155,7 @@ impl Director {
                     ("policy".to_owned(), decision.policy_digest.to_string()),
                     ("base".to_owned(), decision.base.to_string()),
                     ("tree".to_owned(), decision.tree.to_string()),
+                    (ROW.to_owned(), pin(&decision)?),
                 ]),
                 reason: format!("{} {}", decision.verdict, codes.join(" ")),
                 text: Some(text),

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::json;
 
-use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::audit::{AuditDraft, EVENT, ROW, row_digest};
 use autopack_shared::domain::ids::{PhaseId, RunId};
 use autopack_shared::domain::record::{Apply, Attempt, Event, Lease, Phase, Principal, Request, Run};
 use autopack_shared::domain::state::{
@@ -46,34 +47,44 @@ pub(crate) struct Note<'a> {
 /// Those of the store.
 pub(crate) async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
     let (before, after) = note.moved.clone().map_or((None, None), |(b, a)| (Some(b), Some(a)));
-    tx.append_audit(AuditDraft {
-        chain: format!("run/{}", note.run),
-        actor: note.actor.clone(),
-        op: note.op.clone(),
-        object_type: note.object.to_owned(),
-        object_id: note.id.clone(),
-        before: before.clone(),
-        after: after.clone(),
-        fence: None,
-        digests: note.digests.clone(),
-        reason: note.reason.chars().take(500).collect(),
-        request: BTreeMap::new(),
-    })
-    .await?;
+    let mut digests = note.digests.clone();
     if let Some(text) = note.text {
         let at = tx.now();
         let mut event = Event {
             seq: 0,
             run: note.run.clone(),
             phase: note.phase.cloned(),
-            kind: note.op,
+            kind: note.op.clone(),
             text,
             data: json!({ "object": note.object, "id": note.id, "before": before, "after": after, "digests": note.digests }),
             at,
         };
         tx.append_event(&mut event).await?;
+        digests.insert(EVENT.to_owned(), pin(&event)?);
     }
+    tx.append_audit(AuditDraft {
+        chain: format!("run/{}", note.run),
+        actor: note.actor.clone(),
+        op: note.op,
+        object_type: note.object.to_owned(),
+        object_id: note.id,
+        before,
+        after,
+        fence: None,
+        digests,
+        reason: note.reason.chars().take(500).collect(),
+        request: BTreeMap::new(),
+    })
+    .await?;
     Ok(())
+}
+
+/// The digest that pins a row to the audit record of its change, taken after the change was written.
+///
+/// # Errors
+/// When the row cannot be written as JSON.
+pub(crate) fn pin<T: Serialize>(row: &T) -> Result<String, Error> {
+    row_digest(row).map_err(|e| Error::Bug(format!("a row that is no JSON: {e}")))
 }
 
 /// Moves a run.
@@ -253,7 +264,10 @@ pub(crate) async fn request(
             object: "request",
             id: request.id.to_string(),
             moved: Some((before.to_string(), request.state.to_string())),
-            digests: BTreeMap::from([("subject".to_owned(), request.subject_digest.to_string())]),
+            digests: BTreeMap::from([
+                ("subject".to_owned(), request.subject_digest.to_string()),
+                (ROW.to_owned(), pin(request)?),
+            ]),
             reason,
             text: Some(format!("{} {}{who}{tail}", request.id, request.state)),
         },
@@ -294,6 +308,7 @@ pub(crate) async fn apply(
                 ("commit".to_owned(), apply.new.to_string()),
                 ("tree".to_owned(), apply.tree.to_string()),
                 ("base".to_owned(), apply.old.to_string()),
+                (ROW.to_owned(), pin(apply)?),
             ]),
             reason: reason.unwrap_or_default(),
             text: Some(text),

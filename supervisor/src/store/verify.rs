@@ -1,13 +1,18 @@
-//! `audit verify` over a store: every chain recomputed, the whole log gap-free, and the rows of requests and applies
-//! equal to what the log says became of them (`audit.md` 6.3). It reads through the port, so every engine has it.
+//! `audit verify` over a store: every chain recomputed, the whole log gap-free, and the rows equal to what the log says
+//! became of them (`audit.md` 6.3). It reads through the port, so every engine has it; one chain is replayed and
+//! compared at a time, so that memory goes by the longest run and not by the store.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use autopack_shared::domain::audit::{AuditBreak, AuditEntry, AuditObject, ChainCheck};
-use autopack_shared::domain::ids::Digest;
-use autopack_shared::domain::state::{ApplyState, RequestState};
+use autopack_shared::domain::audit::{AuditBreak, ChainCheck};
+use autopack_shared::domain::ids::{Digest, RunId};
 
-use super::{RequestFilter, RunFilter, Store, StoreError, StoreResult, Tx};
+use super::{RunFilter, Store, StoreError, StoreResult, Tx};
+
+mod replay;
+mod rows;
+
+use replay::Replay;
 
 /// Records read at once.
 const PAGE: u32 = 1000;
@@ -46,10 +51,17 @@ pub async fn verify(store: &dyn Store) -> StoreResult<AuditReport> {
     let mut log = Log::default();
     for (chain, seq, hash) in view.audit_heads().await? {
         log.report.chains += 1;
-        log.check_chain(view.as_mut(), &chain, (seq, hash)).await?;
+        let Some(replay) = log.check_chain(view.as_mut(), &chain, (seq, hash)).await? else { continue };
+        if let Some(run) = chain.strip_prefix("run/").and_then(|id| id.parse::<RunId>().ok()) {
+            let found = rows::check(view.as_mut(), &run, replay).await;
+            log.take(found)?;
+        }
     }
     log.check_positions();
-    log.check_rows(view.as_mut()).await?;
+    let found = log.unlogged(view.as_mut()).await;
+    log.take(found)?;
+    let found = skewed(view.as_mut()).await;
+    log.take(found)?;
     Ok(log.report)
 }
 
@@ -59,13 +71,23 @@ struct Log {
     report: AuditReport,
     /// Where each record stands in the whole log.
     positions: Vec<u64>,
-    /// The last state the log knows of each request and apply.
-    states: BTreeMap<AuditObject, String>,
+    /// Every chain that has a head.
+    chains: BTreeSet<String>,
+    /// Whether a chain is broken: then rows are not compared with it, and holes need no second report.
+    broken: bool,
 }
 
 impl Log {
-    async fn check_chain(&mut self, view: &mut dyn Tx, chain: &str, head: (u64, Digest)) -> StoreResult<()> {
+    /// Checks one chain; what it says of the rows, unless it is broken.
+    async fn check_chain(
+        &mut self,
+        view: &mut dyn Tx,
+        chain: &str,
+        head: (u64, Digest),
+    ) -> StoreResult<Option<Replay>> {
+        self.chains.insert(chain.to_owned());
         let mut check = ChainCheck::new(chain);
+        let mut replay = Replay::default();
         let mut from = 1;
         loop {
             let page = view.audit(chain, from, PAGE).await?;
@@ -75,84 +97,57 @@ impl Log {
                 self.positions.push(record.leaf_index);
                 self.report.records += 1;
                 match check.push(record) {
-                    Ok(entry) => self.replay(entry),
-                    Err(found) => {
-                        self.report.breaks.push(found);
-                        return Ok(());
-                    }
+                    Ok(entry) => replay.learn(entry),
+                    Err(found) => return Ok(self.broke(found)),
                 }
             }
         }
-        self.report.breaks.extend(check.finish(head).err());
-        Ok(())
+        match check.finish(head) {
+            Ok(()) => Ok(Some(replay)),
+            Err(found) => Ok(self.broke(found)),
+        }
     }
 
-    fn replay(&mut self, entry: AuditEntry) {
-        if let Some(state) = state_after(&entry) {
-            self.states.insert(entry.object, state);
-        }
+    fn broke(&mut self, found: AuditBreak) -> Option<Replay> {
+        self.broken = true;
+        self.report.breaks.push(found);
+        None
     }
 
     /// A chain that is gone with its head leaves a hole in the numbering of the whole log.
     fn check_positions(&mut self) {
         self.positions.sort_unstable();
         let hole = self.positions.iter().zip(0..).find(|(position, expected)| *position != expected);
-        if let (Some((_, expected)), true) = (hole, self.report.breaks.is_empty()) {
+        if let (Some((_, expected)), false) = (hole, self.broken) {
             let why = format!("no chain has the record at position {expected} of the whole log");
             self.report.breaks.push(AuditBreak::Chain { chain: "(all)".to_owned(), seq: expected, why });
         }
     }
 
-    async fn check_rows(&mut self, view: &mut dyn Tx) -> StoreResult<()> {
-        match rows(view).await {
-            Ok(rows) => {
-                for (object, state) in rows {
-                    self.compare(&object, &state);
-                }
-                Ok(())
-            }
+    /// Runs that no chain tells of.
+    async fn unlogged(&self, view: &mut dyn Tx) -> StoreResult<Vec<AuditBreak>> {
+        let runs = view.runs(&RunFilter::default()).await?;
+        let silent = runs.iter().filter(|run| !self.chains.contains(&format!("run/{}", run.id)));
+        Ok(silent.map(|run| semantic(format!("run {}", run.id), "it has a row but no chain in the log")).collect())
+    }
+
+    fn take(&mut self, found: StoreResult<Vec<AuditBreak>>) -> StoreResult<()> {
+        match found {
+            Ok(found) => self.report.breaks.extend(found),
             // A row that cannot be read is not what was audited.
-            Err(StoreError::Corrupt(why)) => {
-                self.report.breaks.push(AuditBreak::Semantic { object: "a row".to_owned(), why });
-                Ok(())
-            }
-            Err(other) => Err(other),
+            Err(StoreError::Corrupt(why)) => self.report.breaks.push(semantic("a row".to_owned(), &why)),
+            Err(other) => return Err(other),
         }
-    }
-
-    fn compare(&mut self, object: &AuditObject, state: &str) {
-        let known = self.states.get(object).map(String::as_str);
-        if known != Some(state) {
-            let known = known.unwrap_or("nothing");
-            let why = format!("the row says {state}, the log says {known}");
-            self.report.breaks.push(AuditBreak::Semantic { object: format!("{} {}", object.kind, object.id), why });
-        }
+        Ok(())
     }
 }
 
-/// Every request and apply, and where it stands.
-async fn rows(view: &mut dyn Tx) -> StoreResult<Vec<(AuditObject, String)>> {
-    let object = |kind: &str, id: String| AuditObject { kind: kind.to_owned(), id };
-    let mut rows = Vec::new();
-    for request in view.requests(&RequestFilter::default()).await? {
-        rows.push((object(RequestState::MACHINE, request.id.to_string()), request.state.to_string()));
-    }
-    for run in view.runs(&RunFilter::default()).await? {
-        for apply in view.applies(&run.id).await? {
-            rows.push((object(ApplyState::MACHINE, apply.id.to_string()), apply.state.to_string()));
-        }
-    }
-    Ok(rows)
+/// Rows that are searched by something else than what they say.
+async fn skewed(view: &mut dyn Tx) -> StoreResult<Vec<AuditBreak>> {
+    let rows = view.skewed_rows().await?;
+    Ok(rows.into_iter().map(|row| semantic(row, "its columns and its document disagree")).collect())
 }
 
-/// The state that an entry puts its request or apply in: the one it names, else the one its operation is called by.
-fn state_after(entry: &AuditEntry) -> Option<String> {
-    let (noun, verb) = entry.op.split_once('.')?;
-    let state = entry.after_state.as_deref().unwrap_or(if verb == "created" { "pending" } else { verb });
-    let known = match noun {
-        "request" => state.parse::<RequestState>().is_ok(),
-        "apply" => state.parse::<ApplyState>().is_ok(),
-        _ => false,
-    };
-    (known && noun == entry.object.kind).then(|| state.to_owned())
+fn semantic(object: String, why: &str) -> AuditBreak {
+    AuditBreak::Semantic { object, why: why.to_owned() }
 }

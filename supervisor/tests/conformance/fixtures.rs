@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::audit::{AuditDraft, ROW, row_digest};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -280,6 +280,22 @@ pub(crate) fn draft(chain: &str, op: &str, object: &str, id: &str, after: Option
     }
 }
 
+/// The draft with the digest that pins a row.
+pub(crate) fn pinned(mut draft: AuditDraft, row: &impl serde::Serialize) -> AuditDraft {
+    draft.digests.insert(ROW.to_owned(), row_digest(row).unwrap());
+    draft
+}
+
+/// The draft that tells of a run's creation.
+pub(crate) fn created(id: &str) -> AuditDraft {
+    let (chain, run) = (format!("run/{id}"), run(id));
+    let mut draft = draft(&chain, "run.created", "run", id, Some("created"));
+    draft.digests.insert("fork".to_owned(), run.fork_commit.to_string());
+    draft.digests.insert("policy".to_owned(), run.policy_digest.to_string());
+    draft.digests.extend(run.anchor_digest.map(|anchor| ("anchor".to_owned(), anchor.to_string())));
+    draft
+}
+
 pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
     Fence { scope: Scope::Run(name(run)), epoch }
 }
@@ -303,5 +319,14 @@ pub(crate) async fn add_run(store: &dyn Store, id: &str) {
     let mut tx = store.tx(&[]).await.unwrap();
     tx.insert_run(&run(id)).await.unwrap();
     tx.insert_phase(&phase(id, "p", 0)).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// The same, with everything that the log has to say of it: one record.
+pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
+    add_run(store, id).await;
+    let mut tx = directing(store).await;
+    tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
+    tx.append_audit(created(id)).await.unwrap();
     tx.commit().await.unwrap();
 }

@@ -97,31 +97,35 @@ pub(crate) async fn an_audit_record_lives_and_dies_with_its_change(lab: &mut imp
     tx.commit().await.unwrap();
 }
 
-async fn audited(tx: &mut dyn Tx, noun: &str, id: &str, state: &str) {
-    tx.append_audit(draft("run/a", &format!("{noun}.{state}"), noun, id, Some(state))).await.unwrap();
+async fn audited(tx: &mut dyn Tx, noun: &str, id: &str, state: &str, row: &impl serde::Serialize) {
+    let draft = draft("run/a", &format!("{noun}.{state}"), noun, id, Some(state));
+    tx.append_audit(pinned(draft, row)).await.unwrap();
 }
 
 /// A run whose request was approved and used by an apply that was committed, all of it audited but the last steps.
 async fn story(lab: &mut impl Lab, told: bool) {
-    add_run(&*lab.store(), "a").await;
+    add_logged_run(&*lab.store(), "a").await;
     let mut tx = directing(&*lab.store()).await;
     let mut request = request("q-1", "a");
     tx.insert_request(&request).await.unwrap();
-    tx.append_audit(draft("run/a", "request.created", "request", "q-1", None)).await.unwrap();
+    let created = draft("run/a", "request.created", "request", "q-1", None);
+    tx.append_audit(pinned(created, &request)).await.unwrap();
     request.state = RequestState::Approved;
     tx.update_request(&mut request).await.unwrap();
-    audited(&mut *tx, "request", "q-1", "approved").await;
-    tx.append_audit(draft("run/a", "vote.recorded", "request", "q-1", None)).await.unwrap();
+    audited(&mut *tx, "request", "q-1", "approved", &request).await;
+    let vote = vote("q-1", "local:ann");
+    tx.insert_vote(&vote).await.unwrap();
+    tx.append_audit(pinned(draft("run/a", "vote.recorded", "request", "q-1", None), &vote)).await.unwrap();
     request.state = RequestState::Consumed;
     tx.update_request(&mut request).await.unwrap();
     let mut apply = apply("a-1", "a");
     tx.insert_apply(&apply).await.unwrap();
-    audited(&mut *tx, "apply", "a-1", "prepared").await;
+    audited(&mut *tx, "apply", "a-1", "prepared", &apply).await;
     apply.state = ApplyState::Committed;
     tx.update_apply(&mut apply).await.unwrap();
     if told {
-        audited(&mut *tx, "request", "q-1", "consumed").await;
-        audited(&mut *tx, "apply", "a-1", "committed").await;
+        audited(&mut *tx, "request", "q-1", "consumed", &request).await;
+        audited(&mut *tx, "apply", "a-1", "committed", &apply).await;
     }
     tx.commit().await.unwrap();
 }
@@ -132,7 +136,7 @@ pub(crate) async fn a_whole_log_verifies(lab: &mut impl Lab) {
     story(lab, true).await;
     let report = verify(&*lab.store()).await.unwrap();
     assert_eq!(report.problems(), [""; 0]);
-    assert_eq!((report.exit_code(), report.records, report.chains), (0, 6, 1));
+    assert_eq!((report.exit_code(), report.records, report.chains), (0, 7, 1));
 }
 
 pub(crate) async fn a_row_that_the_log_does_not_know_is_found(lab: &mut impl Lab) {

@@ -34,7 +34,12 @@ macro_rules! every_pair {
 fn judge(allowed: bool, answer: StoreResult<()>, pair: &str) {
     match answer {
         Ok(()) => assert!(allowed, "{pair} went through"),
-        Err(StoreError::IllegalMove(_)) => assert!(!allowed, "{pair} was refused"),
+        Err(StoreError::IllegalMove(what)) => {
+            assert!(!allowed, "{pair} was refused");
+            let machine = pair.split(':').next().unwrap();
+            assert!(what.starts_with(&format!("{machine} ")), "{pair}: {what} does not name the row");
+            assert!(what.ends_with(": no table lists this move") || what.ends_with(": it has ended"), "{what}");
+        }
         Err(other) => panic!("{pair}: {other}"),
     }
 }

@@ -22,6 +22,7 @@ impl Applies for SqliteTx {
     async fn insert_apply(&mut self, apply: &Apply) -> StoreResult<()> {
         let request = apply.request.as_ref().map_or("", RequestId::as_str);
         let subject = Subject::new("apply", &apply.id)
+            .in_run(&apply.run)
             .of("run or request of apply", &apply.id)
             .once("apply.target_ref", "a prepared apply of", &apply.target_ref)
             .once("apply.request_id", "an apply of request", request);
@@ -52,11 +53,11 @@ impl Applies for SqliteTx {
         let sql = query(sql).bind(apply.state.as_str()).bind(living(apply)?);
         let sql = sql.bind(apply.id.as_str()).bind(integer(apply.version));
         let there = query("SELECT 1 FROM apply WHERE id = $1").bind(apply.id.as_str());
-        self.cas(&Subject::new("apply", &apply.id), &mut apply.version, sql, there).await
+        self.cas(&Subject::new("apply", &apply.id).in_run(&apply.run), &mut apply.version, sql, there).await
     }
 
     async fn add_window(&mut self, run: &Run, apply: &RowId, sizes: &BTreeMap<String, u64>) -> StoreResult<()> {
-        let subject = Subject::new("size window of apply", apply).of("apply", apply);
+        let subject = Subject::new("size window of apply", apply).in_run(&run.id).of("apply", apply);
         let at = self.now().as_millis();
         for (class, lines) in sizes {
             let sql =

@@ -3,6 +3,8 @@
 
 use sqlx::error::DatabaseError;
 
+use autopack_shared::domain::ids::RunId;
+
 use crate::store::StoreError;
 
 const BUSY: u32 = 5;
@@ -24,18 +26,25 @@ pub(super) struct Subject {
     what: &'static str,
     id: String,
     parent: Option<(&'static str, String)>,
+    run: Option<String>,
     unique: Vec<(&'static str, &'static str, String)>,
 }
 
 impl Subject {
     /// A row of its own.
     pub(super) fn new(what: &'static str, id: impl ToString) -> Self {
-        Self { what, id: id.to_string(), parent: None, unique: Vec::new() }
+        Self { what, id: id.to_string(), parent: None, run: None, unique: Vec::new() }
     }
 
     /// Names the row it hangs on; what is missing when a foreign key is refused.
     pub(super) fn of(mut self, what: &'static str, id: impl ToString) -> Self {
         self.parent = Some((what, id.to_string()));
+        self
+    }
+
+    /// Names the run whose fence the write needs.
+    pub(super) fn in_run(mut self, run: &RunId) -> Self {
+        self.run = Some(run.to_string());
         self
     }
 
@@ -53,6 +62,11 @@ impl Subject {
     /// The row has moved on.
     pub(super) fn conflict(&self, expected: u64) -> StoreError {
         StoreError::Conflict { what: self.what, id: self.id.clone(), expected }
+    }
+
+    fn fenced(&self) -> StoreError {
+        let scope = self.run.as_ref().map_or_else(|| "run".to_owned(), |run| format!("run/{run}"));
+        StoreError::Fenced { scope, held: 0, current: None }
     }
 
     fn exists(&self, message: &str) -> StoreError {
@@ -85,7 +99,7 @@ pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreErr
 
 fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
     let message = error.message();
-    if let Some(rule) = rule(message) {
+    if let Some(rule) = rule(message, subject) {
         return rule;
     }
     let code: u32 = error.code().and_then(|c| c.parse().ok()).unwrap_or(0);
@@ -108,12 +122,18 @@ fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
     }
 }
 
-/// A refusal of one of the schema's own triggers.
-fn rule(message: &str) -> Option<StoreError> {
+/// A refusal of one of the schema's own triggers. They say which rule; which row, the statement knows.
+fn rule(message: &str, subject: Option<&Subject>) -> Option<StoreError> {
     let (code, rest) = message.split_once(' ')?;
     match code {
-        "AP002" => Some(StoreError::Fenced { scope: rest.to_owned(), held: 0, current: None }),
-        "AP003" => Some(StoreError::IllegalMove(rest.to_owned())),
+        "AP002" => {
+            let unnamed = || StoreError::Fenced { scope: rest.to_owned(), held: 0, current: None };
+            Some(subject.map_or_else(unnamed, Subject::fenced))
+        }
+        "AP003" => {
+            let named = |row: &Subject| format!("{} {}: {rest}", row.what, row.id);
+            Some(StoreError::IllegalMove(subject.map_or_else(|| rest.to_owned(), named)))
+        }
         "AP004" => Some(StoreError::Corrupt(rest.to_owned())),
         _ => None,
     }

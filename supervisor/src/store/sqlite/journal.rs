@@ -16,6 +16,25 @@ use crate::store::{Journal, StoreError, StoreResult, Tx as _};
 
 const NOTICE_COLUMNS: &[&str] = &["sent_at"];
 
+/// Rows whose columns and document disagree.
+const SKEWED: &str = "\
+    SELECT 'run ' || id FROM run WHERE id IS NOT doc->>'$.id' OR project IS NOT doc->>'$.project' UNION ALL \
+    SELECT 'phase ' || run_id || '/' || id FROM phase WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' \
+        OR ordinal IS NOT doc->>'$.ordinal' UNION ALL \
+    SELECT 'attempt ' || run_id || '/' || phase_id || '/' || number FROM attempt WHERE run_id IS NOT doc->>'$.run' \
+        OR phase_id IS NOT doc->>'$.phase' OR number IS NOT doc->>'$.number' UNION ALL \
+    SELECT 'lease ' || id FROM lease WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' \
+        OR project IS NOT doc->>'$.project' UNION ALL \
+    SELECT 'decision ' || id FROM decision WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' UNION ALL \
+    SELECT 'request ' || id FROM request WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' \
+        OR phase_id IS NOT doc->>'$.phase' OR 'sha256:' || subject_digest IS NOT doc->>'$.subject_digest' \
+        OR expires_at IS NOT CAST(round(unixepoch(doc->>'$.expires_at', 'subsec') * 1000) AS INTEGER) UNION ALL \
+    SELECT 'vote ' || principal || ' on ' || request_id FROM vote WHERE request_id IS NOT doc->>'$.request' \
+        OR principal IS NOT doc->>'$.principal.id' UNION ALL \
+    SELECT 'apply ' || id FROM apply WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' \
+        OR target_ref IS NOT doc->>'$.target_ref' OR request_id IS NOT doc->>'$.request' UNION ALL \
+    SELECT 'event ' || run_id || '/' || seq FROM event WHERE run_id IS NOT doc->>'$.run' OR seq IS NOT doc->>'$.seq'";
+
 fn digest(row: &SqliteRow, column: usize) -> StoreResult<Digest> {
     let raw = bytes(row, column)?;
     let wrong = |_| StoreError::Corrupt(format!("a digest of {} bytes", raw.len()));
@@ -136,5 +155,10 @@ impl Journal for SqliteTx {
     async fn audit_heads(&mut self) -> StoreResult<Vec<(String, u64, Digest)>> {
         let rows = self.all(query("SELECT chain, seq, hash FROM audit_head ORDER BY chain")).await?;
         rows.iter().map(|row| Ok((text(row, 0)?.to_owned(), natural(row, 1)?, digest(row, 2)?))).collect()
+    }
+
+    async fn skewed_rows(&mut self) -> StoreResult<Vec<String>> {
+        let rows = self.all(query(SKEWED)).await?;
+        rows.iter().map(|row| Ok(text(row, 0)?.to_owned())).collect()
     }
 }

@@ -13,7 +13,7 @@ use crate::store::{Phases, StoreError, StoreResult};
 
 fn phase_subject(phase: &Phase) -> Subject {
     let place = format!("{}/{}", phase.run, phase.ordinal);
-    Subject::new("phase", format!("{}/{}", phase.run, phase.id)).of("run", &phase.run).once(
+    Subject::new("phase", format!("{}/{}", phase.run, phase.id)).in_run(&phase.run).of("run", &phase.run).once(
         "phase.ordinal",
         "a phase at place",
         place,
@@ -22,7 +22,7 @@ fn phase_subject(phase: &Phase) -> Subject {
 
 fn attempt_subject(attempt: &Attempt) -> Subject {
     let phase = format!("{}/{}", attempt.run, attempt.phase);
-    Subject::new("attempt", format!("{phase}/{}", attempt.number)).of("phase", phase)
+    Subject::new("attempt", format!("{phase}/{}", attempt.number)).in_run(&attempt.run).of("phase", phase)
 }
 
 #[async_trait]

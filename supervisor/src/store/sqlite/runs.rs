@@ -31,7 +31,7 @@ impl Runs for SqliteTx {
 
     async fn insert_run(&mut self, run: &Run) -> StoreResult<()> {
         let scope = Scope::Run(run.id.clone()).to_string();
-        let subject = Subject::new("run", &run.id);
+        let subject = Subject::new("run", &run.id).in_run(&run.id);
         let fence = "INSERT INTO fence (scope, epoch, holder, granted_at) VALUES ($1, 1, 'created', $2)";
         self.write(&subject, query(fence).bind(&scope).bind(self.now().as_millis())).await?;
         self.remember_fence(&scope, 1).await?;
@@ -67,11 +67,11 @@ impl Runs for SqliteTx {
         let sql =
             query(sql).bind(run.state.as_str()).bind(living(run)?).bind(run.id.as_str()).bind(integer(run.version));
         let there = query("SELECT 1 FROM run WHERE id = $1").bind(run.id.as_str());
-        self.cas(&Subject::new("run", &run.id), &mut run.version, sql, there).await
+        self.cas(&Subject::new("run", &run.id).in_run(&run.id), &mut run.version, sql, there).await
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> StoreResult<()> {
-        let subject = Subject::new("lease", &lease.id).of("run", &lease.run).once(
+        let subject = Subject::new("lease", &lease.id).in_run(&lease.run).of("run", &lease.run).once(
             "lease.run_id",
             "an active lease of run",
             &lease.run,
@@ -99,7 +99,7 @@ impl Runs for SqliteTx {
         let sql = query(sql).bind(lease.state.as_str()).bind(living(lease)?);
         let sql = sql.bind(lease.id.as_str()).bind(integer(lease.version));
         let there = query("SELECT 1 FROM lease WHERE id = $1").bind(lease.id.as_str());
-        self.cas(&Subject::new("lease", &lease.id), &mut lease.version, sql, there).await
+        self.cas(&Subject::new("lease", &lease.id).in_run(&lease.run), &mut lease.version, sql, there).await
     }
 
     async fn peak_leases(&mut self, project: &ProjectId) -> StoreResult<u64> {
