@@ -19,5 +19,6 @@ mod harness;
 mod help;
 mod house_rules;
 mod kill;
+mod owners;
 mod playground;
 mod policy_cases;

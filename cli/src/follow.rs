@@ -165,7 +165,20 @@ impl<'a> Follow<'a> {
         if let Some(session) = self.session.take() {
             session.close().await;
         }
-        self.session = Some(connect(self.ctx, self.need).await?);
+        let session = connect(self.ctx, self.need).await?;
+        if self.need == Need::Passive && session.owns() {
+            // Nobody drives any more: an engine that only records would be watched for ever.
+            session.close().await;
+            let run = self.seen.keys().next().map_or("RUN", String::as_str);
+            let why = "its process ended, and no other one drives the run";
+            return Err(CliError::refused(
+                "unavailable",
+                "the engine went away",
+                why,
+                format!("autopack runs resume {run}"),
+            ));
+        }
+        self.session = Some(session);
         for (run, after) in self.seen.clone() {
             match self.add(&run, after).await {
                 Ok(()) => {}
