@@ -6,6 +6,8 @@ use git2::Repository;
 
 use crate::harness::{Bench, Ran};
 
+mod repositories;
+
 /// The reason in the first line of a failure.
 fn reason(ran: &Ran) -> &str {
     let line = ran.stderr.lines().find(|line| line.starts_with("error[")).unwrap_or_else(|| panic!("{ran:?}"));

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Bench, Ran};
+use crate::harness::{Bench, Ran, SITE};
 
 /// Says to the test, started once more, that it is in a namespace.
 const INSIDE: &str = "AUTOPACK_TEST_NAMESPACE";
@@ -19,12 +19,6 @@ const SIZE: u64 = 8 * 1024;
 
 const RUN: &[&str] = &["autopilot", "run", "--enable", "--no-wait", "--run-id", "k"];
 const RESUME: &[&str] = &["runs", "resume", "k", "--no-wait"];
-
-const ANCHOR: &str = r#"{"format_version":"v2","project_id":"site","created_at":"2026-01-01T00:00:00Z",
-"raw_input_digest":"0123456789abcdef","pivot_intentions":{"safety_risk":{"risk_tolerance":"moderate"},
-"scope_boundaries":{"allowed_write_roots":["examples"]},
-"governance_review":{"default_policy":"deny","auto_approve_rules":[
-{"rule_id":"links","description":"links in examples","conditions":["path:examples/**"]}]}}}"#;
 
 /// Which part is on the small disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,16 +50,7 @@ impl Site {
         let size = format!("size={SIZE}k");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&disk).status().unwrap();
         assert!(mounted.success());
-        let bench = bench.fill(&[
-            ("README.md", "# Site\n\nWith [a guide](docs/guide.md).\n"),
-            ("docs/guide.md", "# Guide\n\nA page of its own.\n"),
-            ("config/baseline_policy.yaml", "version: 1\n"),
-            (".autopack/anchor_v2.json", ANCHOR),
-            ("autopack.toml", "[policy]\nextends = \"autopack\"\n"),
-            ("NOTES-old.md", "# Old notes\n"),
-            ("examples/page.md", "# Page\n\nSee [it](other.md).\n"),
-            ("examples/deep/other.md", "# Other\n\nA page of its own.\n"),
-        ]);
+        let bench = bench.fill(SITE);
         Self { bench, place, disk }
     }
 
@@ -166,7 +151,7 @@ fn works(way: &[&str]) -> bool {
 }
 
 /// Starts a test once more where it can mount, and takes over how it ends.
-fn in_a_namespace(test: &str, body: impl FnOnce()) {
+pub(crate) fn in_a_namespace(test: &str, body: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
         return body();
     }

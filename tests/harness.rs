@@ -7,6 +7,25 @@ use git2::{Commit, IndexAddOption, Repository, RepositoryInitOptions, Signature,
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// A repository with one change that is applied by itself, a link in `examples/`, and one that asks, a note in the
+/// root.
+pub(crate) const SITE: &[(&str, &str)] = &[
+    ("README.md", "# Site\n\nWith [a guide](docs/guide.md).\n"),
+    ("docs/guide.md", "# Guide\n\nA page of its own.\n"),
+    ("config/baseline_policy.yaml", "version: 1\n"),
+    (".autopack/anchor_v2.json", ANCHOR),
+    ("autopack.toml", "[policy]\nextends = \"autopack\"\n"),
+    ("NOTES-old.md", "# Old notes\n"),
+    ("examples/page.md", "# Page\n\nSee [it](other.md).\n"),
+    ("examples/deep/other.md", "# Other\n\nA page of its own.\n"),
+];
+
+const ANCHOR: &str = r#"{"format_version":"v2","project_id":"site","created_at":"2026-01-01T00:00:00Z",
+"raw_input_digest":"0123456789abcdef","pivot_intentions":{"safety_risk":{"risk_tolerance":"moderate"},
+"scope_boundaries":{"allowed_write_roots":["examples"]},
+"governance_review":{"default_policy":"deny","auto_approve_rules":[
+{"rule_id":"links","description":"links in examples","conditions":["path:examples/**"]}]}}}"#;
+
 /// A folder with a repository `repo` and a home.
 pub(crate) struct Bench {
     dir: TempDir,

@@ -12,7 +12,7 @@ use self::site::{Site, Template};
 
 mod chance;
 mod fire;
-mod photo;
+pub(crate) mod photo;
 mod site;
 
 /// Kills that must have ended a living process.

@@ -20,5 +20,6 @@ mod harness;
 mod help;
 mod house_rules;
 mod kill;
+mod owners;
 mod playground;
 mod policy_cases;

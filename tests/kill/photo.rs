@@ -31,12 +31,12 @@ struct Shot {
 
 /// All of them.
 #[derive(Debug)]
-pub(super) struct Photo(BTreeMap<String, Shot>);
+pub(crate) struct Photo(BTreeMap<String, Shot>);
 
 impl Photo {
     /// Takes one of a repository.
-    pub(super) fn of(repo: &Path) -> Self {
-        let name = |entry: &DirEntry| entry.path().strip_prefix(repo).unwrap().to_str().unwrap().to_owned();
+    pub(crate) fn of(repo: &Path) -> Self {
+        let name = |entry: &DirEntry| entry.path().strip_prefix(repo).unwrap().to_string_lossy().into_owned();
         let theirs = |entry: &DirEntry| !OURS.iter().any(|ours| name(entry).starts_with(ours));
         let files = WalkDir::new(repo).into_iter().filter_entry(theirs).map(Result::unwrap);
         let shots = files.filter(|entry| !entry.file_type().is_dir()).map(|entry| {
@@ -51,7 +51,7 @@ impl Photo {
     }
 
     /// That nothing of it is gone, changed or new, but for objects that were added.
-    pub(super) fn is_unchanged(&self, repo: &Path) {
+    pub(crate) fn is_unchanged(&self, repo: &Path) {
         let now = Self::of(repo);
         for (name, before) in &self.0 {
             match now.0.get(name) {
