@@ -2,6 +2,7 @@
 //! binary as a person or a script meets it.
 
 #![allow(clippy::unwrap_used, reason = "a step that cannot be taken must fail its test")]
+#![allow(clippy::print_stdout, reason = "a long test tells what it did")]
 
 #[path = "../shared/tests/cases/model.rs"]
 #[allow(dead_code, reason = "the pure core reads more of a case than the binary can be asked")]

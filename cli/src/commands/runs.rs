@@ -14,7 +14,7 @@ use crate::exit::{CliError, Exit};
 pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
     match command {
-        Runs::Submit(args) => submit::run(ctx, args).await,
+        Runs::Submit(args) => Box::pin(submit::run(ctx, args)).await,
         Runs::List(args) => look::list(ctx, args).await,
         Runs::Show(args) => look::show(ctx, &args.run).await,
         Runs::Watch(args) => look::watch(ctx, &args).await,
@@ -24,7 +24,7 @@ pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> 
         Runs::Cancel(args) => steer::cancel(ctx, &args.run).await,
         Runs::Pause(args) => steer::pause(ctx, &args.run).await,
         Runs::Retry(args) => steer::retry(ctx, &args).await,
-        Runs::Resume(args) => steer::resume(ctx, &args).await,
+        Runs::Resume(args) => Box::pin(steer::resume(ctx, &args)).await,
         Runs::Land(args) => steer::land(ctx, &args.run).await,
     }
 }

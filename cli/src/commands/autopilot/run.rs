@@ -63,7 +63,7 @@ impl Prepared {
 /// Runs `autopilot run`.
 pub(super) async fn run(ctx: &Context, args: Run) -> Result<Exit, CliError> {
     if args.enable
-        && let Some(exit) = go_on(ctx, &args).await?
+        && let Some(exit) = Box::pin(go_on(ctx, &args)).await?
     {
         return Ok(exit);
     }
