@@ -47,13 +47,17 @@ impl Bench {
 
     /// A repository with these files in one commit on `main`.
     pub(crate) fn with(files: &[(&str, &str)]) -> Self {
-        let bench = Self::empty();
-        Repository::init_opts(bench.repo(), RepositoryInitOptions::new().initial_head("main")).unwrap();
+        Self::empty().fill(files)
+    }
+
+    /// Makes the repository, with these files in one commit on `main`.
+    pub(crate) fn fill(self, files: &[(&str, &str)]) -> Self {
+        Repository::init_opts(self.repo(), RepositoryInitOptions::new().initial_head("main")).unwrap();
         for (path, text) in files {
-            bench.write(path, text);
+            self.write(path, text);
         }
-        bench.commit("one");
-        bench
+        self.commit("one");
+        self
     }
 
     /// The repository's folder.

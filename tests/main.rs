@@ -12,6 +12,8 @@ mod repository;
 mod bad_input;
 mod cli_engine;
 mod cli_local;
+mod demo;
+mod disk_full;
 mod docs_tables;
 mod engine;
 mod harness;

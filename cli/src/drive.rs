@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-use autopack_shared::wire::pb::{Event, ListRequestsRequest, Phase, Request, Run};
+use autopack_shared::wire::pb::{Event, GetRunRequest, ListRequestsRequest, Phase, Request, Run};
 
 use crate::commands::decide;
 use crate::console::Console;
@@ -20,6 +20,12 @@ use crate::terminal::line;
 /// How long an engine that was just reached may take to do what was asked for before; until then a run that seems to
 /// wait may only not have been looked at.
 const SETTLING: Duration = Duration::from_millis(700);
+
+/// How long nothing may happen before it is asked why.
+const STALL: Duration = Duration::from_secs(3);
+
+/// The reason of a disk that is full.
+const DISK_FULL: &str = "disk_full";
 
 /// How a command goes with its runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -146,6 +152,11 @@ impl std::fmt::Debug for Drive<'_, '_> {
     }
 }
 
+/// Whether an event may have brought its run to rest.
+fn moved(event: &Event) -> bool {
+    ["run.", "request."].iter().any(|noun| event.kind.starts_with(noun))
+}
+
 impl<'a, 'b> Drive<'a, 'b> {
     /// Goes with these runs; they are followed already.
     pub(crate) fn new(ctx: &'a Context, follow: &'b mut Follow<'a>, runs: &[String], manner: Manner) -> Self {
@@ -158,7 +169,8 @@ impl<'a, 'b> Drive<'a, 'b> {
     /// Until every run is at rest, or the person leaves.
     pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
         let settled = sleep(SETTLING);
-        tokio::pin!(settled);
+        let stalled = sleep(STALL);
+        tokio::pin!(settled, stalled);
         // A run that is on its way says so itself when it comes to rest.
         let mut looked = self.all_on_their_way().await;
         self.console.status("starting");
@@ -176,8 +188,11 @@ impl<'a, 'b> Drive<'a, 'b> {
                 step = self.follow.next() => match step? {
                     Some(Step::Event(event)) => {
                         self.show(&event)?;
-                        let moved = ["run.", "request."].iter().any(|noun| event.kind.starts_with(noun));
-                        let gone = looked && moved && tokio::select! {
+                        stalled.as_mut().set(sleep(STALL));
+                        if event.kind == "worker.disk_full" {
+                            self.stuck(&event.run_id, &event.text)?;
+                        }
+                        let gone = looked && moved(&event) && tokio::select! {
                             looked = self.look(&event.run_id) => looked.map(|()| false)?,
                             () = leave.asked() => true,
                         };
@@ -189,11 +204,14 @@ impl<'a, 'b> Drive<'a, 'b> {
                     Some(Step::Ended(run)) => self.rest(&run, Rest::Ended).await?,
                     Some(Step::Reconnected) => {
                         self.console.line("the engine went away; connected again and going on");
-                        settled.set(sleep(SETTLING));
-                        looked = false;
+                        self.look_again = true;
                     }
                     None => break,
                 },
+                () = &mut stalled => {
+                    stalled.as_mut().set(sleep(STALL));
+                    self.is_there_room().await?;
+                }
                 () = &mut settled, if !looked => {
                     looked = true;
                     let gone = tokio::select! {
@@ -240,6 +258,32 @@ impl<'a, 'b> Drive<'a, 'b> {
         }
         if !out.machine() {
             self.console.line(&format!("{prefix}{}", event_text(event, out.color)));
+        }
+        Ok(())
+    }
+
+    /// Asks why nothing moves; a disk that is full cannot be written about in a history.
+    async fn is_there_room(&mut self) -> Result<(), CliError> {
+        for run in self.open.clone() {
+            let call = GetRunRequest { run_id: run.clone() };
+            // A connection that broke is found, and made anew, by the next step.
+            let Ok(answer) = self.follow.session()?.runs.explain(call).await else { continue };
+            if let Some(full) = answer.into_inner().blockers.iter().find(|blocker| blocker.kind == DISK_FULL) {
+                self.stuck(&run, &full.what)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Without room nothing moves until a person makes some: ends, or tells once whoever waits.
+    fn stuck(&mut self, run: &str, why: &str) -> Result<(), CliError> {
+        let what = format!("the run {} cannot go on", line(run));
+        if !self.manner.wait {
+            let fix = "free some space and repeat the command: the run goes on where it stands";
+            return Err(CliError::refused(DISK_FULL, what, line(why), fix));
+        }
+        if self.told.insert(format!("{DISK_FULL} {run}")) {
+            self.console.line(&format!("{what}: {}; it does by itself once there is room", line(why)));
         }
         Ok(())
     }

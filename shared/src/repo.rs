@@ -3,6 +3,7 @@
 
 pub mod collect;
 pub mod diff;
+pub mod disk;
 pub mod facts;
 pub mod import;
 pub mod judge;

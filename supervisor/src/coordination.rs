@@ -1,6 +1,9 @@
 //! Liveness: who is there, and quick "already taken" answers. A lock tells who is alive, never who may write: the
 //! store's fences do that (`coordination.md` D1).
 
+use std::io;
+use std::path::Path;
+
 use async_trait::async_trait;
 
 use autopack_shared::domain::ids::{RunId, WorkerId};
@@ -40,9 +43,28 @@ pub enum CoordinationError {
         /// Why not.
         why: String,
     },
+    /// The disk that holds the locks is full.
+    #[error("no space is left for {path}")]
+    Full {
+        /// The folder or file.
+        path: String,
+    },
     /// The service is away.
     #[error("coordination is unavailable: {0}")]
     Unavailable(String),
+}
+
+impl CoordinationError {
+    /// What a failure of the system means for a folder or file.
+    #[must_use]
+    pub fn of(path: &Path, error: &io::Error) -> Self {
+        let path = path.display().to_string();
+        if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            Self::Full { path }
+        } else {
+            Self::Unusable { path, why: error.to_string() }
+        }
+    }
 }
 
 /// What can be locked.

@@ -61,6 +61,12 @@ pub struct Denial {
 }
 
 impl Denial {
+    /// A step that failed and is tried again.
+    pub(crate) fn of(error: &Error) -> Self {
+        let remedy = if error.is_full() { "free some space" } else { "it is tried again every half second" };
+        Self::new(error.reason().0, &error.told(), remedy)
+    }
+
     fn new(rule: &str, what: &str, remedy: &str) -> Self {
         Self {
             rule: rule.to_owned(),
@@ -161,6 +167,14 @@ impl Director {
         self.reminders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A full disk has room again.
+    fn eased(&self, run: &RunId) {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        if denials.get(run).is_some_and(|denial| denial.rule == "disk_full") {
+            denials.remove(run);
+        }
+    }
+
     pub(crate) fn allow(&self, run: &RunId) {
         self.denials.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
     }
@@ -217,14 +231,14 @@ impl Director {
         self.remind().await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {
-                Ok(spent) => undone |= spent,
+                Ok(spent) => {
+                    undone |= spent;
+                    self.eased(&run);
+                }
                 Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
-                    self.deny(
-                        &run,
-                        Denial::new(error.reason().0, &error.to_string(), "it is tried again every half second"),
-                    );
+                    self.deny(&run, Denial::of(&error));
                     undone = true;
                 }
             }

@@ -6,10 +6,14 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use autopack_shared::domain::ids::InvalidName;
 use autopack_shared::domain::run_file::RunFileError;
 use autopack_shared::domain::state::IllegalMove;
+use autopack_shared::repo::disk;
 
 use crate::coordination::CoordinationError;
 use crate::hub::HubError;
 use crate::store::StoreError;
+
+/// A disk that is full: no fault of anybody's, and not worth trying again at once.
+const DISK_FULL: (&str, Code) = ("disk_full", Code::ResourceExhausted);
 
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
@@ -159,15 +163,35 @@ impl Error {
                 ("unavailable", Code::Unavailable)
             }
             Self::Store(StoreError::Schema { .. }) => ("version", Code::FailedPrecondition),
+            Self::Store(StoreError::Full(_)) | Self::Coordination(CoordinationError::Full { .. }) => DISK_FULL,
             Self::Coordination(CoordinationError::DataDirLocked { .. }) => {
                 ("data_dir_locked", Code::FailedPrecondition)
             }
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
+            Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
             Self::Store(StoreError::Corrupt(_)) | Self::Bug(_) => ("internal", Code::Internal),
         }
+    }
+
+    /// What happened, with its causes, in one line.
+    pub(crate) fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            text.push_str(": ");
+            text.push_str(&cause.to_string());
+            next = cause.source();
+        }
+        text
+    }
+
+    /// Whether a disk is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.reason().0 == DISK_FULL.0
     }
 
     /// What to do about it, where there is something to say.
@@ -217,7 +241,7 @@ impl From<Error> for Status {
             tracing::error!(%error, "internal error");
             "internal error; the log has the details".to_owned()
         } else {
-            error.to_string()
+            error.told()
         };
         let mut metadata = std::collections::HashMap::new();
         if !error.hint().is_empty() {

@@ -88,7 +88,7 @@ impl Exporter {
             }
         }
         for phase in tx.phases(run).await? {
-            let name = format!("phase_{:02}_{}.md", phase.ordinal + 1, phase.id);
+            let name = format!("phase_{}_{}.md", phase.ordinal, phase.id);
             write_text(&folder.join("phases").join(name), &phase_page(&phase))?;
         }
         self.written().insert(run.clone(), after);

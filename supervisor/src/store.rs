@@ -58,7 +58,10 @@ pub enum StoreError {
     /// A move that the tables do not list, stopped by the database.
     #[error("the store refused an illegal move: {0}")]
     IllegalMove(String),
-    /// The store cannot be used now: disk full, busy, away.
+    /// The disk that holds the store is full.
+    #[error("the disk of the control store is full ({0})")]
+    Full(String),
+    /// The store cannot be used now: busy, away.
     #[error("the control store is unavailable ({why}): {hint}")]
     Unavailable {
         /// What happened.

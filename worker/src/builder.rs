@@ -13,6 +13,9 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 pub mod command;
 pub mod remediation;
 
+/// The reason of a failure that is nobody's fault: there is no room now. The same work succeeds once there is.
+pub const DISK_FULL: &str = "disk_full";
+
 /// What a builder is asked.
 #[derive(Debug, Clone)]
 pub struct Task {

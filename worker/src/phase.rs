@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,13 @@ use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb::{self, worker_message};
 
-use crate::builder::{self, BuildError, Task, Work};
+use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::gate::{self, GateContext};
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
+
+/// Pause between two looks whether a full disk has room again.
+const ROOM_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a grant asks for, read and checked.
 #[derive(Debug, Clone)]
@@ -162,13 +166,24 @@ impl Runner {
         let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
-        let done = match job.purpose {
-            LeasePurpose::Build => self.build(&job, &sink, &cancel).await,
-            LeasePurpose::Verify => self.verify(&job, &sink, &cancel).await,
-        };
-        if cancel.is_cancelled() {
-            return;
+        let mut used = None;
+        let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
+        if !cancel.is_cancelled() {
+            self.report(&job, &sink, &out, done).await;
         }
+        // Removing many files takes long, and nobody waits for it.
+        if let Some(space) = used {
+            self.workspaces.remove(space).await;
+        }
+    }
+
+    async fn report(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        out: &mpsc::Sender<JobOutput>,
+        done: Result<Built, BuildError>,
+    ) {
         let mut result = pb::AttemptResult {
             run_id: job.run.to_string(),
             epoch: job.epoch,
@@ -193,7 +208,47 @@ impl Runner {
         let _gone = out.send(JobOutput::Done(result)).await;
     }
 
-    async fn build(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
+    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt.
+    async fn until_there_is_room(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
+        let mut told = false;
+        loop {
+            let done = match job.purpose {
+                LeasePurpose::Build => self.build(job, sink, cancel, used).await,
+                LeasePurpose::Verify => self.verify(job, sink, cancel, used).await,
+            };
+            match done {
+                Err(error) if error.reason == DISK_FULL && !cancel.is_cancelled() => {
+                    // The next try makes its worktree at the same place.
+                    if let Some(space) = used.take() {
+                        self.workspaces.remove(space).await;
+                    }
+                    if !told {
+                        sink.send(DISK_FULL, error.message).await;
+                        told = true;
+                    }
+                    tokio::select! {
+                        () = cancel.cancelled() => return Err(BuildError::new("cancelled", "the lease ended")),
+                        () = tokio::time::sleep(ROOM_PAUSE) => {}
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn build(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
         let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
         let builder = match work {
             Work::Import(diff) => {
@@ -205,9 +260,7 @@ impl Runner {
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build).await?;
         sink.send("workspace.ready", "a worktree is ready").await;
-        let built = self.build_in(job, builder.as_ref(), &space, sink, cancel).await;
-        self.workspaces.remove(space).await;
-        built
+        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
     }
 
     async fn build_in(
@@ -267,12 +320,19 @@ impl Runner {
         }
     }
 
-    async fn verify(&self, job: &Job, sink: &EventSink, cancel: &CancellationToken) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?;
+    async fn verify(
+        &self,
+        job: &Job,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+        used: &mut Option<Workspace>,
+    ) -> Result<Built, BuildError> {
+        let space =
+            used.insert(self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?);
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, &space),
+            env: self.job_env(job, space),
             lease: self.mark(job),
             log_budget: self.log_budget,
         };
@@ -293,7 +353,6 @@ impl Runner {
                 break;
             }
         }
-        self.workspaces.remove(space).await;
         match failed {
             None => Ok(Built { tree: Oid::ZERO, notes: Vec::new() }),
             Some(message) => Err(BuildError::new("gate_failed", message)),

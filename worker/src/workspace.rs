@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
+use autopack_shared::repo::disk;
 use autopack_shared::repo::import::{ImportError, import_patch};
 use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, WorkspaceKey};
 
-use crate::builder::BuildError;
+use crate::builder::{BuildError, DISK_FULL};
 
 /// The folder of scratch folders.
 const SCRATCH: &str = ".scratch";
@@ -108,9 +109,7 @@ impl Workspaces {
     pub async fn collect(&self, space: &Workspace) -> Result<Collected, BuildError> {
         let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
         let found = blocking("workspace", move || {
-            mirror
-                .collect(&inner, &CollectLimits::default())
-                .map_err(|e| BuildError::new(collect_reason(&e), chain(&e)))
+            mirror.collect(&inner, &CollectLimits::default()).map_err(|e| failed(collect_reason(&e), &e))
         })
         .await?;
         let mut notices: Vec<String> = found.skipped.iter().take(20).map(skipped).collect();
@@ -128,7 +127,7 @@ impl Workspaces {
         let mirror = self.mirror.clone();
         blocking("workspace", move || {
             let repo = mirror.repository().map_err(|e| failed("workspace", &e))?;
-            import_patch(&repo, base, diff.as_bytes()).map_err(|e| BuildError::new(import_reason(&e), chain(&e)))
+            import_patch(&repo, base, diff.as_bytes()).map_err(|e| failed(import_reason(&e), &e))
         })
         .await
     }
@@ -167,7 +166,7 @@ where
 }
 
 fn failed(reason: &'static str, error: &dyn std::error::Error) -> BuildError {
-    BuildError::new(reason, chain(error))
+    BuildError::new(if disk::is_full(error) { DISK_FULL } else { reason }, chain(error))
 }
 
 /// An error with its sources, on one line.

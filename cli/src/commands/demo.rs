@@ -84,8 +84,8 @@ fn finish(show: &Show<'_>, keep: bool, folder: tempfile::TempDir) {
     show.title("What happened", "");
     out.note("  tier 1  small changes inside examples/ were applied by themselves");
     out.note("  tier 2  a larger one was applied, and you were told");
-    out.note("  tier 3  a change of docs/ waited for a decision and was applied after it");
-    out.note("  tier 4  a secrets file was blocked and rejected; nobody can slip it in");
+    out.note("  tier 3  a change of docs/ waited for your decision, and holds nothing while it does");
+    out.note("  tier 4  a secrets file was blocked, and then rejected");
     out.note("  gate    a change that the project's own command refused was rolled back by a new commit");
     out.note("  Nothing was written to the repository you started in, nor to the checkout of the clone.");
     out.note("\nOn your own repository:");

@@ -32,6 +32,9 @@ const RESERVED: &[&str] = &[
     "mirror.lock",
 ];
 
+/// Beginnings of such names: the database and its journals, the socket, the locks, the notices.
+const RESERVED_PREFIXES: [&str; 2] = ["autopack.", "notices."];
+
 fn check(what: &'static str, value: &str) -> Result<(), InvalidName> {
     let refuse = |why| Err(InvalidName { what, value: value.chars().take(80).collect(), why });
     let ok = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -50,7 +53,7 @@ fn check(what: &'static str, value: &str) -> Result<(), InvalidName> {
     if value.ends_with('.') || value.ends_with(".lock") {
         return refuse("it must not end in '.' or '.lock'");
     }
-    if RESERVED.contains(&value) {
+    if RESERVED.contains(&value) || RESERVED_PREFIXES.iter().any(|p| value.starts_with(p)) {
         return refuse("the data directory uses this name itself");
     }
     Ok(())

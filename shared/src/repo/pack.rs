@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use git2::{Buf, Indexer, Repository};
 use tempfile::TempDir;
 
+use super::disk;
 use super::open::{self, OpenError, to_git};
 use super::tree::{self, TreeError};
 use crate::domain::ids::Oid;
@@ -100,6 +101,19 @@ pub fn pack_history(repo: &Repository, want: Oid, have: &[Oid]) -> Result<Vec<u8
     finish(builder)
 }
 
+/// Why libgit2 did not index a pack: there is no room for it, or it is no pack.
+fn unindexed(source: std::io::Error, path: &Path) -> PackError {
+    // Not every writer of libgit2 passes on what it knows.
+    let known = git2::Error::last_error(-1);
+    if disk::is_full(&source) {
+        return PackError::Scratch { path: path.to_path_buf(), source };
+    }
+    if disk::is_full(&known) {
+        return PackError::Git(known);
+    }
+    PackError::Malformed { why: "libgit2 cannot index it" }
+}
+
 /// Puts a pack into a repository's object store, as one pack file. Its bytes must be trusted or quarantined before.
 ///
 /// # Errors
@@ -110,7 +124,7 @@ pub fn store_pack(repo: &Repository, pack: &[u8]) -> Result<(), PackError> {
     }
     let odb = repo.odb()?;
     let mut writer = odb.packwriter()?;
-    writer.write_all(pack).map_err(|_| PackError::Malformed { why: "libgit2 cannot index it" })?;
+    writer.write_all(pack).map_err(|error| unindexed(error, repo.path()))?;
     writer.commit()?;
     odb.refresh()?;
     Ok(())
@@ -151,7 +165,7 @@ impl Quarantine {
         scan::measure(pack, budget)?;
         let odb = self.repo.odb()?;
         let mut indexer = Indexer::new(Some(&odb), &self.dir.path().join("objects/pack"), 0, false)?;
-        indexer.write_all(pack).map_err(|_| PackError::Malformed { why: "libgit2 cannot index it" })?;
+        indexer.write_all(pack).map_err(|error| unindexed(error, self.dir.path()))?;
         indexer.commit()?;
         odb.refresh()?;
         Ok(())

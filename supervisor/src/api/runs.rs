@@ -232,6 +232,7 @@ impl Core {
         };
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
+        may_steer(tx.as_mut(), &run, &op).await?;
         let at = tx.now();
         // The key names the command, so that a repeated call finds the row it made before.
         let id = match call.idempotency_key.as_str() {
@@ -282,6 +283,33 @@ impl Core {
         }
         Ok(pb::SavePointsResponse { save_points })
     }
+}
+
+/// Refuses at once what the director would refuse later: nobody should wait for what cannot happen.
+async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Error> {
+    let refused = |what, id: String, state: &str, why: &str| Error::State {
+        what,
+        id,
+        state: state.to_uppercase(),
+        why: why.to_owned(),
+        reason: "illegal_move",
+    };
+    let (wanted, why) = match op {
+        CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
+        CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
+        CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
+    };
+    if run.state.is_terminal() && !why.is_empty() {
+        return Err(refused("run", run.id.to_string(), run.state.as_str(), why));
+    }
+    let Some(id) = wanted else { return Ok(()) };
+    let missing = || Error::NotFound { what: "phase", id: format!("{}/{id}", run.id) };
+    let phase = tx.phase(&run.id, id).await?.ok_or_else(missing)?;
+    if matches!(op, CommandOp::Retry { .. }) && phase.state != PhaseState::Blocked {
+        let id = format!("{}/{id}", run.id);
+        return Err(refused("phase", id, phase.state.as_str(), "only a blocked phase can be tried again"));
+    }
+    Ok(())
 }
 
 async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {

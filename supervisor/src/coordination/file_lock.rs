@@ -2,13 +2,14 @@
 //! lock back when its process ends, however it ends; a lock is a quick answer, the store's epochs give safety.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use tempfile::NamedTempFile;
 
 use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::Clock;
@@ -236,7 +237,7 @@ fn host() -> String {
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CoordinationError + '_ {
-    move |error| CoordinationError::Unusable { path: path.display().to_string(), why: error.to_string() }
+    move |error| CoordinationError::of(path, &error)
 }
 
 /// Makes a folder that only its owner may enter, and closes an existing one to others.
@@ -248,11 +249,17 @@ fn private_folder(path: &Path) -> Result<(), CoordinationError> {
 /// Keeps the data directory out of the user's repository, without a word in their own files.
 fn ignore_everything(data: &Path) -> Result<(), CoordinationError> {
     let path = data.join(".gitignore");
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => file.write_all(b"*\n").map_err(unusable(&path)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(unusable(&path)(e)),
+    if fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
+        return Ok(());
     }
+    // Whole or not at all: an empty one would hide nothing. Who comes second writes the same.
+    let write = || {
+        let mut file = NamedTempFile::new_in(data)?;
+        file.write_all(b"*\n")?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    write().map_err(unusable(&path))
 }
 
 #[cfg(test)]

@@ -69,6 +69,10 @@ impl Director {
         let policy = self.policy_of(&view.run).await?;
         let rules = policy.config.policy.approval();
         let mut paths: Vec<String> = verdict.reasons.iter().flat_map(|r| r.paths.iter().cloned()).collect();
+        if paths.is_empty() {
+            // The whole change is why: what it touches is what is asked about.
+            paths = verdict.facts.entries.iter().take(50).map(|e| e.path.shown().to_owned()).collect();
+        }
         paths.sort();
         paths.dedup();
         let elevated = rules.tier4_approvers.map_or(self.config.elevated_approvers, u32::from);

@@ -78,12 +78,17 @@ impl Director {
             }
         }
         self.remember_pending().await?;
-        // Exports that a crash cut off are brought up to date.
+        // What a crash cut off is brought up to date.
         let mut tx = self.store.read().await?;
         let newest =
             tx.runs(&RunFilter { project: Some(self.project.clone()), states: Vec::new(), limit: 100 }).await?;
         drop(tx);
         for run in newest {
+            if run.state.is_terminal() {
+                // An end that was cut off before it let go of what it kept alive.
+                let (hub, token, id) = (self.hub.clone(), self.token, run.id.clone());
+                self.blocking(move || hub.release(token, &id)).await?;
+            }
             if let Err(error) = self.exporter.sync(self.store.as_ref(), &run.id).await {
                 tracing::warn!(run = %run.id, %error, "exports could not be written");
             }

@@ -16,6 +16,7 @@ use autopack_shared::repo::open::{self, from_git, to_git};
 use autopack_shared::repo::pack::Quarantine;
 
 use super::journal::{Journal, locks_below, stays};
+use super::read::descends;
 use super::refs::{self, Change};
 use super::{AttemptKey, CasOutcome, CommitSpec, HeadFacts, Hub, HubError, RefName, SavePoint};
 
@@ -137,7 +138,7 @@ impl LocalHub {
     /// A branch moves to a descendant, and not under somebody's work tree.
     fn check_branch(&self, repo: &Repository, name: &RefName, old: Option<Oid>, new: Oid) -> Result<(), HubError> {
         if let Some(old) = old {
-            let forward = old == new || repo.graph_descendant_of(to_git(new), to_git(old))?;
+            let forward = old == new || descends(repo, new, old)?;
             if !forward {
                 return Err(HubError::NotForward { name: name.clone(), old, new });
             }

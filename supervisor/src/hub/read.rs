@@ -1,10 +1,11 @@
 //! What is read from a hub without moving anything: files at a commit, ancestry, merges as objects, and which work
 //! tree has a branch checked out.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use git2::ErrorCode;
+use git2::{ErrorCode, Repository};
 
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::merge::{self, Merged};
@@ -49,7 +50,7 @@ pub trait HubRead: Hub {
 
     /// Whether `ancestor` is `commit` or one of its ancestors.
     fn is_ancestor(&self, ancestor: Oid, commit: Oid) -> Result<bool, HubError> {
-        Ok(ancestor == commit || self.repository()?.graph_descendant_of(to_git(commit), to_git(ancestor))?)
+        Ok(ancestor == commit || descends(&self.repository()?, commit, ancestor)?)
     }
 
     /// The best common ancestor, if there is one.
@@ -101,6 +102,29 @@ impl LocalHub {
         }
         Ok(names)
     }
+}
+
+/// Whether `commit` is on top of `ancestor`. A shallow clone's history ends at commits whose parents it names and does
+/// not have; libgit2's own walk fails there.
+pub(super) fn descends(repo: &Repository, commit: Oid, ancestor: Oid) -> Result<bool, git2::Error> {
+    let (commit, ancestor) = (to_git(commit), to_git(ancestor));
+    // Nearly every question is about a commit that was just made.
+    if repo.find_commit(commit)?.parent_ids().any(|parent| parent == ancestor) {
+        return Ok(true);
+    }
+    match repo.graph_descendant_of(commit, ancestor) {
+        Err(error) if error.code() == ErrorCode::NotFound && repo.is_shallow() => {}
+        answer => return answer,
+    }
+    let (mut seen, mut next) = (HashSet::from([commit]), vec![commit]);
+    while let Some(at) = next.pop() {
+        match repo.find_commit(at) {
+            Ok(found) => next.extend(found.parent_ids().filter(|parent| seen.insert(*parent))),
+            Err(error) if error.code() == ErrorCode::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(ancestor != commit && seen.contains(&ancestor))
 }
 
 /// The work tree that has `branch` checked out, or that is rebasing or bisecting it.

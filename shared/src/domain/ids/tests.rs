@@ -7,7 +7,23 @@ fn run_ids_follow_the_grammar() {
     for good in ["a", "fix-docs", "tidy.2", "a_b", &"x".repeat(63)] {
         assert!(RunId::new(good).is_ok(), "{good}");
     }
-    for bad in ["", "A", "a/b", "../x", "a..b", "a.", "a.lock", "-a", ".a", "é", "locks", &"x".repeat(64), "a\n"] {
+    for bad in [
+        "",
+        "A",
+        "a/b",
+        "../x",
+        "a..b",
+        "a.",
+        "a.lock",
+        "-a",
+        ".a",
+        "é",
+        "locks",
+        "autopack.db-wal",
+        "notices.jsonl",
+        &"x".repeat(64),
+        "a\n",
+    ] {
         assert!(RunId::new(bad).is_err(), "{bad}");
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Candidate<'a> {
     /// Whether anybody can do it.
     pub(super) supported: bool,
     pub(super) first_build: bool,
+    /// Whether the report says that the repository itself, or the scan of it, cannot be trusted.
+    pub(super) in_doubt: bool,
     /// What the budget says.
     pub(super) budget: Option<Finding>,
 }
@@ -110,10 +112,16 @@ fn of_verdict(verdict: &Verdict) -> Vec<Finding> {
         Decision::AutoApproved | Decision::NotifyAndProceed | Decision::NoChange => return vec![],
     };
     let alone = |reason: &crate::domain::reason::Reason| {
-        let what = reason.paths.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let paths = reason.paths.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let numbers = reason.value.map(|value| match reason.limit {
+            Some(limit) => format!("{value} is over {limit}"),
+            None => value.to_string(),
+        });
+        let what = if paths.is_empty() { numbers.unwrap_or_default() } else { paths };
+        let colon = if what.is_empty() { "" } else { ": " };
         let rule = reason.rule.as_ref().map(|rule| format!(" by {rule}")).unwrap_or_default();
         let code = reason.code.as_str();
-        Finding::new(status, code, format!("{code}{rule}: {what}"))
+        Finding::new(status, code, format!("{code}{rule}{colon}{what}"))
     };
     verdict.reasons.iter().map(alone).collect()
 }
@@ -129,6 +137,10 @@ fn of_gap(candidate: &Candidate<'_>) -> Vec<Finding> {
     }
     if candidate.gap.blocks_autopilot {
         findings.push(Finding::asks("gap_blocks_autopilot", "the gap blocks automatic work"));
+    }
+    if candidate.in_doubt {
+        let why = "a detector failed or git's state is broken, so nothing is automatic";
+        findings.push(Finding::asks("repository_in_doubt", why));
     }
     if candidate.first_build {
         findings.push(Finding::asks("first_build", "nothing is automatic in a first build"));

@@ -41,6 +41,7 @@ pub fn propose(
         protected_path_checks: Vec::new(),
         budget_compliance: None,
     };
+    let in_doubt = report.gaps.iter().any(casts_doubt);
     let mut actions: Vec<PlanAction> = Vec::new();
     for gap in &report.gaps {
         let mut action = draft(gap, options);
@@ -52,6 +53,7 @@ pub fn propose(
             targets: &action.target_paths,
             supported: action.builder.is_some(),
             first_build: options.first_build,
+            in_doubt,
             budget: budget.spend(action.estimated_cost),
         };
         let findings = classify(&candidate, anchor, verdict.as_ref());
@@ -280,4 +282,10 @@ impl Budget {
             estimated_usage_pct: self.caps.token_cap_global.map(share),
         }
     }
+}
+
+/// A gap after which nothing is done unasked: git's state is broken, or a detector could not look.
+fn casts_doubt(gap: &Gap) -> bool {
+    gap.gap_type == GapType::GitStateCorruption
+        || gap.detection_signals.iter().any(|signal| signal.starts_with("detector_failed"))
 }

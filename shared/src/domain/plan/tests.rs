@@ -168,6 +168,20 @@ fn a_first_build_is_never_automatic() {
 }
 
 #[test]
+fn nothing_is_automatic_in_a_repository_that_is_in_doubt() {
+    let clutter = || gap(GapType::RootClutter, &["notes/a.md"]);
+    assert_eq!(one(clutter(), &anchor(FREE)).0, ApprovalStatus::AutoApproved);
+    let mut failed = gap(GapType::Unknown, &[]);
+    failed.detection_signals = vec!["detector_failed: doc_drift".into()];
+    for doubt in [gap(GapType::GitStateCorruption, &[]), failed] {
+        let plan = plan_with(vec![doubt, clutter()], &anchor(FREE), "");
+        let action = plan.actions.iter().find(|a| a.action_type == ActionType::FileMove).unwrap();
+        assert_eq!(action.approval_status, ApprovalStatus::RequiresApproval);
+        assert_eq!(action.rule.as_deref(), Some("repository_in_doubt"));
+    }
+}
+
+#[test]
 fn every_action_names_who_does_it_or_is_blocked() {
     let toml = "[builders.split]\nkind = \"command\"\nargv = [\"make\", \"split\"]\ngaps = [\"memory_budget_cap_issue\", \"root_clutter\"]\n";
     let mut large = gap(GapType::MemoryBudgetCapIssue, &["notes/large.md"]);

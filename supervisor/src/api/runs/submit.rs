@@ -32,14 +32,18 @@ impl Core {
         let mut tx = self.store.tx(&[]).await?;
         if let Some(found) = tx.run(&id).await? {
             drop(tx);
-            if found.file != file {
-                return Err(Error::Exists { what: "run", id: id.to_string(), hint: "use another run id" });
+            let asked = call.insecure_no_sandbox && has_commands(&file);
+            if found.file != file || asked != found.tainted {
+                return Err(Error::Exists {
+                    what: "run",
+                    id: id.to_string(),
+                    hint: "use another run id (the same file and the same --insecure-no-sandbox attach to it)",
+                });
             }
             return Ok(pb::SubmitResponse { run: Some(self.show_run(id.as_str()).await?), created: false, warnings });
         }
         let now = tx.now();
-        let tainted =
-            call.insecure_no_sandbox && file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }));
+        let tainted = call.insecure_no_sandbox && has_commands(&file);
         let run = Run {
             id: id.clone(),
             project: self.project.clone(),
@@ -123,6 +127,10 @@ impl Core {
         })?;
         Ok((oid, target))
     }
+}
+
+fn has_commands(file: &RunFile) -> bool {
+    file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }))
 }
 
 /// What the author should know of the policy that will be in force.

@@ -16,7 +16,7 @@ use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use super::Core;
 use crate::coordination::{Coordinator, LockName, LockOwner};
 use crate::director::grant::{lose_verify, release_run};
-use crate::director::moves;
+use crate::director::{Denial, moves};
 use crate::error::Error;
 use crate::store::StoreError;
 use crate::workers::{GrantOrder, WorkerOrder, Workers};
@@ -137,7 +137,7 @@ impl SessionTask {
                 let (run_id, epoch) = (result.run_id.clone(), result.epoch);
                 let mut taken = self.result(result.clone()).await;
                 for pause in STORE_RETRIES {
-                    if !matches!(taken, Err(Error::Store(StoreError::Unavailable { .. }))) {
+                    if !matches!(taken, Err(Error::Store(StoreError::Full(_) | StoreError::Unavailable { .. }))) {
                         break;
                     }
                     // A store that is full or busy is no fault of the worker: its result is offered again.
@@ -154,6 +154,12 @@ impl SessionTask {
 
     fn refused(&self, run_id: String, epoch: u64, error: &Error) -> supervisor_message::Body {
         tracing::warn!(run = run_id, worker = %self.worker, %error, "a worker's message was refused");
+        if let (Some(director), Ok(run)) = (&self.core.director, RunId::new(run_id.clone()))
+            && error.is_full()
+        {
+            // It cannot be written down, so it has to be told to whoever asks why nothing moves.
+            director.deny(&run, Denial::of(error));
+        }
         supervisor_message::Body::Revoke(pb::Revoke { run_id, epoch, reason: error.reason().0.to_owned() })
     }
 

@@ -13,6 +13,7 @@ const CORRUPT: u32 = 11;
 const FULL: u32 = 13;
 const CANNOT_OPEN: u32 = 14;
 const NOT_A_DATABASE: u32 = 26;
+const SHARED_MEMORY_SIZE: u32 = 4874;
 const FOREIGN_KEY: u32 = 787;
 const PRIMARY_KEY: u32 = 1555;
 const UNIQUE: u32 = 2067;
@@ -96,10 +97,12 @@ fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
     }
     // The low byte is the primary code; the rest says more of the same.
     match code & 0xff {
+        // The index of the log grows in shared memory, which is a file beside it: it fails for want of room alone.
+        IO if code == SHARED_MEMORY_SIZE => StoreError::Full(why),
         BUSY | LOCKED => away(why, "another program has the store open for writing: wait, or stop it"),
         READ_ONLY | CANNOT_OPEN => away(why, "check that the data directory is there and that you may write to it"),
         IO => away(why, "check the disk that holds the data directory, and its free space"),
-        FULL => away(why, "free space on the disk that holds the data directory"),
+        FULL => StoreError::Full(why),
         CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(format!("{why}: keep a copy of the file and restore a backup")),
         1..=255 | 0 | 256.. => StoreError::Corrupt(why),
     }

@@ -119,7 +119,7 @@ impl SqliteTx {
 
     fn give_up(&mut self, error: &sqlx::Error, subject: Option<&Subject>) -> StoreError {
         let error = failed(error, subject);
-        self.broken |= matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt(_));
+        self.broken |= matches!(error, StoreError::Full(_) | StoreError::Unavailable { .. } | StoreError::Corrupt(_));
         error
     }
 
