@@ -204,7 +204,7 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     // A full or read-only disk is told here as what it is.
     artifact::probe(&data_dir).during(format!("write in the data directory {}", data_dir.display()))?;
     let root = worker_root(ctx, place);
-    let (engine, channel) = open(ctx, place, &data_dir, &root, drive).await.map_err(unopened)?;
+    let (engine, channel) = Box::pin(open(ctx, place, &data_dir, &root, drive)).await.map_err(unopened)?;
     let socket = address::to_serve(&ctx.env, &data_dir);
     if drive {
         listen(&engine, &data_dir, &socket)?;
@@ -218,7 +218,7 @@ async fn look_at_nothing(ctx: &Context, place: &Place) -> Result<Session, CliErr
     let scratch = tempfile::tempdir().during("make a scratch folder")?;
     let (data_dir, root) = (scratch.path().join("data"), scratch.path().join("work"));
     artifact::probe(&data_dir).during("make a scratch folder")?;
-    let (engine, channel) = open(ctx, place, &data_dir, &root, false).await.map_err(unopened)?;
+    let (engine, channel) = Box::pin(open(ctx, place, &data_dir, &root, false)).await.map_err(unopened)?;
     Ok(session(channel, Far { engine: Some(engine), socket: PathBuf::new(), data_dir, scratch: Some(scratch) }))
 }
 

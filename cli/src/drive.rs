@@ -152,6 +152,11 @@ impl std::fmt::Debug for Drive<'_, '_> {
     }
 }
 
+/// Whether an event may have brought its run to rest.
+fn moved(event: &Event) -> bool {
+    ["run.", "request."].iter().any(|noun| event.kind.starts_with(noun))
+}
+
 impl<'a, 'b> Drive<'a, 'b> {
     /// Goes with these runs; they are followed already.
     pub(crate) fn new(ctx: &'a Context, follow: &'b mut Follow<'a>, runs: &[String], manner: Manner) -> Self {
@@ -187,8 +192,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                         if event.kind == "worker.disk_full" {
                             self.stuck(&event.run_id, &event.text)?;
                         }
-                        let moved = ["run.", "request."].iter().any(|noun| event.kind.starts_with(noun));
-                        let gone = looked && moved && tokio::select! {
+                        let gone = looked && moved(&event) && tokio::select! {
                             looked = self.look(&event.run_id) => looked.map(|()| false)?,
                             () = leave.asked() => true,
                         };
@@ -200,8 +204,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                     Some(Step::Ended(run)) => self.rest(&run, Rest::Ended).await?,
                     Some(Step::Reconnected) => {
                         self.console.line("the engine went away; connected again and going on");
-                        settled.set(sleep(SETTLING));
-                        looked = false;
+                        self.look_again = true;
                     }
                     None => break,
                 },

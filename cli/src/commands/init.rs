@@ -121,8 +121,8 @@ fn report(ctx: &Context, project: &str, wrote: &[&str], anchor: &str) -> Result<
     }
     if wrote.contains(&ANCHOR_PATH) {
         ctx.out.note(
-            "autopilot asks about each of its actions until the anchor's governance_review.auto_approve_rules say which \
-             are automatic (README, \"On your own repository\")",
+            "beyond the smallest fixes, autopilot asks about its actions until the anchor's \
+             governance_review.auto_approve_rules say which are automatic (README, \"On your own repository\")",
         );
     }
     if !wrote.is_empty() {

@@ -216,7 +216,11 @@ async fn carry_out(
     let manner = Manner { wait: wait || args.interactive, interactive: args.interactive, ..Manner::default() };
     let followed = if fresh { follow.add(&run, 0).await } else { follow.add_from_now(&run).await };
     let ended = match followed {
-        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner).until_rest(&mut leave).await,
+        Ok(()) => {
+            let drive = Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner);
+            // Boxed, because it is much larger than the rest.
+            Box::pin(drive.until_rest(&mut leave)).await
+        }
         Err(error) => Err(error),
     };
     close(follow, &mut leave).await;

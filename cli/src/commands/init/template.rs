@@ -49,7 +49,7 @@ pub(super) const ABOUT_ANCHOR: &[(&str, &str)] = &[
     ("safety_risk.never_allow", "path:GLOB entries that nobody can approve"),
     (
         "governance_review.auto_approve_rules",
-        "what makes autopilot actions automatic: rules with conditions like path:examples/** (none are written)",
+        "makes autopilot actions automatic: rules with conditions like path:examples/** (none yet)",
     ),
     ("scope_boundaries.allowed_write_roots", "folders that runs may change without asking"),
     ("scope_boundaries.protected_paths", "paths that always ask, whatever the policy allows"),

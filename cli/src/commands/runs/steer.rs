@@ -52,28 +52,6 @@ async fn steer(ctx: &Context, session: &mut Session, run: &RunId, wish: Wish<'_>
     Ok(session.runs.steer(call).await.during(format!("steer the run {run}"))?.into_inner())
 }
 
-/// Refuses what no engine could do: a run that is at its end, a phase it does not have.
-async fn may_be_asked(session: &mut Session, run: &RunId, wish: &Wish<'_>) -> Result<(), CliError> {
-    let known = known(session, run).await?;
-    if is_terminal(&known.state) {
-        return Err(CliError::refused(
-            "illegal_move",
-            format!("{run} cannot be changed any more"),
-            format!("it is {} already", known.state),
-            format!("autopack runs show {run}"),
-        ));
-    }
-    match &wish.phase {
-        Some(phase) if known.phases.iter().all(|one| one.id != *phase) => Err(CliError::refused(
-            "not_found",
-            format!("{run} has no phase {phase}"),
-            format!("its phases are {}", known.phases.iter().map(|one| one.id.as_str()).collect::<Vec<_>>().join(", ")),
-            format!("autopack runs show {run}"),
-        )),
-        Some(_) | None => Ok(()),
-    }
-}
-
 async fn known(session: &mut Session, run: &RunId) -> Result<Run, CliError> {
     let call = GetRunRequest { run_id: run.to_string() };
     Ok(session.runs.get(call).await.during(format!("look at the run {run}"))?.into_inner())
@@ -82,10 +60,7 @@ async fn known(session: &mut Session, run: &RunId) -> Result<Run, CliError> {
 /// Records a wish; the engine that runs, or the next one, performs it.
 async fn record(ctx: &Context, run: &RunId, wish: Wish<'_>, word: &str) -> Result<Exit, CliError> {
     let mut session = connect(ctx, Need::Passive).await?;
-    let answer = match may_be_asked(&mut session, run, &wish).await {
-        Ok(()) => steer(ctx, &mut session, run, wish).await,
-        Err(error) => Err(error),
-    };
+    let answer = steer(ctx, &mut session, run, wish).await;
     let attached = !session.owns();
     session.close().await;
     let found = answer?.run.unwrap_or_default();
@@ -310,7 +285,11 @@ async fn until_rest(ctx: &Context, session: Session, run: &str, manner: Manner) 
     let mut follow = Follow::new(ctx, Need::Drive, session);
     let name = run.to_owned();
     let ended = match follow.add_from_now(run).await {
-        Ok(()) => Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner).until_rest(&mut leave).await,
+        Ok(()) => {
+            let drive = Drive::new(ctx, &mut follow, std::slice::from_ref(&name), manner);
+            // Boxed, because it is much larger than the rest.
+            Box::pin(drive.until_rest(&mut leave)).await
+        }
         Err(error) => Err(error),
     };
     close(follow, &mut leave).await;
