@@ -30,7 +30,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Plan(command) => plan::run(context, command).await,
         // Boxed, because it is much larger than the others.
         Command::Autopilot(command) => Box::pin(autopilot::run(context, command)).await,
-        Command::Runs(command) => runs::run(context, command).await,
+        Command::Runs(command) => Box::pin(runs::run(context, command)).await,
         Command::Rollback(args) => runs::rollback(context, &args).await,
         Command::Savepoints(command) => operate::savepoints(context, command).await,
         Command::Approvals(command) => approvals::run(context, command).await,

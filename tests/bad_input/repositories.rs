@@ -68,7 +68,10 @@ fn a_merge_that_is_under_way_is_left_to_its_person() {
     bench.commit("ours");
     git(&bench, &["merge", "other"]);
     assert!(bench.repo().join(".git/MERGE_HEAD").exists());
-    works_on(&bench);
+    // Nothing is done unasked while git itself is in the middle of something.
+    let ran = untouched(&bench, RUN).expect(4);
+    assert!(ran.stdout.contains("repository_in_doubt") && !ran.stderr.contains("applied"), "{ran:?}");
+    bench.run(&["audit", "verify"]).expect(0);
 }
 
 #[test]

@@ -25,6 +25,6 @@ pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> 
         Runs::Pause(args) => steer::pause(ctx, &args.run).await,
         Runs::Retry(args) => steer::retry(ctx, &args).await,
         Runs::Resume(args) => Box::pin(steer::resume(ctx, &args)).await,
-        Runs::Land(args) => steer::land(ctx, &args.run).await,
+        Runs::Land(args) => Box::pin(steer::land(ctx, &args.run)).await,
     }
 }

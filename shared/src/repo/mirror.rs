@@ -271,6 +271,10 @@ impl Mirror {
     /// When the worker's folder cannot be read, or a workspace cannot be removed.
     pub fn cleanup(&self, keep: &[(RunId, u64)]) -> Result<Vec<WorkspaceKey>, MirrorError> {
         let kept = |key: &WorkspaceKey| keep.iter().any(|(run, epoch)| *run == key.run && *epoch == key.epoch);
+        // Whoever has the turn is alone, so a lock in the mirror is of a life that ended; it would keep its ref for ever.
+        let writing = self.write()?;
+        folders::sweep_locks(&self.git_dir()).map_err(io_error(&self.git_dir()))?;
+        drop(writing);
         let mut removed = self.list()?;
         removed.retain(|key| !kept(key));
         for key in &removed {
@@ -284,6 +288,8 @@ impl Mirror {
                 Some(_) | None => {}
             }
         }
+        folders::sweep_admin(&self.git_dir(), &kept).map_err(io_error(&self.git_dir()))?;
+        folders::sweep_empty(&self.root).map_err(io_error(&self.root))?;
         drop(writing);
         folders::empty_trash(&self.root).map_err(io_error(&self.root))?;
         Ok(removed)

@@ -66,6 +66,60 @@ pub(super) fn empty_trash(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the folders of runs and attempts in which nothing is: a workspace was about to be made, or just gone.
+pub(super) fn sweep_empty(root: &Path) -> io::Result<()> {
+    for folder in children(root)? {
+        if file_name(&folder).is_some_and(|name| RunId::new(name).is_ok()) {
+            for attempt_folder in children(&folder)? {
+                remove_if_empty(&attempt_folder)?;
+            }
+            remove_if_empty(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_if_empty(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Removes what the mirror knows of workspaces that are not kept. libgit2 lists only whole entries; one that was being
+/// made or removed when its process ended has a part of its files.
+pub(super) fn sweep_admin(git_dir: &Path, kept: &dyn Fn(&WorkspaceKey) -> bool) -> io::Result<()> {
+    let folder = git_dir.join("worktrees");
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in children(&folder)? {
+        if file_name(&entry).and_then(parse_name).is_some_and(|key| !kept(&key)) {
+            fs::remove_dir_all(&entry)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes every lock file of git's in a mirror, but for those of objects, which block nobody.
+pub(super) fn sweep_locks(git_dir: &Path) -> io::Result<()> {
+    let mut folders = vec![git_dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                if entry.file_name() != "objects" {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|end| end == "lock") {
+                fs::remove_file(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The workspaces on disk.
 pub(super) fn list(root: &Path) -> io::Result<Vec<WorkspaceKey>> {
     let mut keys = Vec::new();

@@ -222,3 +222,23 @@ fn a_mirror_without_a_source_lives_on_packs() {
     let collected = mirror.collect(&ws, &CollectLimits::default()).unwrap();
     assert!(!mirror.pack(commit, collected.result_tree).unwrap().is_empty());
 }
+
+#[test]
+fn what_an_earlier_life_left_half_done_keeps_nothing() {
+    let fixture = Fixture::new();
+    let (mirror, key) = (fixture.mirror(), key("r", 1));
+    let _left = mirror.create(&key, fixture.commit(FILES)).unwrap();
+    let locks =
+        [format!("{}.lock", key.branch()), "packed-refs.lock".to_owned()].map(|name| mirror.git_dir().join(name));
+    for lock in &locks {
+        std::fs::write(lock, "").unwrap();
+    }
+    let about_to_be_made = fixture.dir.path().join("worker/other/7-1");
+    std::fs::create_dir_all(&about_to_be_made).unwrap();
+    let half_made = mirror.git_dir().join("worktrees/r.9.1.tree");
+    std::fs::create_dir_all(&half_made).unwrap();
+    assert_eq!(fixture.mirror().cleanup(&[]).unwrap(), [key]);
+    assert!(!half_made.exists());
+    assert!(!about_to_be_made.parent().unwrap().exists());
+    assert!(locks.iter().all(|lock| !lock.exists()));
+}
