@@ -178,7 +178,10 @@ impl Engine {
     /// Stops: no new work, what is under way ends or is cancelled, the store is closed.
     pub async fn shutdown(&self) {
         self.tasks.shutdown(GRACE).await;
-        self.core.store.close().await;
+        // A handler that hangs on a full disk may still hold a connection; closing does not wait for it for ever.
+        if tokio::time::timeout(GRACE, self.core.store.close()).await.is_err() {
+            tracing::warn!("the store did not close in time");
+        }
         if let Err(error) = self.coordinator.resign().await {
             tracing::warn!(%error, "the data directory's lock could not be given back");
         }
