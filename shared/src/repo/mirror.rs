@@ -163,6 +163,10 @@ impl Mirror {
         let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), root };
         let writing = mirror.write()?;
         let git_dir = mirror.git_dir();
+        if git_dir.exists() {
+            // Whoever has the turn is alone, so a lock in the mirror is of a life that ended, and would stay for ever.
+            folders::sweep_locks(&git_dir).map_err(io_error(&git_dir))?;
+        }
         let mut config = open::init_bare(&git_dir)?.config()?.open_level(git2::ConfigLevel::Local)?;
         config.set_i32("gc.auto", 0)?;
         config.set_str("core.hooksPath", "/dev/null")?;
@@ -271,10 +275,6 @@ impl Mirror {
     /// When the worker's folder cannot be read, or a workspace cannot be removed.
     pub fn cleanup(&self, keep: &[(RunId, u64)]) -> Result<Vec<WorkspaceKey>, MirrorError> {
         let kept = |key: &WorkspaceKey| keep.iter().any(|(run, epoch)| *run == key.run && *epoch == key.epoch);
-        // Whoever has the turn is alone, so a lock in the mirror is of a life that ended; it would keep its ref for ever.
-        let writing = self.write()?;
-        folders::sweep_locks(&self.git_dir()).map_err(io_error(&self.git_dir()))?;
-        drop(writing);
         let mut removed = self.list()?;
         removed.retain(|key| !kept(key));
         for key in &removed {
@@ -282,13 +282,13 @@ impl Mirror {
         }
         let writing = self.write()?;
         let repo = self.repository()?;
-        for name in repo.worktrees()?.iter().flatten().flatten() {
-            match folders::parse_name(name) {
-                Some(key) if !kept(&key) => self.unregister(&repo, &key)?,
-                Some(_) | None => {}
+        for (key, entry) in folders::registered(&self.git_dir()).map_err(io_error(&self.git_dir()))? {
+            if !kept(&key) {
+                self.unregister(&repo, &key)?;
+                // One that was only half made is none to libgit2.
+                folders::delete(&entry).map_err(io_error(&entry))?;
             }
         }
-        folders::sweep_admin(&self.git_dir(), &kept).map_err(io_error(&self.git_dir()))?;
         folders::sweep_empty(&self.root).map_err(io_error(&self.root))?;
         drop(writing);
         folders::empty_trash(&self.root).map_err(io_error(&self.root))?;

@@ -70,10 +70,19 @@ pub(super) fn empty_trash(root: &Path) -> io::Result<()> {
 pub(super) fn sweep_empty(root: &Path) -> io::Result<()> {
     for folder in children(root)? {
         if file_name(&folder).is_some_and(|name| RunId::new(name).is_ok()) {
-            for attempt_folder in children(&folder)? {
-                remove_if_empty(&attempt_folder)?;
+            let is_attempt = |path: &PathBuf| {
+                let numbers = file_name(path).and_then(|name| name.split_once('-'));
+                numbers
+                    .is_some_and(|(epoch, attempt)| number::<u64>(epoch).is_some() && number::<u32>(attempt).is_some())
+            };
+            let attempts: Vec<PathBuf> = children(&folder)?.into_iter().filter(is_attempt).collect();
+            for attempt_folder in &attempts {
+                remove_if_empty(attempt_folder)?;
             }
-            remove_if_empty(&folder)?;
+            // One without any attempt was never ours.
+            if !attempts.is_empty() {
+                remove_if_empty(&folder)?;
+            }
         }
     }
     Ok(())
@@ -86,19 +95,10 @@ fn remove_if_empty(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what the mirror knows of workspaces that are not kept. libgit2 lists only whole entries; one that was being
-/// made or removed when its process ended has a part of its files.
-pub(super) fn sweep_admin(git_dir: &Path, kept: &dyn Fn(&WorkspaceKey) -> bool) -> io::Result<()> {
-    let folder = git_dir.join("worktrees");
-    if !folder.exists() {
-        return Ok(());
-    }
-    for entry in children(&folder)? {
-        if file_name(&entry).and_then(parse_name).is_some_and(|key| !kept(&key)) {
-            fs::remove_dir_all(&entry)?;
-        }
-    }
-    Ok(())
+/// What a mirror knows of workspaces, whole or half made, and where.
+pub(super) fn registered(git_dir: &Path) -> io::Result<Vec<(WorkspaceKey, PathBuf)>> {
+    let entries = children(&git_dir.join("worktrees"))?.into_iter();
+    Ok(entries.filter_map(|entry| Some((parse_name(file_name(&entry)?)?, entry))).collect())
 }
 
 /// Removes every lock file of git's in a mirror, but for those of objects, which block nobody.

@@ -228,15 +228,15 @@ fn what_an_earlier_life_left_half_done_keeps_nothing() {
     let fixture = Fixture::new();
     let (mirror, key) = (fixture.mirror(), key("r", 1));
     let _left = mirror.create(&key, fixture.commit(FILES)).unwrap();
-    let locks =
-        [format!("{}.lock", key.branch()), "packed-refs.lock".to_owned()].map(|name| mirror.git_dir().join(name));
+    let locks = [format!("{}.lock", key.branch()), "packed-refs.lock".to_owned(), "config.lock".to_owned()]
+        .map(|name| mirror.git_dir().join(name));
     for lock in &locks {
         std::fs::write(lock, "").unwrap();
     }
+    let half_made = mirror.git_dir().join("worktrees/r.2.1.tree");
+    std::fs::create_dir(&half_made).unwrap();
     let about_to_be_made = fixture.dir.path().join("worker/other/7-1");
     std::fs::create_dir_all(&about_to_be_made).unwrap();
-    let half_made = mirror.git_dir().join("worktrees/r.9.1.tree");
-    std::fs::create_dir_all(&half_made).unwrap();
     assert_eq!(fixture.mirror().cleanup(&[]).unwrap(), [key]);
     assert!(!half_made.exists());
     assert!(!about_to_be_made.parent().unwrap().exists());
