@@ -191,6 +191,9 @@ async fn an_unanswered_request_is_reminded_of_and_ends_as_a_rejection() {
     rig.submit("tock", &[("p", "true", json!({}))]).await;
     let run = rig.until_state("ask", "BLOCKED").await;
     assert!(run.phases[0].reason.contains("timed"), "{run:#?}");
+    // The sweep has been there by now: the same answer as before it.
+    let late = rig.decide(&request, Choice::Approve, "too late").await.unwrap_err();
+    assert_eq!(reason(&late), "APPROVAL_EXPIRED");
     assert!(site.text_at("refs/heads/autopack/ask", "docs/guide.md").is_some_and(|t| !t.contains("more")));
     rig.audit_is_whole().await;
     rig.close().await;

@@ -288,12 +288,14 @@ fn check(
         why,
         reason,
     };
+    // One answer whether or not the sweep came before the vote: late is late.
+    let late = request.state == RequestState::Pending && tx.now() >= request.expires_at;
+    if late || request.state == RequestState::TimedOut {
+        return Err(state(format!("its time was up at {}", request.expires_at), "approval_expired"));
+    }
     if request.state != RequestState::Pending {
         let by = request.decided_by.as_ref().map_or_else(String::new, |p| format!(" by {}", p.id));
         return Err(state(format!("it was decided{by} and does not change any more"), "not_pending"));
-    }
-    if tx.now() >= request.expires_at {
-        return Err(state(format!("its time was up at {}", request.expires_at), "approval_expired"));
     }
     if request.subject_digest != expected {
         return Err(Error::SubjectMismatch {
