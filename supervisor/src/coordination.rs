@@ -3,12 +3,16 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
-use autopack_shared::domain::ids::{RunId, WorkerId};
+use autopack_shared::domain::ids::{RunId, Timestamp, WorkerId};
 
+pub mod etcd;
 pub mod file_lock;
+pub mod timers;
 
 /// Why coordination failed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,34 @@ pub enum CoordinationError {
     /// The service is away.
     #[error("coordination is unavailable: {0}")]
     Unavailable(String),
+    /// The service keeps the liveness of another cluster, or of another life of this one.
+    #[error("{key} at {endpoints} {found}: {hint}")]
+    Foreign {
+        /// Where.
+        endpoints: String,
+        /// The key that says so.
+        key: String,
+        /// What it says, and what it should say.
+        found: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The service is of a version that lacks what is needed.
+    #[error("etcd {found} at {endpoints} is too old: 3.4 or later is needed")]
+    TooOld {
+        /// Where.
+        endpoints: String,
+        /// What it says of itself.
+        found: String,
+    },
+    /// The service refuses us, or a setting cannot work.
+    #[error("{what}: {why}")]
+    Setting {
+        /// The setting or the endpoints.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl CoordinationError {
@@ -67,6 +99,85 @@ impl CoordinationError {
     }
 }
 
+/// Where a claim stands in the service's own history: evidence of a moment, never the reason of a write
+/// (`coordination.md` D2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// Which cluster of the service.
+    pub cluster: u64,
+    /// The revision that made the claim.
+    pub revision: u64,
+}
+
+/// What this process knows of who directs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Directorship {
+    /// Nobody was asked yet, or no answer can be relied on now: who was director stops acting.
+    Unknown,
+    /// Not this process. Without a holder, it is worth campaigning.
+    Following {
+        /// Who it is, as far as is known.
+        holder: Option<String>,
+    },
+    /// This process.
+    Leading {
+        /// Since when.
+        since: Timestamp,
+        /// The claim in the service; none where there is no service.
+        evidence: Option<Evidence>,
+    },
+}
+
+/// What a worker says of itself when its session opens; only ever shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionFacts {
+    /// Its machine.
+    pub host: String,
+    /// Differs after every start of the worker process.
+    pub boot_id: String,
+    /// Phases it does at once.
+    pub slots: u32,
+    /// S0..S3, as measured.
+    pub sandbox_level: String,
+}
+
+/// How long something lives already and still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// Since it began.
+    pub age: Duration,
+    /// What a renewal gives it; none where it lives as long as its process.
+    pub ttl: Option<Duration>,
+    /// What is left without a renewal.
+    pub remaining: Option<Duration>,
+}
+
+/// A live worker session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionEntry {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: String,
+    /// What it says of itself.
+    pub facts: SessionFacts,
+    /// The replica that keeps it alive.
+    pub holder: String,
+    /// How long.
+    pub life: Life,
+}
+
+/// A lock that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockEntry {
+    /// Which.
+    pub name: LockName,
+    /// By whom.
+    pub owner: LockOwner,
+    /// How long.
+    pub life: Life,
+}
+
 /// What can be locked.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LockName {
@@ -74,6 +185,15 @@ pub enum LockName {
     Run(RunId),
     /// A workspace, by its run.
     Workspace(RunId),
+}
+
+impl std::fmt::Display for LockName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Run(run) => write!(f, "run {run}"),
+            Self::Workspace(run) => write!(f, "the workspace of run {run}"),
+        }
+    }
 }
 
 /// Who locks.
@@ -87,27 +207,49 @@ pub struct LockOwner {
     pub epoch: u64,
 }
 
+impl LockOwner {
+    /// The owner in the words of a refusal.
+    fn shown(&self) -> String {
+        format!("worker {} (epoch {})", self.worker, self.epoch)
+    }
+}
+
 /// Liveness of one cluster, or of one machine.
 #[async_trait]
 pub trait Coordinator: Send + Sync {
-    /// Becomes director, or says who is. Held until [`Coordinator::resign`] or the end of the process.
+    /// Becomes director, or says who is. Held until [`Coordinator::resign`], the end of the process, or until the
+    /// service does not answer in time. Asking again as director changes nothing.
     async fn campaign(&self, replica: &str) -> Result<(), CoordinationError>;
     /// Whether this process still is the director, checked now.
     async fn is_director(&self) -> Result<bool, CoordinationError>;
-    /// Stops being director.
+    /// What is known of who directs, as it changes; followed from the first campaign until [`Coordinator::resign`].
+    fn directorship(&self) -> watch::Receiver<Directorship>;
+    /// Stops being director and following who is. Sessions stay: another replica may go on with them.
     async fn resign(&self) -> Result<(), CoordinationError>;
-    /// Opens a worker session; a second live one of the same worker is refused.
-    async fn open_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError>;
+    /// Opens a worker session, or goes on with the same one of another replica; a second live one of the same worker
+    /// is refused.
+    async fn open_session(
+        &self,
+        worker: &WorkerId,
+        session: &str,
+        facts: &SessionFacts,
+    ) -> Result<(), CoordinationError>;
     /// Keeps a session alive; false when it is gone.
     async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
-    /// Ends a session and every lock it holds.
+    /// Ends a session and every lock it holds, unless another replica goes on with it.
     async fn close_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError>;
     /// Whether a session is alive.
     async fn session_alive(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
-    /// Takes locks for a session, all or none.
+    /// The live sessions, by worker.
+    async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError>;
+    /// Takes locks for a session, all or none. Those it has for the same epoch already are no obstacle.
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError>;
     /// Gives locks back; unknown ones are no error.
     async fn unlock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError>;
     /// Who holds a lock.
     async fn holder(&self, name: &LockName) -> Result<Option<LockOwner>, CoordinationError>;
+    /// The locks that are held, by name.
+    async fn locks(&self) -> Result<Vec<LockEntry>, CoordinationError>;
+    /// Takes a lock from whoever holds it, for a reason that is logged; says who that was.
+    async fn break_lock(&self, name: &LockName, reason: &str) -> Result<Option<LockOwner>, CoordinationError>;
 }

@@ -162,14 +162,20 @@ impl Error {
             Self::Store(StoreError::Unavailable { .. }) | Self::Coordination(CoordinationError::Unavailable(_)) => {
                 ("unavailable", Code::Unavailable)
             }
-            Self::Store(StoreError::Schema { .. }) => ("version", Code::FailedPrecondition),
+            Self::Store(StoreError::Schema { .. }) | Self::Coordination(CoordinationError::TooOld { .. }) => {
+                ("version", Code::FailedPrecondition)
+            }
             Self::Store(StoreError::Full(_)) | Self::Coordination(CoordinationError::Full { .. }) => DISK_FULL,
             Self::Coordination(CoordinationError::DataDirLocked { .. }) => {
                 ("data_dir_locked", Code::FailedPrecondition)
             }
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
-            Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
+            Self::Coordination(
+                CoordinationError::Unusable { .. }
+                | CoordinationError::Foreign { .. }
+                | CoordinationError::Setting { .. },
+            ) => ("unsafe_config", Code::FailedPrecondition),
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
             Self::Store(StoreError::Corrupt(_)) => ("store_corrupt", Code::DataLoss),

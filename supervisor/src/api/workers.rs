@@ -21,7 +21,7 @@ mod session;
 use session::SessionTask;
 
 use super::Core;
-use crate::coordination::Coordinator;
+use crate::coordination::{Coordinator, SessionFacts};
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::AttemptKey;
@@ -70,7 +70,14 @@ impl WorkerService for WorkerApi {
             return Err(Error::Version { theirs: hello.protocol, ours: PROTOCOL }.into());
         }
         let worker = WorkerId::new(hello.worker_id.clone()).map_err(Error::from)?;
-        self.coordinator.open_session(&worker, &hello.session).await.map_err(Error::from)?;
+        // The stream does not say where it comes from; the worker's id is what people know it by.
+        let facts = SessionFacts {
+            host: String::new(),
+            boot_id: hello.boot_id.clone(),
+            slots: hello.slots,
+            sandbox_level: hello.sandbox_level.clone(),
+        };
+        self.coordinator.open_session(&worker, &hello.session, &facts).await.map_err(Error::from)?;
         let orders = self.workers.connect(worker.clone(), hello.session.clone(), hello.slots.clamp(1, 1024));
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
         let (out, outbound) = mpsc::channel(OUTBOX);

@@ -7,15 +7,19 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::NamedTempFile;
+use tokio::sync::watch;
 
-use autopack_shared::domain::ids::WorkerId;
+use autopack_shared::domain::ids::{RunId, Timestamp, WorkerId};
 use autopack_shared::runtime::clock::Clock;
 
 use self::file::{LockFile, holder_of};
-use super::{CoordinationError, Coordinator, LockName, LockOwner};
+use super::{
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts,
+};
 
 mod file;
 mod filesystem;
@@ -32,18 +36,38 @@ pub struct FileCoordinator {
     clock: Arc<dyn Clock>,
     // Never held across an await: every operation is a few system calls that do not wait.
     state: Mutex<State>,
+    directorship: watch::Sender<Directorship>,
 }
 
 #[derive(Default)]
 struct State {
-    director: Option<Directorship>,
-    sessions: HashMap<WorkerId, String>,
-    locks: HashMap<LockName, (LockOwner, LockFile)>,
+    director: Option<Seat>,
+    sessions: HashMap<WorkerId, Session>,
+    locks: HashMap<LockName, Held>,
 }
 
-struct Directorship {
+struct Seat {
     replica: String,
     files: [LockFile; 2],
+}
+
+struct Session {
+    id: String,
+    facts: SessionFacts,
+    since: Timestamp,
+}
+
+/// A lock of this process; given back when dropped.
+struct Held {
+    owner: LockOwner,
+    since: Timestamp,
+    _file: LockFile,
+}
+
+impl State {
+    fn is_live(&self, worker: &WorkerId, session: &str) -> bool {
+        self.sessions.get(worker).is_some_and(|live| live.id == session)
+    }
 }
 
 impl std::fmt::Debug for FileCoordinator {
@@ -67,7 +91,8 @@ impl FileCoordinator {
         }
         ignore_everything(data_dir)?;
         let (data, worker_root) = (data_dir.to_owned(), worker_root.to_owned());
-        Ok(Self { data, worker_root, clock, state: Mutex::default() })
+        let directorship = watch::Sender::new(Directorship::Unknown);
+        Ok(Self { data, worker_root, clock, state: Mutex::default(), directorship })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,10 +126,31 @@ impl FileCoordinator {
         let path = self.path(name);
         let Some(lock) = LockFile::try_lock(&path)? else {
             let holder = holder_of(&path).unwrap_or_else(|| "another process".to_owned());
-            return Err(CoordinationError::Held { lock: shown(name), holder });
+            return Err(CoordinationError::Held { lock: name.to_string(), holder });
         };
         lock.write(&format!("{} {} {}\n", owner.worker, owner.epoch, owner.session))?;
         Ok(lock)
+    }
+
+    /// Both of the director's locks, always in this order; if the second is taken, the first is given back by being
+    /// dropped.
+    fn sit(&self, replica: &str) -> Result<Seat, CoordinationError> {
+        let data = self.take(&self.data, DIRECTOR, replica)?;
+        let repository = self.take(&self.worker_root, REPOSITORY, replica)?;
+        Ok(Seat { replica: replica.to_owned(), files: [data, repository] })
+    }
+
+    /// Nothing here runs out: it lives as long as its process.
+    fn life(&self, since: Timestamp) -> Life {
+        let millis = u64::try_from(self.clock.wall().millis_since(since)).unwrap_or(0);
+        Life { age: Duration::from_millis(millis), ttl: None, remaining: None }
+    }
+
+    /// Every run that has a lock file of a kind; whether somebody holds it is another question.
+    fn known(&self, kind: &str, of: fn(RunId) -> LockName) -> Vec<LockName> {
+        let Ok(folder) = fs::read_dir(self.data.join("locks").join(kind)) else { return Vec::new() };
+        let name = |entry: fs::DirEntry| entry.file_name().to_str()?.strip_suffix(".lock")?.parse().ok().map(of);
+        folder.flatten().filter_map(name).collect()
     }
 }
 
@@ -122,33 +168,63 @@ impl Coordinator for FileCoordinator {
                 })
             };
         }
-        // Always in this order; if the second is taken, the first is given back by being dropped.
-        let data = self.take(&self.data, DIRECTOR, replica)?;
-        let repository = self.take(&self.worker_root, REPOSITORY, replica)?;
-        state.director = Some(Directorship { replica: replica.to_owned(), files: [data, repository] });
-        Ok(())
+        match self.sit(replica) {
+            Ok(seat) => {
+                state.director = Some(seat);
+                let leading = Directorship::Leading { since: self.clock.wall(), evidence: None };
+                self.directorship.send_replace(leading);
+                Ok(())
+            }
+            Err(refusal) => {
+                // Nothing tells when a lock of another process is given back: who waits has to campaign again.
+                let following = match &refusal {
+                    CoordinationError::DataDirLocked { holder, .. } => {
+                        Directorship::Following { holder: Some(holder.clone()) }
+                    }
+                    _ => Directorship::Unknown,
+                };
+                self.directorship.send_replace(following);
+                Err(refusal)
+            }
+        }
     }
 
     async fn is_director(&self) -> Result<bool, CoordinationError> {
         let state = self.state();
         let Some(director) = &state.director else { return Ok(false) };
-        director.files.iter().try_for_each(LockFile::check)?;
-        Ok(true)
+        let checked = director.files.iter().try_for_each(LockFile::check);
+        if checked.is_err() {
+            self.directorship.send_replace(Directorship::Unknown);
+        }
+        checked.map(|()| true)
+    }
+
+    fn directorship(&self) -> watch::Receiver<Directorship> {
+        self.directorship.subscribe()
     }
 
     async fn resign(&self) -> Result<(), CoordinationError> {
         self.state().director = None;
+        self.directorship.send_replace(Directorship::Unknown);
         Ok(())
     }
 
-    async fn open_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError> {
+    async fn open_session(
+        &self,
+        worker: &WorkerId,
+        session: &str,
+        facts: &SessionFacts,
+    ) -> Result<(), CoordinationError> {
         let mut state = self.state();
         match state.sessions.get(worker) {
-            Some(live) if live != session => {
-                Err(CoordinationError::Held { lock: format!("worker {worker}"), holder: format!("session {live}") })
+            Some(live) if live.id != session => {
+                let holder = format!("session {}", live.id);
+                Err(CoordinationError::Held { lock: format!("worker {worker}"), holder })
             }
-            Some(_) | None => {
-                state.sessions.insert(worker.clone(), session.to_owned());
+            Some(_) => Ok(()),
+            None => {
+                let opened = Session { id: session.to_owned(), facts: facts.clone(), since: self.clock.wall() };
+                state.sessions.insert(worker.clone(), opened);
                 Ok(())
             }
         }
@@ -160,49 +236,64 @@ impl Coordinator for FileCoordinator {
 
     async fn close_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError> {
         let mut state = self.state();
-        if state.sessions.get(worker).is_some_and(|live| live == session) {
+        if state.is_live(worker, session) {
             state.sessions.remove(worker);
         }
-        state.locks.retain(|_, (owner, _)| owner.worker != *worker || owner.session != session);
+        state.locks.retain(|_, held| held.owner.worker != *worker || held.owner.session != session);
         Ok(())
     }
 
     async fn session_alive(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        Ok(self.state().sessions.get(worker).is_some_and(|live| live == session))
+        Ok(self.state().is_live(worker, session))
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
+        let state = self.state();
+        let entry = |(worker, live): (&WorkerId, &Session)| SessionEntry {
+            worker: worker.clone(),
+            session: live.id.clone(),
+            facts: live.facts.clone(),
+            holder: "this process".to_owned(),
+            life: self.life(live.since),
+        };
+        let mut all: Vec<SessionEntry> = state.sessions.iter().map(entry).collect();
+        all.sort_by(|a, b| a.worker.cmp(&b.worker));
+        Ok(all)
     }
 
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {
         let mut state = self.state();
-        if state.sessions.get(&owner.worker) != Some(&owner.session) {
+        if !state.is_live(&owner.worker, &owner.session) {
             let gone = format!("session {} of worker {} is gone", owner.session, owner.worker);
             return Err(CoordinationError::Unavailable(gone));
         }
         let mut taken = Vec::new();
         for name in names {
             match state.locks.get(name) {
-                Some((holder, _)) if holder == owner => {}
-                Some((holder, _)) => {
-                    let holder = format!("worker {} (epoch {})", holder.worker, holder.epoch);
-                    return Err(CoordinationError::Held { lock: shown(name), holder });
+                Some(held) if held.owner == *owner => {}
+                Some(held) => {
+                    return Err(CoordinationError::Held { lock: name.to_string(), holder: held.owner.shown() });
                 }
                 // A name given twice is taken once.
                 None if taken.iter().any(|(mine, _)| mine == name) => {}
                 None => taken.push((name.clone(), self.take_one(name, owner)?)),
             }
         }
-        state.locks.extend(taken.into_iter().map(|(name, file)| (name, (owner.clone(), file))));
+        let since = self.clock.wall();
+        let held = |(name, file)| (name, Held { owner: owner.clone(), since, _file: file });
+        state.locks.extend(taken.into_iter().map(held));
         Ok(())
     }
 
     async fn unlock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {
         let mut state = self.state();
-        state.locks.retain(|name, (holder, _)| holder != owner || !names.contains(name));
+        state.locks.retain(|name, held| held.owner != *owner || !names.contains(name));
         Ok(())
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<LockOwner>, CoordinationError> {
-        if let Some((owner, _)) = self.state().locks.get(name) {
-            return Ok(Some(owner.clone()));
+        if let Some(held) = self.state().locks.get(name) {
+            return Ok(Some(held.owner.clone()));
         }
         let path = self.path(name);
         if !path.exists() || LockFile::try_lock(&path)?.is_some() {
@@ -214,6 +305,34 @@ impl Coordinator for FileCoordinator {
             why: "another process holds it and does not say for whom".to_owned(),
         })
     }
+
+    async fn locks(&self) -> Result<Vec<LockEntry>, CoordinationError> {
+        let mut names = self.known("run", LockName::Run);
+        names.extend(self.known("ws", LockName::Workspace));
+        names.sort();
+        let mut all = Vec::new();
+        for name in names {
+            // When another process took its lock, nobody wrote down.
+            let Some(owner) = self.holder(&name).await? else { continue };
+            let since = self.state().locks.get(&name).map_or_else(|| self.clock.wall(), |held| held.since);
+            all.push(LockEntry { name, owner, life: self.life(since) });
+        }
+        Ok(all)
+    }
+
+    async fn break_lock(&self, name: &LockName, reason: &str) -> Result<Option<LockOwner>, CoordinationError> {
+        if let Some(held) = self.state().locks.remove(name) {
+            tracing::warn!(lock = %name, holder = held.owner.shown(), reason, "a lock was broken");
+            return Ok(Some(held.owner));
+        }
+        match self.holder(name).await? {
+            None => Ok(None),
+            Some(owner) => {
+                let holder = format!("{} in another process, and ends with that", owner.shown());
+                Err(CoordinationError::Held { lock: name.to_string(), holder })
+            }
+        }
+    }
 }
 
 fn parse_owner(text: &str) -> Option<LockOwner> {
@@ -221,13 +340,6 @@ fn parse_owner(text: &str) -> Option<LockOwner> {
     let worker = words.next()?.parse().ok()?;
     let epoch = words.next()?.parse().ok()?;
     Some(LockOwner { worker, session: words.next()?.to_owned(), epoch })
-}
-
-fn shown(name: &LockName) -> String {
-    match name {
-        LockName::Run(run) => format!("run {run}"),
-        LockName::Workspace(run) => format!("the workspace of run {run}"),
-    }
 }
 
 /// This machine's name; only ever shown.

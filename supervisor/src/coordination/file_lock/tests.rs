@@ -169,7 +169,7 @@ async fn a_lock_of_another_process_is_held_and_its_owner_read() {
     let path = bench.data().join("locks/run/a.lock");
     let mut child = hold_elsewhere(&path);
     fs::write(&path, "w-9 7 session of theirs\n").unwrap();
-    coordinator.open_session(&owner().worker, &owner().session).await.unwrap();
+    coordinator.open_session(&owner().worker, &owner().session, &SessionFacts::default()).await.unwrap();
     let both = [LockName::Workspace("a".parse().unwrap()), run_lock("a")];
     let refusal = coordinator.lock(&both, &owner()).await.unwrap_err();
     assert!(
