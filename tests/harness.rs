@@ -7,6 +7,9 @@ use git2::{Commit, IndexAddOption, Repository, RepositoryInitOptions, Signature,
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) mod etcd;
+pub(crate) mod wire;
+
 /// A repository with one change that is applied by itself, a link in `examples/`, and one that asks, a note in the
 /// root.
 pub(crate) const SITE: &[(&str, &str)] = &[

@@ -13,6 +13,7 @@ mod repository;
 mod bad_input;
 mod cli_engine;
 mod cli_local;
+mod conformance;
 mod demo;
 mod disk_full;
 mod docs_tables;

@@ -5,8 +5,6 @@
 
 #[path = "conformance/applies.rs"]
 mod applies;
-#[path = "conformance/coordinator.rs"]
-mod coordinator;
 #[path = "conformance/crash.rs"]
 mod crash;
 #[path = "conformance/crowd.rs"]
@@ -89,19 +87,3 @@ macro_rules! store_suite {
 
 store_suite! { sqlite = crate::lab::SqliteLab }
 
-/// The same for coordinators.
-macro_rules! coordinator_suite {
-    ($cluster:ty; $($case:ident)+) => {
-        $(#[tokio::test]
-        async fn $case() {
-            $crate::coordinator::$case(&<$cluster as $crate::coordinator::Cluster>::start()).await;
-        })+
-    };
-}
-
-mod files {
-    coordinator_suite! { crate::coordinator::Files;
-        there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
-        a_session_takes_its_locks_along a_member_that_ends_gives_everything_back
-    }
-}

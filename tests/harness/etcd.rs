@@ -1,0 +1,202 @@
+//! Throwaway etcd clusters: on free ports, in a folder of their own, gone when the test process is, however that ends.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Ends a server when its standard input ends: a pipe from this process, which the kernel closes even if it was killed.
+/// A death signal would not do: it is tied to the thread, and that ends with each test.
+const GUARD: &str = r#""$@" </dev/null & p=$!; echo $p; exec >/dev/null; cat >/dev/null; kill -KILL $p; wait $p"#;
+
+/// How long a cluster may take to be ready, on a machine that does much else.
+const READY: Duration = Duration::from_secs(30);
+
+/// Some etcd members that know each other.
+pub(crate) struct Etcd {
+    dir: TempDir,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    name: String,
+    client: u16,
+    peer: u16,
+    running: Option<Running>,
+}
+
+/// A server and its guard.
+struct Running {
+    guard: Child,
+    input: Option<ChildStdin>,
+    server: Pid,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.guard.wait().unwrap();
+    }
+}
+
+impl Etcd {
+    /// Starts one member, or three, and waits until they answer.
+    pub(crate) fn start(members: usize) -> Self {
+        // Somebody may take a free port between asking for it and using it; then all of it is tried again.
+        for _ in 0..5 {
+            let mut cluster = Self::prepare(members);
+            for node in 0..members {
+                cluster.resume(node);
+            }
+            if cluster.ready() {
+                return cluster;
+            }
+        }
+        panic!("no etcd cluster could be started");
+    }
+
+    fn prepare(members: usize) -> Self {
+        // All are held until all are known, so that they differ.
+        let held: Vec<TcpListener> = (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let port = |at: usize| held[at].local_addr().unwrap().port();
+        let node =
+            |at: usize| Node { name: format!("n{at}"), client: port(at * 2), peer: port(at * 2 + 1), running: None };
+        Self { dir: tempfile::tempdir().unwrap(), nodes: (0..members).map(node).collect() }
+    }
+
+    /// Where clients ask.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| format!("http://127.0.0.1:{}", node.client)).collect()
+    }
+
+    /// The port of a member's clients.
+    pub(crate) fn port(&self, node: usize) -> u16 {
+        self.nodes[node].client
+    }
+
+    /// Ends a member at once, without a word.
+    pub(crate) fn end(&mut self, node: usize) {
+        drop(self.nodes[node].running.take());
+    }
+
+    /// Starts a member, or one that ended, on what it has stored.
+    pub(crate) fn resume(&mut self, node: usize) {
+        let peers: Vec<String> =
+            self.nodes.iter().map(|n| format!("{}=http://127.0.0.1:{}", n.name, n.peer)).collect();
+        let Node { name, client, peer, .. } = &self.nodes[node];
+        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let log = File::options().create(true).append(true).open(self.dir.path().join(format!("{name}.log"))).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", GUARD, "sh"]).arg(program()).args(["--name", name]);
+        command.arg("--data-dir").arg(self.dir.path().join(name));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &peers.join(","), "--initial-cluster-state", "new"]);
+        command.args(["--heartbeat-interval", "50", "--election-timeout", "500"]);
+        command.args(["--logger", "zap", "--log-level", "warn"]);
+        let mut guard = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let server = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        let input = guard.stdin.take();
+        self.nodes[node].running = Some(Running { guard, input, server });
+    }
+
+    /// Stops a member in its tracks: it keeps its connections and answers nobody.
+    pub(crate) fn freeze(&self, node: usize) {
+        self.signal(node, Signal::STOP);
+    }
+
+    /// Lets a frozen member go on.
+    pub(crate) fn thaw(&self, node: usize) {
+        self.signal(node, Signal::CONT);
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        kill_process(self.nodes[node].running.as_ref().unwrap().server, signal).unwrap();
+    }
+
+    /// The member that leads the others.
+    pub(crate) fn leader(&self) -> usize {
+        let leads = |node: &usize| {
+            let status = self.ask(*node, "POST", "/v3/maintenance/status", "{}");
+            let status: Value = serde_json::from_str(&status.unwrap_or_default()).unwrap_or_default();
+            status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
+        };
+        let from = now();
+        while from.elapsed() < READY {
+            if let Some(node) = (0..self.nodes.len()).find(leads) {
+                return node;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("no member leads");
+    }
+
+    /// Waits until every member that was started answers; false when one ended instead.
+    pub(crate) fn ready(&self) -> bool {
+        let from = now();
+        loop {
+            let ended = |node: &Node| node.running.as_ref().is_some_and(|running| is_gone(running.server));
+            if self.nodes.iter().any(ended) {
+                return false;
+            }
+            let healthy = |node: usize| {
+                let answer = self.ask(node, "GET", "/health", "").unwrap_or_default();
+                self.nodes[node].running.is_none() || answer.contains(r#""health":"true""#)
+            };
+            if (0..self.nodes.len()).all(healthy) {
+                return true;
+            }
+            assert!(from.elapsed() < READY, "etcd does not get ready: {}", self.logs());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn logs(&self) -> String {
+        let log = |node: &Node| std::fs::read_to_string(self.dir.path().join(format!("{}.log", node.name)));
+        self.nodes.iter().filter_map(|node| log(node).ok()).collect()
+    }
+
+    /// One request over HTTP; none when there is no answer.
+    fn ask(&self, node: usize, method: &str, path: &str, body: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.nodes[node].client)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let length = body.len();
+        write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+}
+
+/// Whether a process has ended; one that nobody has waited for yet has, too.
+fn is_gone(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+}
+
+/// The server's program: `AUTOPACK_ETCD_BIN`, the `PATH`, `/usr/bin`.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("AUTOPACK_ETCD_BIN") {
+        return named.into();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.push(PathBuf::from("/usr/bin"));
+    folders.iter().map(|folder| folder.join("etcd")).find(|program| program.is_file()).expect(
+        "etcd is not installed: apt-get install -y --no-install-recommends etcd-server etcd-client \
+         (scripts/test does it), or set AUTOPACK_ETCD_BIN",
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "a deadline of a test, in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
