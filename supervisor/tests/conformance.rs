@@ -86,4 +86,3 @@ macro_rules! store_suite {
 }
 
 store_suite! { sqlite = crate::lab::SqliteLab }
-

@@ -124,9 +124,9 @@ async fn an_etcd_that_is_gone_is_an_answer_and_all_resumes_when_it_is_back() {
     open(&first, &mine).await;
     first.lock(&locks("a"), &mine).await.unwrap();
     cluster.etcd.end(0);
-    let away = |error: CoordinationError| match error {
-        CoordinationError::Unavailable(why) => why,
-        other => panic!("{other:?}"),
+    let away = |error: CoordinationError| {
+        assert!(matches!(error, CoordinationError::Unavailable(_)), "{error:?}");
+        error.to_string()
     };
     let endpoint = cluster.etcd.endpoints().remove(0);
     let since = Instant::now();

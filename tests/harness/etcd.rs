@@ -87,8 +87,7 @@ impl Etcd {
 
     /// Starts a member, or one that ended, on what it has stored.
     pub(crate) fn resume(&mut self, node: usize) {
-        let peers: Vec<String> =
-            self.nodes.iter().map(|n| format!("{}=http://127.0.0.1:{}", n.name, n.peer)).collect();
+        let peers: Vec<String> = self.nodes.iter().map(|n| format!("{}=http://127.0.0.1:{}", n.name, n.peer)).collect();
         let Node { name, client, peer, .. } = &self.nodes[node];
         let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
         let log = File::options().create(true).append(true).open(self.dir.path().join(format!("{name}.log"))).unwrap();

@@ -88,6 +88,7 @@ pub(crate) const FENCES: &[Fence] = &[
         except: &[],
         never: &[
             "crate::api",
+            "crate::coordination::etcd",
             "crate::coordination::file_lock",
             "crate::hub::local",
             "crate::store::sqlite",

@@ -16,9 +16,7 @@ use self::keys::Keys;
 use self::link::Link;
 use self::meta::Incarnation;
 use super::timers::Timers;
-use super::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts,
-};
+use super::{CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts};
 
 pub mod config;
 mod election;
@@ -145,3 +143,6 @@ impl Coordinator for EtcdCoordinator {
         self.take_away(name, reason).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,11 +177,10 @@ impl Coordinator for FileCoordinator {
             }
             Err(refusal) => {
                 // Nothing tells when a lock of another process is given back: who waits has to campaign again.
-                let following = match &refusal {
-                    CoordinationError::DataDirLocked { holder, .. } => {
-                        Directorship::Following { holder: Some(holder.clone()) }
-                    }
-                    _ => Directorship::Unknown,
+                let following = if let CoordinationError::DataDirLocked { holder, .. } = &refusal {
+                    Directorship::Following { holder: Some(holder.clone()) }
+                } else {
+                    Directorship::Unknown
                 };
                 self.directorship.send_replace(following);
                 Err(refusal)

@@ -69,7 +69,8 @@ impl Election {
         let lease = self.sit(name).await?;
         let director = self.keys.director();
         let since_rev = self.link.read(&[]).await?.0;
-        let value = DirectorValue { replica_id: name.to_owned(), addr: self.replica.addr.clone(), epoch: None, since_rev };
+        let value =
+            DirectorValue { replica_id: name.to_owned(), addr: self.replica.addr.clone(), epoch: None, since_rev };
         let value = written(&director, &value)?;
         let free = Compare::create_revision(director.as_str(), CompareOp::Equal, 0);
         let take = TxnOp::put(director.as_str(), value, Some(PutOptions::new().with_lease(lease)));
@@ -156,7 +157,8 @@ impl Election {
     async fn keep(&self, lease: i64) {
         let Timers { step_down, director_renew: renew, .. } = self.timers;
         loop {
-            let Some(answered) = self.seat().as_ref().filter(|s| s.lease == lease && !s.lost).map(|s| s.answered) else {
+            let Some(answered) = self.seat().as_ref().filter(|s| s.lease == lease && !s.lost).map(|s| s.answered)
+            else {
                 return;
             };
             let sent = self.clock.monotonic();

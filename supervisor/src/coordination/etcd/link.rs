@@ -176,35 +176,34 @@ where
     })
 }
 
+/// The number and the words of a status.
+fn status(error: &Error) -> Option<(i32, &str)> {
+    if let Error::GRpcStatus(status) = error { Some((i32::from(status.code()), status.message())) } else { None }
+}
+
 fn passes(error: &Error) -> bool {
-    match error {
-        Error::GRpcStatus(status) => code::PASSING.contains(&i32::from(status.code())),
-        Error::TransportError(_) | Error::IoError(_) | Error::WatchError(_) | Error::EndpointError(_) => true,
-        _ => false,
-    }
+    let broken =
+        matches!(error, Error::TransportError(_) | Error::IoError(_) | Error::WatchError(_) | Error::EndpointError(_));
+    broken || status(error).is_some_and(|(code, _)| code::PASSING.contains(&code))
 }
 
 /// What another try will not better.
 fn refusal(endpoints: &str, error: &Error) -> Option<CoordinationError> {
     let what = format!("etcd at {endpoints}");
-    Some(match error {
-        Error::GRpcStatus(status) if i32::from(status.code()) == code::FULL => CoordinationError::Full { path: what },
-        Error::GRpcStatus(status) if code::REFUSED.contains(&i32::from(status.code())) => {
-            CoordinationError::Setting { what, why: status.message().to_owned() }
-        }
-        Error::InvalidArgs(_) | Error::InvalidUri(_) => {
+    let refused = status(error);
+    Some(match refused {
+        Some((code::FULL, _)) => CoordinationError::Full { path: what },
+        Some((code, why)) if code::REFUSED.contains(&code) => CoordinationError::Setting { what, why: why.to_owned() },
+        None if matches!(error, Error::InvalidArgs(_) | Error::InvalidUri(_)) => {
             CoordinationError::Setting { what: "etcd.endpoints".to_owned(), why: told(error) }
         }
-        _ => CoordinationError::Unavailable(format!("{what}: {}", told(error))),
+        Some(_) | None => CoordinationError::Unavailable(format!("{what}: {}", told(error))),
     })
 }
 
 /// The short words of an error: a status prints its metadata, too.
 fn told(error: &Error) -> String {
-    match error {
-        Error::GRpcStatus(status) => status.message().to_owned(),
-        other => other.to_string(),
-    }
+    status(error).map_or_else(|| error.to_string(), |(_, why)| why.to_owned())
 }
 
 /// The revision that an answer is of.
@@ -214,9 +213,6 @@ pub(super) fn revision(answer: &TxnResponse) -> i64 {
 
 /// What the reads of a transaction found, one answer a read.
 pub(super) fn found(answer: &TxnResponse) -> Vec<Option<KeyValue>> {
-    let gets = answer.op_responses().into_iter().filter_map(|response| match response {
-        TxnOpResponse::Get(mut get) => Some(get.take_kvs().pop()),
-        _ => None,
-    });
-    gets.collect()
+    let get = |response| if let TxnOpResponse::Get(get) = response { Some(get) } else { None };
+    answer.op_responses().into_iter().filter_map(get).map(|mut get| get.take_kvs().pop()).collect()
 }

@@ -59,7 +59,8 @@ impl Incarnation {
         };
         let ours = format!("incarnation {} of {}", self.mine.incarnation, self.mine.cluster);
         let Some(stands) = stands else {
-            let hint = "it was taken away while supervisors ran: stop them all, find out who did that, start them again";
+            let hint =
+                "it was taken away while supervisors ran: stop them all, find out who did that, start them again";
             return foreign(format!("is gone; this is {ours}"), hint);
         };
         let stands: Meta = parsed(&self.key, stands.value())?;
@@ -92,9 +93,14 @@ mod tests {
 
     #[test]
     fn versions_before_3_4_are_too_old() {
-        for (version, enough) in
-            [("3.4.23", true), ("3.5.0-rc.1", true), ("4.0.0", true), ("3.3.27", false), ("2.3.8", false), ("git", true)]
-        {
+        for (version, enough) in [
+            ("3.4.23", true),
+            ("3.5.0-rc.1", true),
+            ("4.0.0", true),
+            ("3.3.27", false),
+            ("2.3.8", false),
+            ("git", true),
+        ] {
             assert_eq!(new_enough(version), enough, "{version}");
         }
     }
