@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -109,7 +109,13 @@ impl Etcd {
 
     /// Stops a member in its tracks: it keeps its connections and answers nobody.
     pub(crate) fn freeze(&self, node: usize) {
-        self.signal(node, Signal::STOP);
+        let server = self.signal(node, Signal::STOP);
+        // The signal is taken when each thread is next looked at; until then, it may still answer.
+        let from = now();
+        while !is_stopped(server) {
+            assert!(from.elapsed() < READY, "etcd does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets a frozen member go on.
@@ -117,8 +123,10 @@ impl Etcd {
         self.signal(node, Signal::CONT);
     }
 
-    fn signal(&self, node: usize, signal: Signal) {
-        kill_process(self.nodes[node].running.as_ref().unwrap().server, signal).unwrap();
+    fn signal(&self, node: usize, signal: Signal) -> Pid {
+        let server = self.nodes[node].running.as_ref().unwrap().server;
+        kill_process(server, signal).unwrap();
+        server
     }
 
     /// The member that leads the others.
@@ -177,8 +185,19 @@ impl Etcd {
 
 /// Whether a process has ended; one that nobody has waited for yet has, too.
 fn is_gone(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+    matches!(state(&PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()))), None | Some('Z'))
+}
+
+/// Whether every thread of a process has stopped.
+fn is_stopped(pid: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
+    threads.flatten().all(|thread| matches!(state(&thread.path()), None | Some('T')))
+}
+
+/// The letter of a process or thread; none when it is gone.
+fn state(folder: &Path) -> Option<char> {
+    let stat = std::fs::read_to_string(folder.join("stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 /// The server's program: `AUTOPACK_ETCD_BIN`, the `PATH`, `/usr/bin`.

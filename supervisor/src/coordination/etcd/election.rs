@@ -278,6 +278,8 @@ impl Election {
         self.known.send_replace(Directorship::Unknown);
         if let Some(tasks) = tasks {
             tasks.shutdown(GRACE).await;
+            // The last look of the one that follows may have come in between.
+            self.tell(Directorship::Unknown);
         }
         match seat {
             Some(seat) => self.link.revoke(seat.lease).await,

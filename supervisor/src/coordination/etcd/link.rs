@@ -20,13 +20,13 @@ const TRIES: usize = 7;
 
 /// gRPC's numbers, as the client hands them out.
 mod code {
-    /// What may be gone at the next try: cancelled, unknown (a broken connection), deadline, internal (of the
-    /// transport), unavailable.
-    pub(super) const PASSING: &[i32] = &[1, 2, 4, 13, 14];
+    /// What may be gone at the next try: cancelled, unknown (a broken connection), deadline, failed precondition ("not
+    /// leader"), internal (of the transport), unavailable.
+    pub(super) const PASSING: &[i32] = &[1, 2, 4, 9, 13, 14];
     pub(super) const NOT_FOUND: i32 = 5;
     pub(super) const FULL: i32 = 8;
-    /// Invalid argument (a wrong password), permission denied, failed precondition (auth off), unauthenticated.
-    pub(super) const REFUSED: &[i32] = &[3, 7, 9, 16];
+    /// Invalid argument (a wrong password), permission denied, unauthenticated.
+    pub(super) const REFUSED: &[i32] = &[3, 7, 16];
 }
 
 /// A connection to all members.
