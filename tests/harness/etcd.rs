@@ -203,7 +203,9 @@ fn state(folder: &Path) -> Option<char> {
 /// The server's program: `AUTOPACK_ETCD_BIN`, the `PATH`, `/usr/bin`.
 fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("AUTOPACK_ETCD_BIN") {
-        return named.into();
+        let program = PathBuf::from(named);
+        assert!(program.is_file(), "AUTOPACK_ETCD_BIN is no file: {}", program.display());
+        return program;
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
