@@ -223,7 +223,7 @@ impl Election {
     }
 
     /// What a linearizable read found.
-    fn observe(&self, at: i64, kv: Option<&KeyValue>) {
+    pub(super) fn observe(&self, at: i64, kv: Option<&KeyValue>) {
         let mut seat = self.seat();
         if let Some(seat) = seat.as_mut()
             && let Some(mine) = seat.leading

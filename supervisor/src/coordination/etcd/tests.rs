@@ -1,15 +1,20 @@
 //! What a watch may do to us, on a real etcd: forget, say nothing, break. None of it hides a change.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::Client;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
+use autopack_shared::runtime::clock::SystemClock;
+
+use super::EtcdCoordinator;
 use super::config::{EtcdConfig, Replica, StoreIdentity};
 use super::link::Link;
 use super::watcher::{Ended, Seen, follow, wait};
 use crate::coordination::timers::Timers;
+use crate::coordination::{Coordinator as _, Directorship};
 
 #[allow(dead_code, reason = "the system tests use more of it")]
 #[path = "../../../../tests/harness/etcd.rs"]
@@ -19,8 +24,8 @@ use harness::Etcd;
 
 const LONG: Duration = Duration::from_secs(30);
 
-async fn link(etcd: &Etcd) -> (Link, Client) {
-    let config = EtcdConfig {
+fn config(etcd: &Etcd) -> EtcdConfig {
+    EtcdConfig {
         endpoints: etcd.endpoints(),
         cluster_id: "c".to_owned(),
         replica: Replica { id: "r".to_owned(), addr: String::new() },
@@ -28,8 +33,11 @@ async fn link(etcd: &Etcd) -> (Link, Client) {
         user: None,
         tls: None,
         timers: Timers::default(),
-    };
-    (Link::connect(&config).await.unwrap(), Client::connect(etcd.endpoints(), None).await.unwrap())
+    }
+}
+
+async fn link(etcd: &Etcd) -> (Link, Client) {
+    (Link::connect(&config(etcd)).await.unwrap(), Client::connect(etcd.endpoints(), None).await.unwrap())
 }
 
 /// Writes some values and forgets all but the last.
@@ -83,4 +91,20 @@ async fn what_was_forgotten_before_the_watch_began_is_looked_up() {
         () = follow(&link, "k", LONG, tell) => unreachable!("it follows for ever"),
         listened = tokio::time::timeout(Duration::from_secs(10), listen) => listened.unwrap(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_from_before_the_claim_says_nothing_about_it() {
+    let etcd = Etcd::start(1);
+    let member = EtcdCoordinator::connect(&config(&etcd), Arc::new(SystemClock::default())).await.unwrap();
+    member.campaign("r").await.unwrap();
+    let known = member.directorship();
+    let Directorship::Leading { evidence: Some(evidence), .. } = known.borrow().clone() else { panic!("not leading") };
+    let created = i64::try_from(evidence.revision).unwrap();
+    // The answer of a read that was under way while the key was made.
+    member.election.observe(created - 1, None);
+    assert!(member.is_director().await.unwrap());
+    member.election.observe(created + 1, None);
+    assert_eq!(*known.borrow(), Directorship::Following { holder: None });
+    assert!(!member.is_director().await.unwrap());
 }
