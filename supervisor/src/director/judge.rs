@@ -20,7 +20,7 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, run_blocking, system};
+use super::{Director, limits, run_blocking, system};
 use crate::error::Error;
 use crate::hub::HubError;
 use crate::policy::PolicyInForce;
@@ -68,11 +68,14 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        if missing.is_empty() {
-            self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        let refusal = if missing.is_empty() {
+            limits::too_many_files(tx.as_mut(), &view.run, &facts).await?
         } else {
-            let reason = format!("deliverables_missing: {}", missing.join(", "));
-            refuse(tx.as_mut(), view, &mut phase, reason).await?;
+            Some(format!("deliverables_missing: {}", missing.join(", ")))
+        };
+        match refusal {
+            Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
+            None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?,
         }
         tx.commit().await?;
         self.tell(view, &phase, &decision);
