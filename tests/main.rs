@@ -25,3 +25,4 @@ mod kill;
 mod owners;
 mod playground;
 mod policy_cases;
+mod stuck;
