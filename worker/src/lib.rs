@@ -2,6 +2,7 @@
 
 pub mod builder;
 pub mod daemon;
+mod fetch;
 pub mod gate;
 pub mod link;
 pub mod phase;

@@ -15,6 +15,7 @@ use super::pack::{self, PackError};
 use super::tree::{self, TreeError};
 use crate::domain::ids::{Oid, RunId};
 
+mod bases;
 mod checkout;
 mod folders;
 mod register;

@@ -101,6 +101,15 @@ pub fn pack_history(repo: &Repository, want: Oid, have: &[Oid]) -> Result<Vec<u8
     finish(builder)
 }
 
+/// Those of the commits that a repository has.
+///
+/// # Errors
+/// When its object store cannot be opened.
+pub fn present(repo: &Repository, commits: &[Oid]) -> Result<Vec<Oid>, PackError> {
+    let odb = repo.odb()?;
+    Ok(commits.iter().copied().filter(|oid| odb.exists(to_git(*oid))).collect())
+}
+
 /// Why libgit2 did not index a pack: there is no room for it, or it is no pack.
 fn unindexed(source: std::io::Error, path: &Path) -> PackError {
     // Not every writer of libgit2 passes on what it knows.

@@ -10,12 +10,14 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use autopack_shared::domain::ids::{Oid, PhaseId, RunId, Scope, WorkerId};
+use autopack_shared::domain::record::Lease;
 use autopack_shared::repo::pack::PackBudget;
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
+mod fetch;
 mod session;
 
 use session::SessionTask;
@@ -93,6 +95,12 @@ impl WorkerService for WorkerApi {
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
     }
 
+    type FetchObjectsStream = fetch::Chunks;
+
+    async fn fetch_objects(&self, call: Request<pb::FetchRequest>) -> Result<Response<fetch::Chunks>, Status> {
+        Ok(Response::new(self.send(call.into_inner()).await?))
+    }
+
     async fn upload_objects(
         &self,
         request: Request<Streaming<pb::UploadChunk>>,
@@ -135,7 +143,22 @@ fn slow_upload() -> Error {
     Error::Upload { reason: "upload_cut", why: format!("it took longer than {} s", UPLOAD_DEADLINE.as_secs()) }
 }
 
+fn not_theirs(run: &RunId) -> Error {
+    Error::Forbidden { reason: "lease_not_yours", why: format!("no lease of {run} fits this transfer") }
+}
+
 impl WorkerApi {
+    /// The open lease of a run at an epoch, for its holder only.
+    async fn lease_of(&self, run: &RunId, epoch: u64, worker: &str, session: &str) -> Result<Lease, Error> {
+        let mut tx = self.core.store.read().await?;
+        let current = tx.epoch(&Scope::Run(run.clone())).await?;
+        if current != Some(epoch) {
+            return Err(StoreError::Fenced { scope: format!("run/{run}"), held: epoch, current }.into());
+        }
+        let open = tx.leases(run).await?.into_iter().find(|l| !l.state.is_terminal() && l.epoch == epoch);
+        open.filter(|l| l.worker.as_str() == worker && l.session == session).ok_or_else(|| not_theirs(run))
+    }
+
     /// Checks a pack in quarantine and takes what its tree needs into the hub, kept alive by a ref.
     async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
         let (run, phase) = (RunId::new(header.run_id.clone())?, PhaseId::new(header.phase_id.clone())?);
@@ -143,24 +166,9 @@ impl WorkerApi {
         let Some(director) = self.core.director.clone() else {
             return Err(Error::Bug("a worker uploads to a process that is no director".to_owned()));
         };
-        let mut tx = self.core.store.read().await?;
-        let current = tx.epoch(&Scope::Run(run.clone())).await?;
-        let open = tx.leases(&run).await?.into_iter().find(|l| !l.state.is_terminal() && l.epoch == header.epoch);
-        drop(tx);
-        let theirs = open.is_some_and(|l| {
-            l.worker.as_str() == header.worker_id
-                && l.session == header.session
-                && l.phase == phase
-                && l.attempt == header.attempt
-        });
-        if current == Some(header.epoch) && !theirs {
-            return Err(Error::Forbidden {
-                reason: "lease_not_yours",
-                why: format!("no lease of {run} fits this upload"),
-            });
-        }
-        if current != Some(header.epoch) {
-            return Err(StoreError::Fenced { scope: format!("run/{run}"), held: header.epoch, current }.into());
+        let lease = self.lease_of(&run, header.epoch, &header.worker_id, &header.session).await?;
+        if lease.phase != phase || lease.attempt != header.attempt {
+            return Err(not_theirs(&run));
         }
         let key = AttemptKey { run, epoch: header.epoch, phase, attempt: header.attempt };
         let (hub, token, received) = (self.core.hub.clone(), director.token, pack.len() as u64);

@@ -1,0 +1,78 @@
+//! What a worker fetches: the commit that its lease starts from, with all that it lacks of it.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use autopack_shared::domain::ids::{Digest, Oid, RunId};
+use autopack_shared::repo::pack::{pack_history, present};
+use autopack_shared::runtime::process::OnError;
+use autopack_shared::wire::pb::{self, fetch_chunk};
+
+use super::WorkerApi;
+use crate::director::run_blocking;
+use crate::error::Error;
+use crate::hub::HubError;
+
+/// Bytes in one chunk.
+const CHUNK: usize = 256 * 1024;
+
+/// Chunks that may wait for a slow worker.
+const WAITING: usize = 4;
+
+/// Commits that a worker may say it has.
+const MAX_HAVE: usize = 256;
+
+/// Wall time of one fetch.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+/// The answer to a fetch.
+pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<pb::FetchChunk, Status>> + Send>>;
+
+impl WorkerApi {
+    /// Packs the commit and sends it in chunks; only for the holder of a lease that starts from it.
+    pub(super) async fn send(&self, call: pb::FetchRequest) -> Result<Chunks, Error> {
+        let run = RunId::new(call.run_id.clone())?;
+        let want: Oid = call.commit.parse()?;
+        if call.have.len() > MAX_HAVE {
+            return Err(Error::Invalid { field: "have".to_owned(), why: format!("more than {MAX_HAVE} commits") });
+        }
+        let have = call.have.iter().map(|id| id.parse()).collect::<Result<Vec<Oid>, _>>()?;
+        self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
+        let hub = self.core.hub.clone();
+        let pack = run_blocking(move || {
+            let repo = hub.repository()?;
+            Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)
+        })
+        .await?;
+        let digest = Digest::of(&pack).to_string();
+        let size = pack.len() as u64;
+        // A pack of the same objects is not always the same bytes: then it is sent from its beginning.
+        let offset = if call.digest == digest { call.offset.min(size) } else { 0 };
+        let (out, chunks) = mpsc::channel(WAITING);
+        let stop = self.tasks.stop().clone();
+        self.tasks.spawn("fetch", OnError::Log, async move {
+            let header = fetch_chunk::Body::Header(pb::FetchHeader { digest, size, offset });
+            let pack = bytes::Bytes::from(pack);
+            let send = async {
+                let mut body = header;
+                let mut at = usize::try_from(offset).unwrap_or(usize::MAX);
+                while out.send(Ok(pb::FetchChunk { body: Some(body) })).await.is_ok() && at < pack.len() {
+                    let end = (at + CHUNK).min(pack.len());
+                    body = fetch_chunk::Body::Data(pack.slice(at..end).to_vec());
+                    at = end;
+                }
+            };
+            tokio::select! {
+                _ended = tokio::time::timeout(DEADLINE, send) => {}
+                () = stop.cancelled() => {}
+            }
+            Ok::<(), Error>(())
+        });
+        Ok(Box::pin(ReceiverStream::new(chunks)))
+    }
+}

@@ -1,0 +1,138 @@
+//! Fetches the commit that a lease starts from, where the worker's mirror does not have it. A stream that is cut goes
+//! on where it ended; what arrived is taken only if it is, byte for byte, what was announced.
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+
+use autopack_shared::domain::ids::{Digest, Oid, RunId};
+use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
+use autopack_shared::wire::pb::{FetchRequest, fetch_chunk};
+
+use crate::builder::BuildError;
+
+/// Streams that are tried for one pack.
+const TRIES: u32 = 6;
+
+/// The pause before the second try; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long nothing may arrive.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Bytes of one pack.
+const MAX_PACK: u64 = 4 << 30;
+
+/// Who fetches, and for which lease.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    /// The worker.
+    pub(crate) worker: String,
+    /// Its session.
+    pub(crate) session: String,
+    /// The run.
+    pub(crate) run: RunId,
+    /// Its epoch.
+    pub(crate) epoch: u64,
+}
+
+/// What has arrived of a pack.
+#[derive(Debug, Default)]
+struct Partial {
+    digest: String,
+    size: u64,
+    bytes: Vec<u8>,
+}
+
+/// The pack of a commit, without what the commits in `have` bring.
+///
+/// # Errors
+/// `fetch_refused` with the supervisor's reason, or `fetch_cut` after several tries.
+pub(crate) async fn pack(
+    channel: &Channel,
+    claim: &Claim,
+    commit: Oid,
+    have: &[Oid],
+) -> Result<Vec<u8>, BuildError> {
+    let mut partial = Partial::default();
+    let mut pause = PAUSE;
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match stream(channel, claim, commit, have, &mut partial).await {
+            Ok(()) if Digest::of(&partial.bytes).to_string() == partial.digest => return Ok(partial.bytes),
+            Ok(()) => {
+                "what arrived is not what was announced".clone_into(&mut last);
+                partial = Partial::default();
+            }
+            Err(Cut::Refused(why)) => return Err(BuildError::new("fetch_refused", why)),
+            Err(Cut::Broken(why)) => last = why,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Err(BuildError::new("fetch_cut", format!("{TRIES} tries: {last}")))
+}
+
+/// Why a stream ended early.
+enum Cut {
+    /// The supervisor does not want it.
+    Refused(String),
+    /// The way there is broken.
+    Broken(String),
+}
+
+async fn stream(
+    channel: &Channel,
+    claim: &Claim,
+    commit: Oid,
+    have: &[Oid],
+    partial: &mut Partial,
+) -> Result<(), Cut> {
+    let mut client = WorkerServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let call = FetchRequest {
+        worker_id: claim.worker.clone(),
+        session: claim.session.clone(),
+        run_id: claim.run.to_string(),
+        epoch: claim.epoch,
+        commit: commit.to_string(),
+        have: have.iter().map(ToString::to_string).collect(),
+        digest: partial.digest.clone(),
+        offset: partial.bytes.len() as u64,
+    };
+    let mut chunks = client.fetch_objects(call).await.map_err(|status| of(&status))?.into_inner();
+    loop {
+        let next = tokio::time::timeout(SILENCE, chunks.message()).await;
+        let next = next.map_err(|_| Cut::Broken(format!("nothing arrived for {} s", SILENCE.as_secs())))?;
+        match next.map_err(|status| of(&status))?.and_then(|chunk| chunk.body) {
+            Some(fetch_chunk::Body::Header(header)) => {
+                if header.size > MAX_PACK {
+                    return Err(Cut::Refused(format!("a pack of {} bytes is too large", header.size)));
+                }
+                if header.offset != partial.bytes.len() as u64 || header.digest != partial.digest {
+                    partial.bytes.clear();
+                }
+                (partial.digest, partial.size) = (header.digest, header.size);
+            }
+            Some(fetch_chunk::Body::Data(data)) => partial.bytes.extend_from_slice(&data),
+            None => break,
+        }
+        if partial.bytes.len() as u64 > partial.size {
+            return Err(Cut::Refused("more bytes than announced".to_owned()));
+        }
+    }
+    if partial.bytes.len() as u64 == partial.size && !partial.digest.is_empty() {
+        return Ok(());
+    }
+    Err(Cut::Broken(format!("{} of {} bytes arrived", partial.bytes.len(), partial.size)))
+}
+
+fn of(status: &tonic::Status) -> Cut {
+    let why = status.message().to_owned();
+    match status.code() {
+        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
+            Cut::Broken(why)
+        }
+        _ => Cut::Refused(why),
+    }
+}
