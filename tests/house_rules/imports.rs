@@ -90,6 +90,7 @@ pub(crate) const FENCES: &[Fence] = &[
             "crate::api",
             "crate::coordination::file_lock",
             "crate::hub::local",
+            "crate::store::postgres",
             "crate::store::sqlite",
             "autopack_shared::wire",
             "tonic",
