@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool, query, raw_sql};
 
 use autopack_shared::runtime::clock::ManualClock;
@@ -83,8 +84,8 @@ impl Lab for PostgresLab {
         let name = format!("case{}", COUNT.fetch_add(1, Ordering::SeqCst));
         at(&server.url("postgres"), &format!("CREATE DATABASE {name} TEMPLATE {PATTERN}")).await;
         let url = server.url(&name);
-        let raw = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
-        sqlx::query("SET search_path = autopack").execute(&raw).await.unwrap();
+        let options = url.parse::<PgConnectOptions>().unwrap().options([("search_path", "autopack")]);
+        let raw = PgPoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
         Self { store: Arc::new(open(&url).await.unwrap()), url, raw }
     }
 
@@ -129,3 +130,14 @@ pub(crate) async fn run(cases: Vec<Case>) {
     // A static is not dropped, and the server ends with this process in any case.
     assert!(failed.is_empty(), "{} of {count} cases failed:\n  {}", failed.len(), failed.join("\n  "));
 }
+
+/// Cases of one module that are about this engine alone.
+macro_rules! cases_of {
+    ($module:ident { $($case:ident)+ }) => {
+        vec![$((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
+            let mut lab = <$crate::postgres::PostgresLab as $crate::lab::Lab>::start().await;
+            $case(&mut lab).await;
+        }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+]
+    };
+}
+pub(crate) use cases_of;
