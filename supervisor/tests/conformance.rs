@@ -15,6 +15,8 @@ mod crowd;
 mod fences;
 #[path = "conformance/fixtures.rs"]
 mod fixtures;
+#[path = "conformance/forgery.rs"]
+mod forgery;
 #[path = "conformance/guards.rs"]
 mod guards;
 #[path = "conformance/journal.rs"]
@@ -116,7 +118,7 @@ mod sqlite {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_on_postgres() {
     let mut cases: Vec<postgres::Case> = store_cases! { listed! crate::postgres::PostgresLab };
-    cases.extend(shared::cases().into_iter().chain(guards::cases()));
+    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()));
     postgres::run(cases).await;
 }
 

@@ -113,10 +113,13 @@ impl PostgresStore {
     /// or moved, [`StoreError::Schema`](super::StoreError::Schema) for one of a newer program, [`StoreError::Corrupt`](super::StoreError::Corrupt) for a schema that is not
     /// ours, [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
     pub async fn open(config: &PostgresConfig, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
+        let options = config.options()?;
+        // By itself first: a pool tries again until its time is up, and then does not say why.
+        let system = tokio::time::timeout(TURN, server::check(&options)).await.unwrap_or_else(|_| {
+            Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
+        })?;
         let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
-        // An open store keeps one connection beside those in use for whoever asks next.
-        let pool = pool.min_connections(1).connect_lazy_with(config.options()?);
-        let system = server::check(&pool).await?;
+        let pool = pool.connect_lazy_with(options);
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
         let commits = watch::Sender::new(0);

@@ -1,8 +1,8 @@
 //! What is asked of the server before anything is stored there: that it keeps what it has acknowledged, and that it is
 //! the one that may be written to (`coordination.md` 3.4).
 
-use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row as _, query};
+use sqlx::postgres::{PgConnectOptions, PgRow};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, query};
 
 use super::error::{away, failed};
 use crate::store::{StoreError, StoreResult};
@@ -19,14 +19,22 @@ const DURABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Checks the server; the identifier of its database system.
-pub(super) async fn check(pool: &PgPool) -> StoreResult<String> {
+pub(super) async fn check(options: &PgConnectOptions) -> StoreResult<String> {
+    let mut link = options.connect().await.map_err(|e| failed(&e, None))?;
+    let system = checked(&mut link).await;
+    // Nothing was asked of it that could be lost.
+    let _closed = link.close().await;
+    system
+}
+
+async fn checked(link: &mut PgConnection) -> StoreResult<String> {
     let facts = "SELECT current_setting('server_version_num')::bigint, pg_is_in_recovery(), \
                  current_setting('transaction_read_only') = 'on', \
                  (SELECT system_identifier::text FROM pg_control_system())";
-    let facts = query(facts).fetch_one(pool).await.map_err(|e| failed(&e, None))?;
+    let facts = query(facts).fetch_one(&mut *link).await.map_err(|e| failed(&e, None))?;
     let settings = "SELECT name, setting FROM pg_settings WHERE name = ANY($1)";
     let names: Vec<&str> = DURABLE.iter().map(|(name, _)| *name).collect();
-    let settings = query(settings).bind(names).fetch_all(pool).await.map_err(|e| failed(&e, None))?;
+    let settings = query(settings).bind(names).fetch_all(&mut *link).await.map_err(|e| failed(&e, None))?;
     let settings: Result<Vec<(String, String)>, _> =
         settings.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
     let settings = settings.map_err(|e: sqlx::Error| failed(&e, None))?;
