@@ -106,6 +106,7 @@ macro_rules! listed {
         vec![$($((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
             let mut lab = <$lab as $crate::lab::Lab>::start().await;
             $crate::$module::$case(&mut lab).await;
+            lab.finish().await;
         }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+)+]
     };
 }

@@ -34,6 +34,7 @@ pub(crate) type Case = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// A database of the shared server, and a store in it.
 pub(crate) struct PostgresLab {
+    name: String,
     url: String,
     /// Goes past all code, with every right.
     pub(crate) raw: PgPool,
@@ -73,6 +74,13 @@ impl PostgresLab {
         })
     }
 
+    /// Drops the database; a case that fails leaves it.
+    pub(crate) async fn finish(self) {
+        self.raw.close().await;
+        let name = &self.name;
+        at(&SERVER.get().unwrap().url("postgres"), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    }
+
     async fn set_wall(&self, sql: &str) {
         assert_eq!(self.raw(&format!("UPDATE public.wall SET at = {sql}")).await, Ok(1));
     }
@@ -86,7 +94,7 @@ impl Lab for PostgresLab {
         let url = server.url(&name);
         let options = url.parse::<PgConnectOptions>().unwrap().options([("search_path", "autopack")]);
         let raw = PgPoolOptions::new().max_connections(2).connect_with(options).await.unwrap();
-        Self { store: Arc::new(open(&url).await.unwrap()), url, raw }
+        Self { store: Arc::new(open(&url).await.unwrap()), name, url, raw }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -137,6 +145,7 @@ macro_rules! cases_of {
         vec![$((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
             let mut lab = <$crate::postgres::PostgresLab as $crate::lab::Lab>::start().await;
             $case(&mut lab).await;
+            lab.finish().await;
         }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+]
     };
 }
