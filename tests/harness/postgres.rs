@@ -9,10 +9,11 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a server may take to start on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a server that starts is looked at, and how long that may take on a machine that is busy: a minute.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOKS: u32 = 6_000;
 /// What to do where there is none.
 const MISSING: &str = "no PostgreSQL server here. Install one (Debian: apt-get install -y --no-install-recommends \
                        postgresql), or name the folder of its programs in AUTOPACK_PG_BIN";
@@ -71,8 +72,7 @@ impl Server {
     fn is_ready(&self) -> bool {
         let state = self.folder.join("data/postmaster.pid");
         let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        for _ in 0..LOOKS {
             // The eighth line is what `pg_ctl -w` waits for.
             let told = fs::read_to_string(&state).unwrap_or_default();
             if told.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
@@ -81,7 +81,7 @@ impl Server {
             if log().contains("FATAL") {
                 return false;
             }
-            thread::sleep(Duration::from_millis(10));
+            thread::sleep(LOOK);
         }
         panic!("the PostgreSQL server is not ready: {}", log());
     }

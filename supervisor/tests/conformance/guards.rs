@@ -227,18 +227,18 @@ async fn every_code_has_its_answer(lab: &mut PostgresLab) {
         let mut tx = lab.store().tx(&[]).await.unwrap();
         let mut told = project("shop");
         told.repo = code.to_owned();
-        let error = tx.put_project(&told).await.unwrap_err();
-        let got = match &error {
-            StoreError::Unavailable { hint, .. } if !hint.is_empty() => "unavailable",
-            StoreError::Full(_) => "full",
-            StoreError::Exists { .. } => "exists",
-            StoreError::NotFound { .. } => "not found",
-            StoreError::Fenced { .. } => "fenced",
-            StoreError::IllegalMove(_) => "illegal",
-            StoreError::Corrupt(_) => "corrupt",
-            other => panic!("{code}: {other}"),
+        let answer = tx.put_project(&told).await;
+        let got = match &answer {
+            Err(StoreError::Unavailable { hint, .. }) if !hint.is_empty() => "unavailable",
+            Err(StoreError::Full(_)) => "full",
+            Err(StoreError::Exists { .. }) => "exists",
+            Err(StoreError::NotFound { .. }) => "not found",
+            Err(StoreError::Fenced { .. }) => "fenced",
+            Err(StoreError::IllegalMove(_)) => "illegal",
+            Err(StoreError::Corrupt(_)) => "corrupt",
+            other => panic!("{code}: {other:?}"),
         };
-        assert_eq!(got, expected, "{code}: {error}");
+        assert_eq!(got, expected, "{code}: {answer:?}");
         // A refusal leaves the transaction as it was; anything else ends it.
         let refusal = matches!(expected, "exists" | "not found" | "fenced" | "illegal");
         let after = tx.insert_notice(&notice(&format!("n-{}", code.to_lowercase()), "a")).await;

@@ -1,5 +1,6 @@
 //! PostgreSQL as an engine of the store's suite: one server for all cases, a database for each.
 
+use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -114,6 +115,12 @@ impl Lab for PostgresLab {
     }
 }
 
+fn told(name: &str, panic: &Box<dyn Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("{name}: {}", text.unwrap_or("failed without a word"))
+}
+
 /// Runs every case, a few at a time, and names those that failed.
 pub(crate) async fn run(cases: Vec<Case>) {
     assert!(SERVER.set(Server::start(&["max_connections=200"])).is_ok(), "one suite a process");
@@ -121,20 +128,12 @@ pub(crate) async fn run(cases: Vec<Case>) {
     at(&server.url("postgres"), &format!("CREATE DATABASE {PATTERN}")).await;
     open(&server.url(PATTERN)).await.unwrap().close().await;
     at(&server.url(PATTERN), WALL).await;
-    let (count, only) = (cases.len(), std::env::var("AUTOPACK_TEST_CASE").ok());
+    let only = std::env::var_os("AUTOPACK_TEST_CASE").map(|only| only.to_string_lossy().into_owned());
     let wanted = cases.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| name.contains(only.as_str())));
-    let run = |(name, case): Case| async move { (name, tokio::spawn(AssertUnwindSafe(case).catch_unwind()).await) };
-    let mut running = futures::stream::iter(wanted.map(run)).buffer_unordered(AT_ONCE);
-    let mut failed = Vec::new();
-    while let Some((name, ended)) = running.next().await {
-        println!("{name}: {}", if matches!(ended, Ok(Ok(()))) { "ok" } else { "FAILED" });
-        if let Ok(Err(panic)) = ended {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            failed.push(format!("{name}: {}", text.unwrap_or_default()));
-        }
-    }
-    drop(running);
+    let run = |(name, case): Case| async move { (name, AssertUnwindSafe(case).catch_unwind().await) };
+    let ended: Vec<_> = futures::stream::iter(wanted.map(run)).buffer_unordered(AT_ONCE).collect().await;
+    let failed: Vec<String> = ended.iter().filter_map(|(name, end)| Some(told(name, end.as_ref().err()?))).collect();
+    let count = ended.len();
     // A static is not dropped, and the server ends with this process in any case.
     assert!(failed.is_empty(), "{} of {count} cases failed:\n  {}", failed.len(), failed.join("\n  "));
 }

@@ -48,17 +48,18 @@ async fn a_bump_waits_for_whoever_holds_the_fence(lab: &mut PostgresLab) {
     // Another writer of the same epoch is not held up.
     lab.store().tx(&[run_fence("a", 1)]).await.unwrap().commit().await.unwrap();
     let store = lab.another().await;
-    let bump = tokio::spawn(async move {
+    let mut bump = JoinSet::new();
+    bump.spawn(async move {
         let mut tx = store.tx(&[]).await.unwrap();
         let epoch = tx.bump(&Scope::Run(name("a")), "w-2").await.unwrap();
         tx.commit().await.unwrap();
         epoch
     });
     waiting(lab, 1).await;
-    assert!(!bump.is_finished());
+    assert!(bump.try_join_next().is_none());
     old.update_run(&mut run("a")).await.unwrap();
     old.commit().await.unwrap();
-    assert_eq!(bump.await.unwrap(), 2, "raised when the older writer was done");
+    assert_eq!(bump.join_all().await[0], 2, "raised when the older writer was done");
     let refused = lab.store().tx(&[run_fence("a", 1)]).await.map(drop).unwrap_err();
     assert!(matches!(refused, StoreError::Fenced { held: 1, current: Some(2), .. }), "{refused}");
 
@@ -66,10 +67,11 @@ async fn a_bump_waits_for_whoever_holds_the_fence(lab: &mut PostgresLab) {
     let mut bumping = lab.store().tx(&[]).await.unwrap();
     bumping.bump(&Scope::Run(name("a")), "w-3").await.unwrap();
     let store = lab.another().await;
-    let late = tokio::spawn(async move { store.tx(&[run_fence("a", 2)]).await.map(drop) });
+    let mut late = JoinSet::new();
+    late.spawn(async move { store.tx(&[run_fence("a", 2)]).await.map(drop) });
     waiting(lab, 1).await;
     bumping.commit().await.unwrap();
-    let refused = late.await.unwrap().unwrap_err();
+    let refused = late.join_next().await.unwrap().unwrap().unwrap_err();
     assert!(matches!(refused, StoreError::Fenced { held: 2, current: Some(3), .. }), "{refused}");
 }
 

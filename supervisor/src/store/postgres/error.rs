@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn a_stale_token_names_the_current_one() {
-        let told = |detail| match fenced(detail) {
-            StoreError::Fenced { scope, current, .. } => (scope, current),
-            other => panic!("{other}"),
+        let told = |detail| {
+            let StoreError::Fenced { scope, current, .. } = fenced(detail) else { panic!("{detail}") };
+            (scope, current)
         };
         assert_eq!(told("run/a#7"), ("run/a".to_owned(), Some(7)));
         assert_eq!(told("run/a#"), ("run/a".to_owned(), None));

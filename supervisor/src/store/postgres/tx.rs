@@ -180,13 +180,12 @@ impl Tx for PostgresTx {
         self.usable()?;
         let Some(commits) = self.commits.clone() else { return Ok(()) };
         self.seal().await?;
-        self.link.commit().await.map_err(|e| match failed(&e, None) {
-            StoreError::Unavailable { why, .. } => {
-                let hint = "whether this was committed is not known: look before you repeat it";
-                away(format!("the commit was not acknowledged: {why}"), hint)
-            }
-            other => other,
-        })?;
+        if let Err(error) = self.link.commit().await {
+            let error = failed(&error, None);
+            let StoreError::Unavailable { why, .. } = error else { return Err(error) };
+            let hint = "whether this was committed is not known: look before you repeat it";
+            return Err(away(format!("the commit was not acknowledged: {why}"), hint));
+        }
         commits.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())
     }
