@@ -109,9 +109,15 @@ impl PostgresStore {
     /// Opens a store, and makes its schema if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Unsafe`](super::StoreError::Unsafe) for a server that may lose commits, [`StoreError::Moved`](super::StoreError::Moved) for a store that was restored
-    /// or moved, [`StoreError::Schema`](super::StoreError::Schema) for one of a newer program, [`StoreError::Corrupt`](super::StoreError::Corrupt) for a schema that is not
-    /// ours, [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
+    /// [`StoreError::Unsafe`] for a server that may lose commits, [`StoreError::Moved`] for a store that was restored
+    /// or moved, [`StoreError::Schema`] for one of a newer program, [`StoreError::Corrupt`] for a schema that is not
+    /// ours, [`StoreError::Unavailable`] when the server cannot be reached.
+    ///
+    /// [`StoreError::Unsafe`]: super::StoreError::Unsafe
+    /// [`StoreError::Moved`]: super::StoreError::Moved
+    /// [`StoreError::Schema`]: super::StoreError::Schema
+    /// [`StoreError::Corrupt`]: super::StoreError::Corrupt
+    /// [`StoreError::Unavailable`]: super::StoreError::Unavailable
     pub async fn open(config: &PostgresConfig, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
         let options = config.options()?;
         // By itself first: a pool tries again until its time is up, and then does not say why.
@@ -185,5 +191,35 @@ impl Store for PostgresStore {
         if tokio::time::timeout(TURN, closing).await.is_err() {
             tracing::warn!("the store was left open: a transaction did not end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_ends_its_waits() {
+        let config = PostgresConfig::new("postgres://autopack:s3cret@db.example:5433/control");
+        let options = config.options().unwrap();
+        let told = options.get_options().unwrap();
+        for setting in [
+            "lock_timeout=3s",
+            "statement_timeout=15s",
+            "idle_in_transaction_session_timeout=10s",
+            "tcp_user_timeout=9000",
+            "search_path=autopack,pg_temp",
+        ] {
+            assert!(told.contains(setting), "{told}");
+        }
+        assert_eq!(options.get_application_name(), Some("autopack"));
+        assert_eq!((options.get_host(), options.get_port()), ("db.example", 5433));
+    }
+
+    #[test]
+    fn a_url_is_never_shown() {
+        let garbled = PostgresConfig::new("postgres://autopack:s3cret@[::1/x");
+        let error = garbled.options().unwrap_err();
+        assert!(!format!("{garbled:?} {error} {error:?}").contains("s3cret"), "{error}");
     }
 }

@@ -27,7 +27,8 @@ impl Applies for PostgresTx {
             .of("run or request of apply", &apply.id)
             .once(&["apply_prepared_once"], "a prepared apply of", &apply.target_ref)
             .once(&["apply_consumes_once"], "an apply of request", request);
-        let sql = "INSERT INTO apply (id, run_id, target_ref, request_id, state, version, doc) VALUES ($1, $2, $3, $4, $5, $6, $7::json)";
+        let sql = "INSERT INTO apply (id, run_id, target_ref, request_id, state, version, doc) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7::json)";
         let sql = query(sql).bind(apply.id.as_str()).bind(apply.run.as_str()).bind(apply.target_ref.as_str());
         let sql = sql.bind(apply.request.as_ref().map(RequestId::as_str)).bind(apply.state.as_str());
         self.write(&subject, sql.bind(integer(apply.version)).bind(living(apply)?)).await?;
@@ -64,7 +65,8 @@ impl Applies for PostgresTx {
         let subject = Subject::new("size window of apply", apply).in_run(&run.id).of("apply", apply);
         let at = self.now().as_millis();
         for (class, lines) in sizes {
-            let sql = "INSERT INTO size_window (apply_id, class, run_id, project, lines, at) VALUES ($1, $2, $3, $4, $5, autopack.instant($6))";
+            let sql = "INSERT INTO size_window (apply_id, class, run_id, project, lines, at) \
+                       VALUES ($1, $2, $3, $4, $5, autopack.instant($6))";
             let sql = query(sql).bind(apply.as_str()).bind(class).bind(run.id.as_str()).bind(run.project.as_str());
             self.write(&subject, sql.bind(integer(*lines)).bind(at)).await?;
         }
@@ -76,7 +78,8 @@ impl Applies for PostgresTx {
         let of_run = "SELECT class, sum(lines)::bigint FROM size_window AS w JOIN apply AS a ON a.id = w.apply_id \
                       WHERE w.run_id = $1 AND a.state IN ('prepared', 'committed') GROUP BY class";
         let of_project = "SELECT class, sum(lines)::bigint FROM size_window AS w JOIN apply AS a ON a.id = w.apply_id \
-                          WHERE w.project = $1 AND w.at >= autopack.instant($2) AND a.state IN ('prepared', 'committed') GROUP BY class";
+                          WHERE w.project = $1 AND w.at >= autopack.instant($2) \
+                          AND a.state IN ('prepared', 'committed') GROUP BY class";
         let mine = self.all(query(of_run).bind(run.id.as_str())).await?;
         let all = self.all(query(of_project).bind(run.project.as_str()).bind(since.as_millis())).await?;
         Ok(WindowSums { run: sums(&mine)?, project_24h: sums(&all)? })

@@ -77,7 +77,8 @@ impl Journal for PostgresTx {
         call: Digest,
         answer: &[u8],
     ) -> StoreResult<()> {
-        let sql = "INSERT INTO idem (key, principal, method, call, answer, at) VALUES ($1, $2, $3, $4, $5, autopack.instant($6))";
+        let sql = "INSERT INTO idem (key, principal, method, call, answer, at) \
+                   VALUES ($1, $2, $3, $4, $5, autopack.instant($6))";
         let sql = query(sql).bind(key).bind(principal).bind(method).bind(&call.as_bytes()[..]).bind(answer);
         let sql = sql.bind(self.now().as_millis());
         self.write(&Subject::new("idempotency key", key), sql).await?;

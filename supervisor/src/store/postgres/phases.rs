@@ -56,7 +56,8 @@ impl Phases for PostgresTx {
 
     async fn update_phase(&mut self, phase: &mut Phase) -> StoreResult<()> {
         self.touch(&phase.run).await?;
-        let sql = "UPDATE phase SET state = $1, version = version + 1, doc = $2::json WHERE run_id = $3 AND id = $4 AND version = $5";
+        let sql = "UPDATE phase SET state = $1, version = version + 1, doc = $2::json \
+                   WHERE run_id = $3 AND id = $4 AND version = $5";
         let sql = query(sql).bind(phase.state.as_str()).bind(living(phase)?);
         let sql = sql.bind(phase.run.as_str()).bind(phase.id.as_str()).bind(integer(phase.version));
         let there =

@@ -85,7 +85,8 @@ impl Requests for PostgresTx {
 
     async fn update_request(&mut self, request: &mut Request) -> StoreResult<()> {
         self.touch(&request.run).await?;
-        let sql = "UPDATE request SET state = $1, version = version + 1, expires_at = autopack.instant($2), doc = $3::json WHERE id = $4 AND version = $5";
+        let sql = "UPDATE request SET state = $1, version = version + 1, expires_at = autopack.instant($2), doc = $3::json \
+                   WHERE id = $4 AND version = $5";
         let sql = query(sql).bind(request.state.as_str()).bind(request.expires_at.as_millis()).bind(living(request)?);
         let sql = sql.bind(request.id.as_str()).bind(integer(request.version));
         let there = query("SELECT 1 FROM request WHERE id = $1").bind(request.id.as_str());
@@ -118,7 +119,8 @@ impl Requests for PostgresTx {
     async fn insert_command(&mut self, command: &Command) -> StoreResult<()> {
         self.touch(&command.run).await?;
         let subject = Subject::new("command", &command.id).of("run", &command.run);
-        let sql = "INSERT INTO command (id, run_id, done_at, result, doc) VALUES ($1, $2, autopack.instant($3), $4, $5::json)";
+        let sql = "INSERT INTO command (id, run_id, done_at, result, doc) \
+                   VALUES ($1, $2, autopack.instant($3), $4, $5::json)";
         let sql = query(sql).bind(command.id.as_str()).bind(command.run.as_str());
         let sql = sql.bind(command.done_at.map(Timestamp::as_millis)).bind(command.result.as_deref().map(plain));
         self.write(&subject, sql.bind(doc::pack(command, COMMAND_COLUMNS)?)).await?;

@@ -33,15 +33,19 @@ struct Applied {
     compatible: i64,
 }
 
+/// Waits for whoever else prepares the schema, and holds others up until the transaction ends.
+async fn take_turn(link: &mut PgConnection) -> StoreResult<()> {
+    // Others may be at it for as long as it takes to build an index.
+    let patience = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'";
+    raw_sql(patience).execute(&mut *link).await.map_err(sql)?;
+    query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(link).await.map_err(sql)?;
+    Ok(())
+}
+
 /// Brings the store to this program's schema, or says why it cannot be used.
 pub(super) async fn prepare(pool: &PgPool) -> StoreResult<()> {
     let mut tx = pool.begin().await.map_err(sql)?;
-    // Others may be at it for as long as it takes to build an index.
-    raw_sql("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'")
-        .execute(&mut *tx)
-        .await
-        .map_err(sql)?;
-    query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(sql)?;
+    take_turn(&mut tx).await?;
     let applied = applied(&mut tx).await?;
     let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
     check(&applied, known)?;
@@ -109,7 +113,7 @@ fn compatible(text: &str) -> Option<i64> {
 /// was made on another database system.
 pub(super) async fn settle(pool: &PgPool, cluster: &str, system: &str) -> StoreResult<()> {
     let mut tx = pool.begin().await.map_err(sql)?;
-    query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *tx).await.map_err(sql)?;
+    take_turn(&mut tx).await?;
     let row = "INSERT INTO cluster (id, cluster_id, incarnation, system_identifier) VALUES (1, $1, 1, $2) \
                ON CONFLICT (id) DO NOTHING";
     query(row).bind(cluster).bind(system).execute(&mut *tx).await.map_err(sql)?;

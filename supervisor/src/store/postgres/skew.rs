@@ -33,7 +33,8 @@ const TABLES: &[Keys] = &[
     },
     Keys {
         noun: "attempt",
-        sql: "SELECT doc::text, run_id || '/' || phase_id || '/' || number, run_id, phase_id, number::text FROM attempt \
+        sql: "SELECT doc::text, run_id || '/' || phase_id || '/' || number, run_id, phase_id, number::text \
+              FROM attempt \
               ORDER BY run_id, phase_id, number",
         pointers: &["/run", "/phase", "/number"],
     },
