@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bench, Ran};
+use crate::harness::{Bench, Ran, SITE};
 
 /// A repository with one gap that a run mends after asking, and one that it mends unasked.
 fn initialised() -> Bench {
@@ -257,4 +257,38 @@ fn the_doctor_looks_and_leaves_everything_alone() {
     assert!(!bench.repo().join(".autonomous_runs").exists());
     bench.write(".autopack/anchor_v2.json", "{}");
     assert_eq!(bench.run(&["doctor", "-o", "json"]).expect(1).json()["healthy"], json!(false));
+}
+
+#[test]
+fn a_save_point_is_looked_at_and_gone_back_to() {
+    let bench = Bench::with(SITE);
+    let mut file = "run_id: hand\nphases:\n".to_owned();
+    for (id, after) in [("one", ""), ("two", "one"), ("three", "two")] {
+        let name = format!("examples/{id}.md");
+        let diff = format!(
+            "diff --git a/{name} b/{name}\\nnew file mode 100644\\nindex 0000000..1111111\\n--- /dev/null\\n+++ b/{name}\\n@@ -0,0 +1 @@\\n+{id}\\n"
+        );
+        file.push_str(&format!(
+            "  - id: {id}\n    goal: add {id}\n    category: documentation\n    depends_on: [{after}]\n    scope: {{paths: [examples]}}\n    builder: {{kind: patch, diff: \"{diff}\"}}\n"
+        ));
+    }
+    bench.write("../run.yaml", &file);
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    bench.run(&["runs", "resume", "hand"]).expect(0);
+    let tree = |name: &str| {
+        let repo = git2::Repository::open(bench.repo()).unwrap();
+        repo.revparse_single(&format!("{name}^{{tree}}")).unwrap().id()
+    };
+    let before = tree("autopack/hand~2");
+    let since = bench.run(&["savepoints", "diff", "hand", "--phase", "two"]).expect(0).stdout;
+    assert!(since.contains("+two") && since.contains("+three") && !since.contains("+one"), "{since}");
+    let all = bench.run(&["savepoints", "diff", "hand", "-o", "json"]).expect(0).json();
+    assert!(text(&all, "diff").contains("+one"), "{all}");
+
+    bench.run(&["savepoints", "restore", "hand", "--phase", "nope"]).expect(3);
+    let back = bench.run(&["savepoints", "restore", "hand", "--phase", "two", "-o", "json"]).expect(0).json();
+    let states: Vec<&str> = back["phases"].as_array().unwrap().iter().map(|phase| text(phase, "state")).collect();
+    assert_eq!(states, ["APPLIED", "ROLLED_BACK", "ROLLED_BACK"]);
+    assert_eq!(tree("autopack/hand"), before, "by new commits, to the very tree");
+    bench.run(&["audit", "verify"]).expect(0);
 }

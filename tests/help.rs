@@ -31,6 +31,7 @@ const COMMANDS: &[&str] = &[
     "rollback",
     "savepoints list",
     "savepoints diff",
+    "savepoints restore",
     "approvals",
     "approvals list",
     "approvals show",

@@ -94,7 +94,7 @@ pub(crate) enum Command {
     Runs(runs::Runs),
     /// Undo what a run applied, by a new commit on its branch
     Rollback(runs::Rollback),
-    /// Look at the commits that a rollback goes back to
+    /// Look at the commits that a run can go back to, and go back
     #[command(subcommand)]
     Savepoints(runs::Savepoints),
     /// See and decide what waits for a person

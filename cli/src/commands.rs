@@ -13,6 +13,7 @@ mod operate;
 mod plan;
 mod policy;
 mod runs;
+mod savepoints;
 mod settings;
 
 use crate::args::Command;
@@ -32,7 +33,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Autopilot(command) => Box::pin(autopilot::run(context, command)).await,
         Command::Runs(command) => Box::pin(runs::run(context, command)).await,
         Command::Rollback(args) => runs::rollback(context, &args).await,
-        Command::Savepoints(command) => operate::savepoints(context, command).await,
+        Command::Savepoints(command) => savepoints::run(context, command).await,
         Command::Approvals(command) => approvals::run(context, command).await,
         Command::Governance(command) => approvals::governance(context, command).await,
         Command::Leases(command) => operate::leases(context, command).await,

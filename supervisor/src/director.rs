@@ -28,6 +28,7 @@ mod ask;
 pub(crate) mod grant;
 mod judge;
 mod land;
+mod limits;
 pub(crate) mod moves;
 pub mod next;
 mod obey;

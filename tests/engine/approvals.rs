@@ -81,6 +81,28 @@ async fn a_rejection_reaches_the_next_attempt() {
 }
 
 #[tokio::test]
+async fn nobody_is_asked_the_same_thing_twice() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("deaf", &[("docs", EDIT_DOCS, json!({}))]).await;
+    rig.until_state("deaf", "WAITING").await;
+    let first = rig.pending("deaf").await;
+    rig.decide(&first, Choice::Reject, "not like this").await.unwrap();
+    let run = rig.until_state("deaf", "BLOCKED").await;
+    assert_eq!(run.phases[0].attempt, 2, "the builder had its chance");
+    assert!(run.phases[0].reason.contains(&format!("same_as_rejected: the builder came back with what {}", first.id)));
+    // A person who thinks better of it is asked again.
+    let call = pb::SteerRequest { run_id: "deaf".into(), op: SteerOp::Retry.into(), ..Default::default() };
+    rig.runs.steer(call).await.unwrap();
+    rig.until_state("deaf", "WAITING").await;
+    let request = rig.pending("deaf").await;
+    rig.decide(&request, Choice::Approve, "after all").await.unwrap();
+    rig.until_state("deaf", "SUCCEEDED").await;
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn tier_four_blocks_until_a_justified_approval() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;

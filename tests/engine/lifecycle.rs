@@ -33,6 +33,22 @@ async fn a_small_allowed_change_is_applied_by_itself() {
 }
 
 #[tokio::test]
+async fn a_run_changes_no_more_files_than_it_may() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    let mut phases = [patch("n1", "hello"), patch("n2", "again")];
+    phases[1]["max_attempts"] = json!(1);
+    phases[1]["depends_on"] = json!(["n1"]);
+    rig.submit_file(&json!({ "run_id": "few", "limits": { "files": 1 }, "phases": phases })).await;
+    let run = rig.until_state("few", "FAILED").await;
+    let states: Vec<&str> = run.phases.iter().map(|p| p.state.as_str()).collect();
+    assert_eq!(states, ["APPLIED", "FAILED"]);
+    assert!(run.phases[1].reason.contains("limit_files: the run would have changed 2 files of 1"), "{run:#?}");
+    assert_eq!(site.log("few").len(), 2, "one change and the first commit");
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn the_same_file_attaches_and_another_one_is_refused() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;

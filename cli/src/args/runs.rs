@@ -174,9 +174,27 @@ pub(crate) enum Savepoints {
     /// List save points of a run, or of all
     #[command(after_help = "Examples:\n  autopack savepoints list\n  autopack savepoints list tidy-1 -o json")]
     List(SavepointsList),
-    /// Print the command that shows what changed since a save point
-    #[command(after_help = "Examples:\n  autopack savepoints diff tidy-1 --phase p01")]
+    /// Show what a run's branch changed since a save point
+    #[command(
+        after_help = "Examples:\n  autopack savepoints diff tidy-1 --phase p01\n  autopack savepoints diff tidy-1 -o json"
+    )]
     Diff(PhaseOf),
+    /// Go back to a save point: roll back its phase and everything applied after it
+    #[command(after_help = "Examples:\n  autopack savepoints restore tidy-1 --phase p01 --reason 'start over'")]
+    Restore(Restore),
+}
+
+/// `savepoints restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// The phase before which the save point was made
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: PhaseId,
+    /// Why
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
 }
 
 /// `savepoints list`.

@@ -1,19 +1,16 @@
-//! `up`, `leases`, `savepoints`, `audit`: the engine, what it holds and what it keeps.
+//! `up`, `leases`, `audit`: the engine, what it holds and what it keeps.
 
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
-use autopack_shared::wire::pb::{
-    AuditEntry, ExportAuditRequest, LeasesRequest, SavePoint, SavePointsRequest, StatusRequest, VerifyAuditRequest,
-};
+use autopack_shared::wire::pb::{AuditEntry, ExportAuditRequest, LeasesRequest, StatusRequest, VerifyAuditRequest};
 
 use crate::args::operate::{Audit, AuditQuery, Leases, LeasesList};
-use crate::args::runs::{PhaseOf, Savepoints, SavepointsList};
 use crate::connect::{Need, connect, has_store};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{AUDIT_USAGE, CliError, During as _, Exit};
-use crate::show::{audit_json, clock, lease_json, save_point_json};
+use crate::show::{audit_json, clock, lease_json};
 use crate::terminal::{Table, line};
 
 /// Runs `up`: owns the engine until it is stopped.
@@ -102,71 +99,6 @@ async fn list_leases(ctx: &Context, args: LeasesList) -> Result<Exit, CliError> 
     }
     ctx.out.table(&table)?;
     ctx.out.note(&format!("at most {} at once so far", answer.peak));
-    Ok(Exit::Done)
-}
-
-/// Runs `savepoints`.
-pub(crate) async fn savepoints(ctx: &Context, command: Savepoints) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
-    match command {
-        Savepoints::List(args) => list_savepoints(ctx, args).await,
-        Savepoints::Diff(args) => diff_savepoint(ctx, &args).await,
-    }
-}
-
-async fn points(ctx: &Context, run_id: String) -> Result<Vec<SavePoint>, CliError> {
-    let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.runs.save_points(SavePointsRequest { run_id }).await;
-    session.close().await;
-    Ok(answer.during("list save points")?.into_inner().save_points)
-}
-
-async fn list_savepoints(ctx: &Context, args: SavepointsList) -> Result<Exit, CliError> {
-    let points = points(ctx, args.run.map(String::from).unwrap_or_default()).await?;
-    if ctx.out.machine() {
-        ctx.out.list("save_points", "save_point", points.iter().map(save_point_json).collect())?;
-    } else if points.is_empty() {
-        ctx.out.note("no save points: nothing was applied yet; next: autopack runs list");
-    } else {
-        let mut table = Table::new(["RUN", "PHASE", "ATTEMPT", "COMMIT", "REF"]);
-        for point in &points {
-            let commit = point.commit.get(..12).unwrap_or(&point.commit).to_owned();
-            table.row([
-                point.run_id.clone(),
-                point.phase_id.clone(),
-                point.attempt.to_string(),
-                commit,
-                point.r#ref.clone(),
-            ]);
-        }
-        ctx.out.table(&table)?;
-        ctx.out.note("next: autopack savepoints diff RUN, or autopack rollback RUN");
-    }
-    Ok(Exit::Done)
-}
-
-/// git shows the difference better than we could: the command is printed, ready to be run.
-async fn diff_savepoint(ctx: &Context, args: &PhaseOf) -> Result<Exit, CliError> {
-    let run = &args.named.run;
-    let mut points = points(ctx, run.to_string()).await?;
-    points.retain(|point| args.phase.as_ref().is_none_or(|phase| phase.as_str() == point.phase_id));
-    let Some(point) = points.first() else {
-        let why = "nothing of it was applied, or the phase has another name";
-        return Err(CliError::refused(
-            "not_found",
-            format!("no save point of {run}"),
-            why,
-            format!("autopack savepoints list {run}"),
-        ));
-    };
-    let branch = format!("autopack/{run}");
-    if ctx.out.machine() {
-        ctx.out.document(
-            &json!({ "format": "save_point_diff/1", "save_point": save_point_json(point), "branch": branch }),
-        )?;
-    } else {
-        ctx.out.text(&format!("git diff {} {branch}\n", line(&point.commit)))?;
-    }
     Ok(Exit::Done)
 }
 

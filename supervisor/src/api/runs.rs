@@ -21,9 +21,9 @@ use super::{Core, show};
 use crate::director::moves::{Note, note};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
-use crate::hub::RefName;
 use crate::store::{RunFilter, Tx};
 
+mod diff;
 mod explain;
 mod land;
 mod submit;
@@ -188,30 +188,6 @@ impl Core {
         }
     }
 
-    async fn diff(&self, call: &pb::DiffRequest) -> Result<pb::DiffResponse, Error> {
-        let mut tx = self.store.read().await?;
-        let run = self.run(tx.as_mut(), &call.run_id).await?;
-        let (base, tree) = if call.phase_id.is_empty() {
-            let tip = self.tip(&run).await?.unwrap_or(run.fork_commit);
-            let hub = self.hub.clone();
-            (run.fork_commit, run_blocking(move || crate::hub::HubRead::tree_of(hub.as_ref(), tip)).await?)
-        } else {
-            let id = PhaseId::new(call.phase_id.clone())?;
-            let missing = || Error::NotFound { what: "phase", id: format!("{}/{id}", run.id) };
-            let phase = tx.phase(&run.id, &id).await?.ok_or_else(missing)?;
-            match (phase.base, phase.tree) {
-                (Some(base), Some(tree)) => (base, tree),
-                (Some(_) | None, _) => {
-                    return Err(Error::NotFound { what: "change of phase", id: format!("{}/{id}", run.id) });
-                }
-            }
-        };
-        drop(tx);
-        let hub = self.hub.clone();
-        let (diff, truncated) = run_blocking(move || show::diff(hub.as_ref(), base, tree)).await?;
-        Ok(pb::DiffResponse { base: base.to_string(), tree: tree.to_string(), diff, truncated })
-    }
-
     async fn steer(&self, call: pb::SteerRequest) -> Result<pb::SteerResponse, Error> {
         let principal = self.principal();
         let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
@@ -257,31 +233,6 @@ impl Core {
             Err(error) => return Err(error.into()),
         }
         Ok(pb::SteerResponse { command_id: command.id.to_string(), run: Some(self.show_run(run.id.as_str()).await?) })
-    }
-
-    async fn save_points(&self, run: &str) -> Result<pb::SavePointsResponse, Error> {
-        let mut tx = self.store.read().await?;
-        let runs = if run.is_empty() {
-            tx.runs(&RunFilter { project: Some(self.project.clone()), ..RunFilter::default() }).await?
-        } else {
-            vec![self.run(tx.as_mut(), run).await?]
-        };
-        let mut save_points = Vec::new();
-        for run in runs {
-            for apply in tx.applies(&run.id).await?.into_iter().filter(|a| a.kind == ApplyKind::Patch) {
-                let name = RefName::save(&run.id, &apply.phase, apply.attempt);
-                let (hub, at) = (self.hub.clone(), name.clone());
-                let Some(commit) = run_blocking(move || hub.tip(&at)).await? else { continue };
-                save_points.push(pb::SavePoint {
-                    run_id: run.id.to_string(),
-                    phase_id: apply.phase.to_string(),
-                    attempt: apply.attempt,
-                    r#ref: name.to_string(),
-                    commit: commit.to_string(),
-                });
-            }
-        }
-        Ok(pb::SavePointsResponse { save_points })
     }
 }
 

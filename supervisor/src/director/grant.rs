@@ -76,13 +76,11 @@ impl Director {
             self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
             return Ok(None);
         }
-        if let (LeasePurpose::Build, Some(limit)) = (purpose, view.run.file.limits.seconds) {
-            let spent = self.builder_seconds(view).await?;
-            if spent >= limit {
-                let reason = Some(format!("limit_seconds: builders took {spent} of {limit} s"));
-                self.move_phase(view, phase, PhaseEvent::Exhaust, reason).await?;
-                return Ok(None);
-            }
+        if purpose == LeasePurpose::Build
+            && let Some(reason) = self.out_of_seconds(view).await?
+        {
+            self.move_phase(view, phase, PhaseEvent::Exhaust, Some(reason)).await?;
+            return Ok(None);
         }
         let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
         let tip = self.blocking(move || hub.tip(&branch)).await?;
@@ -92,18 +90,6 @@ impl Director {
             self.move_phase(view, phase, event, reason).await?;
         }
         Ok(tip)
-    }
-
-    /// Wall seconds of all attempts of a run that have ended.
-    async fn builder_seconds(&self, view: &RunView) -> Result<u64, Error> {
-        let mut tx = self.store.read().await?;
-        let mut millis = 0_i64;
-        for phase in &view.phases {
-            for attempt in tx.attempts(&view.run.id, &phase.id).await? {
-                millis += attempt.ended_at.map_or(0, |end| end.millis_since(attempt.started_at).max(0));
-            }
-        }
-        Ok(u64::try_from(millis / 1000).unwrap_or(0))
     }
 
     fn lease(

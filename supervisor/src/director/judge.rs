@@ -6,13 +6,13 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
-use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId};
+use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
-use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums};
+use autopack_shared::domain::record::{Decision, Phase, Request, Run, RunKind, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
-use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState};
+use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
 use autopack_shared::repo::diff::missing_paths;
 use autopack_shared::repo::facts::{Limits, change_facts};
 
@@ -20,11 +20,11 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, run_blocking, system};
+use super::{Director, limits, run_blocking, system};
 use crate::error::Error;
 use crate::hub::HubError;
 use crate::policy::PolicyInForce;
-use crate::store::Tx;
+use crate::store::{RequestFilter, Tx};
 use crate::workers::WorkerOrder;
 
 impl Director {
@@ -68,11 +68,14 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        if missing.is_empty() {
-            self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?;
+        let refusal = if missing.is_empty() {
+            limits::too_many_files(tx.as_mut(), &view.run, &facts).await?
         } else {
-            let reason = format!("deliverables_missing: {}", missing.join(", "));
-            refuse(tx.as_mut(), view, &mut phase, reason).await?;
+            Some(format!("deliverables_missing: {}", missing.join(", ")))
+        };
+        match refusal {
+            Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
+            None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?,
         }
         tx.commit().await?;
         self.tell(view, &phase, &decision);
@@ -199,6 +202,11 @@ impl Director {
                     let reason = format!("{} carries the approval on: the change is the same", carried.id);
                     return moves::phase(tx, phase, PhaseEvent::Approve, Some(reason), &system).await;
                 }
+                if let Some(rejected) = rejected_before(tx, phase, decision).await? {
+                    phase.request = None;
+                    let reason = format!("same_as_rejected: the builder came back with what {rejected} rejected");
+                    return moves::phase(tx, phase, PhaseEvent::Block, Some(reason), &system).await;
+                }
                 let request = self.open_request(tx, view, phase, decision, verdict, tier).await?;
                 phase.request = Some(request.id.clone());
                 let event = if tier == 4 { PhaseEvent::Block } else { PhaseEvent::AskApproval };
@@ -241,6 +249,20 @@ impl Director {
             let _told = self.workers.send(&lease.worker, order);
         }
     }
+}
+
+/// The request of the attempt before this one, when it was rejected for this very change: nobody is asked the same
+/// thing twice. After an operator's retry the attempt before is another, and the question is asked again.
+async fn rejected_before(tx: &mut dyn Tx, phase: &Phase, decision: &Decision) -> Result<Option<RequestId>, Error> {
+    let filter = RequestFilter {
+        run: Some(phase.run.clone()),
+        phase: Some(phase.id.clone()),
+        states: vec![RequestState::Rejected],
+        limit: 1,
+    };
+    let newest = tx.requests(&filter).await?.into_iter().next();
+    let same = |r: &Request| r.attempt + 1 == phase.attempt && r.base == decision.base && r.tree == decision.tree;
+    Ok(newest.filter(same).map(|r| r.id))
 }
 
 /// Refuses a change: an attempt that counts, with words for the builder.

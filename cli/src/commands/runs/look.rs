@@ -113,12 +113,12 @@ pub(super) async fn explain(ctx: &Context, run: &RunId) -> Result<Exit, CliError
     Ok(Exit::Done)
 }
 
-/// `runs diff`.
-pub(super) async fn diff(ctx: &Context, args: &PhaseOf) -> Result<Exit, CliError> {
+/// `runs diff`, and `savepoints diff`: what changed since a save point.
+pub(crate) async fn show_diff(ctx: &Context, args: &PhaseOf, since_save_point: bool) -> Result<Exit, CliError> {
     let run = &args.named.run;
     let phase_id = args.phase.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.runs.diff(DiffRequest { run_id: run.to_string(), phase_id }).await;
+    let answer = session.runs.diff(DiffRequest { run_id: run.to_string(), phase_id, since_save_point }).await;
     session.close().await;
     let diff = answer.during(format!("show what the run {run} changed"))?.into_inner();
     if ctx.out.machine() {

@@ -111,15 +111,24 @@ pub(super) async fn cancel(ctx: &Context, run: &RunId) -> Result<Exit, CliError>
 
 /// `rollback`: asks, and sees to it that it happens.
 pub(crate) async fn rollback(ctx: &Context, args: &Rollback) -> Result<Exit, CliError> {
-    let run = &args.named.run;
-    let phase = args.phase.as_ref().map(ToString::to_string);
+    roll_back(ctx, &args.named.run, args.phase.as_ref().map(ToString::to_string), &args.reason, true).await
+}
+
+/// Rolls back one phase, or all; `show` says whether the run is printed at the end.
+pub(crate) async fn roll_back(
+    ctx: &Context,
+    run: &RunId,
+    phase: Option<String>,
+    reason: &str,
+    show: bool,
+) -> Result<Exit, CliError> {
     let count = |run: &Run, states: &[&str]| {
         let meant = run.phases.iter().filter(|one| phase.as_ref().is_none_or(|phase| *phase == one.id));
         meant.filter(|one| states.contains(&one.state.as_str())).count()
     };
     let possible = |run: &Run| count(run, &["APPLIED", "VERIFYING", "ROLLING_BACK"]) > 0;
     let shows = |run: &Run| !possible(run);
-    let wish = Wish { op: SteerOp::Rollback, phase: phase.clone(), text: &args.reason, scope: Vec::new() };
+    let wish = Wish { op: SteerOp::Rollback, phase: phase.clone(), text: reason, scope: Vec::new() };
     let order = Order { wish, possible: &possible, shows: &shows };
     let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
     if count(&found, &["ROLLED_BACK", "ROLLING_BACK", "APPLIED", "VERIFYING"]) == 0 {
@@ -131,7 +140,9 @@ pub(crate) async fn rollback(ctx: &Context, args: &Rollback) -> Result<Exit, Cli
             format!("autopack runs show {run}"),
         ));
     }
-    print(ctx, &found)?;
+    if show || !shows(&found) {
+        print(ctx, &found)?;
+    }
     Ok(if shows(&found) { Exit::Done } else { not_yet(ctx, run) })
 }
 
