@@ -3,6 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a case that unwraps fails with what it met")]
 
+/// Cases of one module that are about this engine alone.
+macro_rules! cases_of {
+    ($module:ident { $($case:ident)+ }) => {
+        vec![$((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
+            let mut lab = <$crate::postgres::PostgresLab as $crate::lab::Lab>::start().await;
+            $case(&mut lab).await;
+            lab.finish().await;
+        }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+]
+    };
+}
+
 #[path = "conformance/applies.rs"]
 mod applies;
 #[path = "conformance/coordinator.rs"]

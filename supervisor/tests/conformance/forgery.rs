@@ -8,7 +8,7 @@ use autopack_supervisor::store::verify::{AuditReport, verify};
 
 use crate::fixtures::*;
 use crate::lab::Lab;
-use crate::postgres::{Case, PostgresLab, cases_of};
+use crate::postgres::{Case, PostgresLab};
 
 /// Every case.
 pub(crate) fn cases() -> Vec<Case> {

@@ -11,7 +11,7 @@ use autopack_supervisor::store::{Store, StoreError};
 
 use crate::fixtures::*;
 use crate::lab::Lab;
-use crate::postgres::{Case, PostgresLab, at, cases_of, open};
+use crate::postgres::{Case, PostgresLab, at, open};
 use crate::server::Server;
 
 /// Every case.

@@ -137,15 +137,3 @@ pub(crate) async fn run(cases: Vec<Case>) {
     // A static is not dropped, and the server ends with this process in any case.
     assert!(failed.is_empty(), "{} of {count} cases failed:\n  {}", failed.len(), failed.join("\n  "));
 }
-
-/// Cases of one module that are about this engine alone.
-macro_rules! cases_of {
-    ($module:ident { $($case:ident)+ }) => {
-        vec![$((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
-            let mut lab = <$crate::postgres::PostgresLab as $crate::lab::Lab>::start().await;
-            $case(&mut lab).await;
-            lab.finish().await;
-        }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+]
-    };
-}
-pub(crate) use cases_of;

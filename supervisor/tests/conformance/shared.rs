@@ -11,7 +11,7 @@ use autopack_supervisor::store::{Store, StoreError, StoreResult, Tx};
 
 use crate::fixtures::*;
 use crate::lab::Lab;
-use crate::postgres::{Case, PostgresLab, cases_of};
+use crate::postgres::{Case, PostgresLab};
 
 const WRITERS: usize = 16;
 
