@@ -24,3 +24,4 @@ mod kill;
 mod owners;
 mod playground;
 mod policy_cases;
+mod stuck;

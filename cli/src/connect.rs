@@ -16,8 +16,10 @@ use tower::service_fn;
 
 use autopack_shared::domain::ids::{Digest, ProjectId};
 use autopack_shared::domain::project::ProjectConfig;
+use autopack_shared::repo::locate;
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::pb::StatusRequest;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
@@ -90,11 +92,18 @@ pub(crate) async fn connect(ctx: &Context, need: Need) -> Result<Session, CliErr
         match opened {
             Err(error)
                 if error.reason() == "data_dir_locked"
-                    && need != Need::Own
-                    && ctx.clock.monotonic().saturating_sub(start) < PATIENCE => {}
+                    && ctx.clock.monotonic().saturating_sub(start) < patience(need) => {}
             done => return done,
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A command that only looked has the lock for a moment; an owner keeps it, and who wants to own is told so.
+const fn patience(need: Need) -> Duration {
+    match need {
+        Need::Own => Duration::from_secs(1),
+        Need::Passive | Need::Record | Need::Drive => PATIENCE,
     }
 }
 
@@ -102,7 +111,28 @@ pub(crate) async fn connect(ctx: &Context, need: Need) -> Result<Session, CliErr
 async fn attach(ctx: &Context) -> Result<Option<Session>, CliError> {
     let socket = address::to_reach(&ctx.env, &ctx.place()?.data_dir);
     address::must_be_ours(&socket)?;
-    Ok(dial(&socket).await.map(|channel| session(channel, Far { socket, ..Far::default() })))
+    let Some(channel) = dial(&socket).await else { return Ok(None) };
+    let mut session = session(channel, Far { socket, ..Far::default() });
+    same_repository(ctx, &mut session).await?;
+    Ok(Some(session))
+}
+
+/// Refuses an engine of another repository: what is meant for this one must not be done there.
+async fn same_repository(ctx: &Context, session: &mut Session) -> Result<(), CliError> {
+    let place = ctx.place()?;
+    // One that ends just now is found by what is asked of it next.
+    let Ok(status) = session.admin.status(StatusRequest {}).await else { return Ok(()) };
+    let theirs = status.into_inner().repo;
+    let ours = common_dir(place);
+    if locate::common_dir(Path::new(&theirs)).is_none_or(|theirs| theirs == ours) {
+        return Ok(());
+    }
+    let error = Error::OtherRepository {
+        data_dir: place.data_dir.display().to_string(),
+        known: theirs,
+        asked: place.root.display().to_string(),
+    };
+    Err(CliError::Engine { what: "cannot attach to the engine that runs".to_owned(), status: Box::new(error.into()) })
 }
 
 /// Connects to the next owner after one went away, for a moment; never becomes one.
@@ -303,7 +333,7 @@ pub(crate) fn worker_root(ctx: &Context, place: &Place) -> PathBuf {
 /// The folder that all work trees of the repository share.
 fn common_dir(place: &Place) -> PathBuf {
     let dot_git = place.root.join(".git");
-    autopack_shared::repo::locate::common_dir(&place.root).unwrap_or(dot_git)
+    locate::common_dir(&place.root).unwrap_or(dot_git)
 }
 
 fn objects_dir(place: &Place) -> PathBuf {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
-use autopack_shared::wire::pb::{Event, GetRunRequest, ListRequestsRequest, Phase, Request, Run};
+use autopack_shared::wire::pb::{Blocker, Event, GetRunRequest, ListRequestsRequest, Phase, Request, Run};
 
 use crate::commands::decide;
 use crate::console::Console;
@@ -26,6 +26,9 @@ const STALL: Duration = Duration::from_secs(3);
 
 /// The reason of a disk that is full.
 const DISK_FULL: &str = "disk_full";
+
+/// How long a step has to have failed before it is told: many pass by themselves.
+const FAILING_MS: i64 = 2000;
 
 /// How a command goes with its runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -190,7 +193,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                         self.show(&event)?;
                         stalled.as_mut().set(sleep(STALL));
                         if event.kind == "worker.disk_full" {
-                            self.stuck(&event.run_id, &event.text)?;
+                            self.stuck(&event.run_id, DISK_FULL, &event.text, "free some space")?;
                         }
                         let gone = looked && moved(&event) && tokio::select! {
                             looked = self.look(&event.run_id) => looked.map(|()| false)?,
@@ -210,7 +213,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                 },
                 () = &mut stalled => {
                     stalled.as_mut().set(sleep(STALL));
-                    self.is_there_room().await?;
+                    self.why_nothing_moves().await?;
                 }
                 () = &mut settled, if !looked => {
                     looked = true;
@@ -262,28 +265,35 @@ impl<'a, 'b> Drive<'a, 'b> {
         Ok(())
     }
 
-    /// Asks why nothing moves; a disk that is full cannot be written about in a history.
-    async fn is_there_room(&mut self) -> Result<(), CliError> {
+    /// Asks why nothing moves: what a step failed of is in no history.
+    async fn why_nothing_moves(&mut self) -> Result<(), CliError> {
+        let now = self.ctx.clock.wall().as_millis();
         for run in self.open.clone() {
             let call = GetRunRequest { run_id: run.clone() };
             // A connection that broke is found, and made anew, by the next step.
             let Ok(answer) = self.follow.session()?.runs.explain(call).await else { continue };
-            if let Some(full) = answer.into_inner().blockers.iter().find(|blocker| blocker.kind == DISK_FULL) {
-                self.stuck(&run, &full.what)?;
+            let blockers = answer.into_inner().blockers;
+            let failing = |b: &&Blocker| b.failed && (b.kind == DISK_FULL || now - b.since_ms >= FAILING_MS);
+            if let Some(blocker) = blockers.iter().find(failing) {
+                self.stuck(&run, &blocker.kind, &blocker.what, &blocker.remedy)?;
             }
         }
         Ok(())
     }
 
-    /// Without room nothing moves until a person makes some: ends, or tells once whoever waits.
-    fn stuck(&mut self, run: &str, why: &str) -> Result<(), CliError> {
+    /// Nothing moves until a person sees to it: ends, or tells once whoever waits.
+    fn stuck(&mut self, run: &str, kind: &str, why: &str, remedy: &str) -> Result<(), CliError> {
         let what = format!("the run {} cannot go on", line(run));
         if !self.manner.wait {
-            let fix = "free some space and repeat the command: the run goes on where it stands";
-            return Err(CliError::refused(DISK_FULL, what, line(why), fix));
+            let fix = if kind == DISK_FULL {
+                "free some space and repeat the command: the run goes on where it stands".to_owned()
+            } else {
+                format!("{}; then repeat the command: the run goes on where it stands", line(remedy))
+            };
+            return Err(CliError::refused(kind.to_owned(), what, line(why), fix));
         }
-        if self.told.insert(format!("{DISK_FULL} {run}")) {
-            self.console.line(&format!("{what}: {}; it does by itself once there is room", line(why)));
+        if self.told.insert(format!("{kind} {run}")) {
+            self.console.line(&format!("{what}: {}; it needs: {}", line(why), line(remedy)));
         }
         Ok(())
     }

@@ -132,6 +132,8 @@ const TABLE: &[(Exit, &[&str])] = &[
             "locked",
             "approval_subject_mismatch",
             "lock_replaced",
+            "other_data_dir",
+            "other_repository",
         ],
     ),
     (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full", "store_corrupt"]),
@@ -275,6 +277,10 @@ fn remedy(reason: &str) -> &'static str {
         "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",
         "store_moved" => "point it at the database it was made on",
+        "other_data_dir" => "name that one with --data-dir; if its runs are no longer wanted, move it away first",
+        "other_repository" => {
+            "name the data directory of this repository with --data-dir, or the repository with --repo"
+        }
         "unsafe_config" => "change the setting it names",
         "conflict" | "fenced" => "look again and repeat the command",
         "approval_subject_mismatch" => "look again: autopack approvals show ID",

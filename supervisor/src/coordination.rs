@@ -21,6 +21,14 @@ pub enum CoordinationError {
         /// What is known of the holder.
         holder: String,
     },
+    /// The repository's runs are kept in another data directory.
+    #[error("this repository's runs are kept in {other}, not in {path}")]
+    OtherDataDir {
+        /// The data directory that was given.
+        path: String,
+        /// The one that has the runs.
+        other: String,
+    },
     /// The run or workspace is locked by another worker.
     #[error("{lock} is held by {holder}")]
     Held {

@@ -14,7 +14,7 @@ use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::{PhaseState, RunState};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
-use crate::coordination::Coordinator;
+use crate::coordination::{CoordinationError, Coordinator};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::{Hub, HubError, RefName};
@@ -25,6 +25,7 @@ use crate::workers::Workers;
 
 mod apply;
 mod ask;
+mod denial;
 pub(crate) mod grant;
 mod judge;
 mod land;
@@ -39,6 +40,7 @@ mod revert;
 mod takeover;
 pub mod view;
 
+pub use denial::Denial;
 pub(crate) use revert::shown;
 use view::RunView;
 
@@ -47,36 +49,6 @@ const BURST: usize = 64;
 
 /// The longest the director sleeps with something left undone.
 const RETRY: Duration = Duration::from_millis(500);
-
-/// Why a run is not granted, for people.
-#[derive(Debug, Clone)]
-pub struct Denial {
-    /// The rule: the gate's reason, `scope_overlap`, `no_slot`, `run_locked`, `locked`, ...
-    pub rule: String,
-    /// What exactly.
-    pub what: String,
-    /// What would free it.
-    pub remedy: String,
-    /// Since when, by the wall.
-    pub since: Timestamp,
-}
-
-impl Denial {
-    /// A step that failed and is tried again.
-    pub(crate) fn of(error: &Error) -> Self {
-        let remedy = if error.is_full() { "free some space" } else { "it is tried again every half second" };
-        Self::new(error.reason().0, &error.told(), remedy)
-    }
-
-    fn new(rule: &str, what: &str, remedy: &str) -> Self {
-        Self {
-            rule: rule.to_owned(),
-            what: what.to_owned(),
-            remedy: remedy.to_owned(),
-            since: Timestamp::from_millis(0),
-        }
-    }
-}
 
 /// Limits of the director.
 #[derive(Debug, Clone)]
@@ -148,36 +120,8 @@ impl Director {
         self.epoch
     }
 
-    /// Why a run waits for a worker, if it does.
-    #[must_use]
-    pub fn denial(&self, run: &RunId) -> Option<Denial> {
-        self.denials.lock().unwrap_or_else(PoisonError::into_inner).get(run).cloned()
-    }
-
-    pub(crate) fn deny(&self, run: &RunId, mut denial: Denial) {
-        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        denial.since = match denials.get(run) {
-            Some(old) if old.rule == denial.rule => old.since,
-            Some(_) | None => self.clock.wall(),
-        };
-        tracing::debug!(run = %run, rule = denial.rule, what = denial.what, "not granted");
-        denials.insert(run.clone(), denial);
-    }
-
     fn reminders(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, RequestId, i64)>> {
         self.reminders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A full disk has room again.
-    fn eased(&self, run: &RunId) {
-        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        if denials.get(run).is_some_and(|denial| denial.rule == "disk_full") {
-            denials.remove(run);
-        }
-    }
-
-    pub(crate) fn allow(&self, run: &RunId) {
-        self.denials.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
     }
 
     /// Serves until stopped, or until another director has fenced this one off.
@@ -192,6 +136,7 @@ impl Director {
             connected.mark_unchanged();
             let undone = match self.pass().await {
                 Ok(undone) => undone,
+                Err(error @ Error::Coordination(CoordinationError::LockReplaced { .. })) => return Err(error),
                 Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "a pass failed and is tried again");
@@ -225,11 +170,15 @@ impl Director {
     /// One pass over every run that may have something to do; true when something failed and is to be tried again.
     ///
     /// # Errors
-    /// Only when this director is fenced off.
+    /// When this director is fenced off, or its locks were replaced.
     pub async fn pass(&self) -> Result<bool, Error> {
-        let mut undone = false;
-        self.expire_due().await?;
-        self.remind().await?;
+        // Locks that were replaced under us are noticed before anything is done on their strength.
+        if !self.coordinator.is_director().await? {
+            return Err(Error::Coordination(CoordinationError::Unavailable("the directorship was lost".to_owned())));
+        }
+        // What is due for the whole project must not keep any run from its next step.
+        let mut undone = self.tried("expiries", self.expire_due().await).await?;
+        undone |= self.tried("reminders", self.remind().await).await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {
                 Ok(spent) => {
@@ -247,8 +196,20 @@ impl Director {
                 tracing::warn!(run = %run, %error, "exports could not be written");
             }
         }
-        self.deliver().await?;
+        undone |= self.tried("notices", self.deliver().await).await?;
         Ok(undone)
+    }
+
+    /// Whether a step of the whole project failed and is to be tried again; fails itself only when fenced off.
+    async fn tried(&self, what: &str, done: Result<(), Error>) -> Result<bool, Error> {
+        match done {
+            Ok(()) => Ok(false),
+            Err(error) if self.is_fenced(&error).await => Err(error),
+            Err(error) => {
+                tracing::warn!(what, %error, "could not be seen to and is tried again");
+                Ok(true)
+            }
+        }
     }
 
     /// Whether an error says that another director has taken over. A run's fence alone does not.

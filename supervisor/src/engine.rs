@@ -1,6 +1,6 @@
 //! Wires the ports into one supervisor: store, hub, coordination, director, services.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tower::service_fn;
 
 use autopack_shared::domain::ids::ProjectId;
 use autopack_shared::domain::record::Project;
+use autopack_shared::repo::locate::common_dir;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::MAX_MESSAGE;
@@ -178,10 +179,7 @@ impl Engine {
     /// Stops: no new work, what is under way ends or is cancelled, the store is closed.
     pub async fn shutdown(&self) {
         self.tasks.shutdown(GRACE).await;
-        // A handler that hangs on a full disk may still hold a connection; closing does not wait for it for ever.
-        if tokio::time::timeout(GRACE, self.core.store.close()).await.is_err() {
-            tracing::warn!("the store did not close in time");
-        }
+        self.core.store.close().await;
         if let Err(error) = self.coordinator.resign().await {
             tracing::warn!(%error, "the data directory's lock could not be given back");
         }
@@ -192,8 +190,16 @@ impl Engine {
 async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error> {
     let mut tx = store.read().await?;
     let known = tx.project(&config.project).await?;
+    let projects = tx.projects().await?;
     drop(tx);
     let repo = config.repo.display().to_string();
+    // A repository that was moved has left its old place; one that is still there is another.
+    let ours = common_dir(&config.repo);
+    let other = |path: &str| common_dir(Path::new(path)).is_some_and(|theirs| Some(theirs) != ours);
+    if let Some(project) = projects.into_iter().find(|project| other(&project.repo)) {
+        let data_dir = config.data_dir.display().to_string();
+        return Err(Error::OtherRepository { data_dir, known: project.repo, asked: repo });
+    }
     if known.as_ref().is_some_and(|p| p.repo == repo) {
         return Ok(());
     }

@@ -113,6 +113,16 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The data directory has the runs of another repository.
+    #[error("{data_dir} has the runs of {known}, not of {asked}")]
+    OtherRepository {
+        /// The data directory.
+        data_dir: String,
+        /// Whose runs it has.
+        known: String,
+        /// Which repository was meant.
+        asked: String,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -167,6 +177,8 @@ impl Error {
             Self::Coordination(CoordinationError::DataDirLocked { .. }) => {
                 ("data_dir_locked", Code::FailedPrecondition)
             }
+            Self::Coordination(CoordinationError::OtherDataDir { .. }) => ("other_data_dir", Code::FailedPrecondition),
+            Self::OtherRepository { .. } => ("other_repository", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Store(StoreError::Unsafe(_)) | Self::Coordination(CoordinationError::Unusable { .. }) => {
@@ -212,6 +224,7 @@ impl Error {
             Self::Invalid { .. }
             | Self::NotFound { .. }
             | Self::Exists { .. }
+            | Self::OtherRepository { .. }
             | Self::State { .. }
             | Self::Forbidden { .. }
             | Self::MergeConflict { .. }
@@ -231,12 +244,13 @@ fn hub_reason(error: &HubError) -> (&'static str, Code) {
         HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
         HubError::Locked { .. } => ("locked", Code::Aborted),
         HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
+        HubError::Collides { .. } => ("exists", Code::AlreadyExists),
         HubError::NotForward { .. } => ("conflict", Code::Aborted),
         HubError::Symbolic { .. } | HubError::ForeignRef { .. } | HubError::TooLarge { .. } | HubError::Open(_) => {
             ("invalid", Code::InvalidArgument)
         }
         HubError::Pack(_) => ("malformed_pack", Code::InvalidArgument),
-        HubError::BadFence | HubError::Tree(_) => ("hub_corrupt", Code::DataLoss),
+        HubError::BadFence | HubError::Tree(_) | HubError::Facts(_) => ("hub_corrupt", Code::DataLoss),
         HubError::Io { .. } | HubError::Git(_) => ("unavailable", Code::Unavailable),
     }
 }

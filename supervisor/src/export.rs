@@ -2,7 +2,8 @@
 //! `governance/{request,decision}_<id>.json`. Writing them again gives the same files.
 
 use std::collections::HashMap;
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -16,6 +17,9 @@ use crate::store::{RequestFilter, Store, StoreError};
 
 /// Events read at a time.
 const PAGE: u32 = 500;
+
+/// No line of a log is longer: an event's text has 500 characters, each of at most ten once escaped.
+const LONGEST_LINE: u64 = 64 * 1024;
 
 /// Why an export was not written. The store has everything all the same.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,8 @@ impl Exporter {
             let Some(last) = events.last() else { break };
             after = last.seq;
             append(&log, &events)?;
+            // At once: where a later file fails, these lines are not written again.
+            self.written().insert(run.clone(), after);
             fresh = true;
         }
         if !fresh && known.is_some() {
@@ -115,9 +121,29 @@ fn append(log: &Path, events: &[Event]) -> Result<(), ExportError> {
         let text = event.text.escape_debug();
         lines.push_str(&format!("{} {} {} {phase} {text}\n", event.seq, event.at, event.kind));
     }
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
-    file.write_all(lines.as_bytes()).map_err(failed)?;
-    file.sync_data().map_err(failed)
+    let mut file = std::fs::OpenOptions::new().create(true).read(true).append(true).open(log).map_err(failed)?;
+    let before = whole_lines(&mut file).map_err(failed)?;
+    let written = file.write_all(lines.as_bytes()).and_then(|()| file.sync_data());
+    written.map_err(|error| {
+        // Half a page would be written again after it; what cannot be cut off now is cut off next time.
+        let _cut = file.set_len(before);
+        failed(error)
+    })
+}
+
+/// Cuts off a last line that a crash left half-written; how long the file is then.
+fn whole_lines(file: &mut File) -> std::io::Result<u64> {
+    let length = file.metadata()?.len();
+    let tail = length.min(LONGEST_LINE);
+    file.seek(SeekFrom::Start(length - tail))?;
+    let mut text = Vec::new();
+    file.take(tail).read_to_end(&mut text)?;
+    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1);
+    let end = length - tail + whole;
+    if end < length {
+        file.set_len(end)?;
+    }
+    Ok(end)
 }
 
 /// Writes JSON through a temporary file; an equal file is left alone.

@@ -140,6 +140,9 @@ pub struct Phase {
     pub feedback: Vec<String>,
     /// A rollback was ordered by a person, not by the gate.
     pub rollback_ordered: bool,
+    /// An operator had it tried again: the next answer is asked about even if it is one that was rejected.
+    #[serde(default)]
+    pub retried: bool,
     /// Why it ended or stands still.
     pub reason: Option<String>,
     /// When it last moved.

@@ -52,6 +52,17 @@ pub enum FactsError {
     },
 }
 
+impl FactsError {
+    /// Whether the change itself is at fault. Anything else is the machine's, and says nothing about the change.
+    #[must_use]
+    pub fn is_of_the_change(&self) -> bool {
+        match self {
+            Self::Object(RawError::Kind { .. } | RawError::Tree { .. }) | Self::Lines { .. } => true,
+            Self::Object(RawError::Object { source, .. }) => source.code() == git2::ErrorCode::NotFound,
+        }
+    }
+}
+
 /// The facts of changing a commit's tree to another tree.
 ///
 /// # Errors

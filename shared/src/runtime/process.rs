@@ -83,7 +83,11 @@ impl Tasks {
         let all = async { while set.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, all).await.is_err() {
             tracing::warn!(seconds = grace.as_secs(), "tasks did not end in time and are aborted");
-            set.shutdown().await;
+            // A task inside a call of the system that does not return cannot be aborted: it is left to the process's end.
+            if tokio::time::timeout(Duration::from_secs(1), set.shutdown()).await.is_err() {
+                tracing::warn!("a task is stuck in the system and is left behind");
+                set.detach_all();
+            }
         }
     }
 }

@@ -67,9 +67,14 @@ impl AdminService for AdminApi {
     async fn export_audit(&self, call: Call<pb::ExportAuditRequest>) -> Result<Response<Entries>, Status> {
         let wanted = call.into_inner().chain;
         let (out, stream) = mpsc::channel(256);
-        let core = self.core.clone();
+        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
         self.tasks.spawn("export-audit", OnError::Log, async move {
-            match core.export(&wanted, &out).await {
+            // A reader that stalls does not hold up the end of the engine.
+            let exported = tokio::select! {
+                exported = core.export(&wanted, &out) => exported,
+                () = stop.cancelled() => Ok(()),
+            };
+            match exported {
                 Ok(()) => Ok(()),
                 // The reader must not take a failure for the end.
                 Err(error) => out.send(Err(error.into())).await.map_err(|_| Error::Bug("the reader left".to_owned())),
@@ -82,16 +87,19 @@ impl AdminService for AdminApi {
 impl Core {
     async fn export(&self, wanted: &str, out: &mpsc::Sender<Result<pb::AuditEntry, Status>>) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
-        for (chain, _, _) in tx.audit_heads().await? {
+        let heads = tx.audit_heads().await?;
+        drop(tx);
+        for (chain, end, _) in heads {
             if !wanted.is_empty() && wanted != chain {
                 continue;
             }
             let mut from = 1;
-            loop {
-                let page = tx.audit(&chain, from, PAGE).await?;
+            while from <= end {
+                // One view a page: a slow reader keeps no view open.
+                let page = self.store.read().await?.audit(&chain, from, PAGE).await?;
                 let Some(last) = page.last() else { break };
                 from = last.seq + 1;
-                for r in page {
+                for r in page.into_iter().filter(|r| r.seq <= end) {
                     let entry = pb::AuditEntry {
                         chain: r.chain,
                         seq: r.seq,
@@ -112,6 +120,7 @@ impl Core {
 
     async fn status(&self) -> Result<pb::StatusResponse, Error> {
         let mut tx = self.store.read().await?;
+        let project = tx.project(&self.project).await?;
         Ok(pb::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: PROTOCOL,
@@ -121,6 +130,7 @@ impl Core {
             mode: self.mode.to_owned(),
             project: self.project.to_string(),
             pid: std::process::id(),
+            repo: project.map(|project| project.repo).unwrap_or_default(),
         })
     }
 

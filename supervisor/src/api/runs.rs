@@ -167,8 +167,10 @@ impl Core {
             let quiet = tx.open_commands(Some(&run)).await?.is_empty()
                 && !tx.prepared_applies().await?.iter().any(|a| a.run == run)
                 && !tx.phases(&run).await?.iter().any(|p| p.state == PhaseState::RollingBack);
+            drop(tx);
             loop {
-                let events = tx.events(&run, after, PAGE).await?;
+                // One view a page: a slow reader keeps no view open.
+                let events = self.store.read().await?.events(&run, after, PAGE).await?;
                 let Some(last) = events.last() else { break };
                 after = last.seq;
                 for event in &events {
@@ -177,7 +179,6 @@ impl Core {
                     }
                 }
             }
-            drop(tx);
             if once || (ended && quiet) {
                 return Ok(());
             }

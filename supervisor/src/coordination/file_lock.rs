@@ -2,8 +2,10 @@
 //! lock back when its process ends, however it ends; a lock is a quick answer, the store's epochs give safety.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +26,10 @@ mod filesystem;
 const DIRECTOR: &str = "autopack.lock";
 /// The lock of a repository, beside the workspaces of all its data directories.
 const REPOSITORY: &str = "repo.lock";
+/// The record of the data directory that has a repository's runs, beside its lock.
+const HOME: &str = "data_dir";
+/// What a data directory has once there were runs.
+const STORE: &str = "autopack.db";
 
 /// Locks and sessions of one data directory.
 pub struct FileCoordinator {
@@ -96,6 +102,33 @@ impl FileCoordinator {
         Ok(lock)
     }
 
+    /// Two stores over one repository would fence each other off for good: the first one stays its home while it is
+    /// there. Called under the repository's lock.
+    fn only_home(&self) -> Result<(), CoordinationError> {
+        let record = self.worker_root.join(HOME);
+        let failed = |error: &io::Error| CoordinationError::of(&record, error);
+        let own = self.data.canonicalize().map_err(|error| failed(&error))?;
+        let known = match fs::read(&record) {
+            Ok(bytes) => PathBuf::from(OsString::from_vec(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => PathBuf::new(),
+            Err(error) => return Err(failed(&error)),
+        };
+        if known == own {
+            return Ok(());
+        }
+        if !known.as_os_str().is_empty() && known.join(STORE).exists() {
+            let (path, other) = (own.display().to_string(), known.display().to_string());
+            return Err(CoordinationError::OtherDataDir { path, other });
+        }
+        let write = || {
+            let mut file = NamedTempFile::new_in(&self.worker_root)?;
+            file.write_all(own.as_os_str().as_bytes())?;
+            file.persist(&record)?;
+            Ok(())
+        };
+        write().map_err(|error: io::Error| failed(&error))
+    }
+
     /// Takes one lock for a session, or says who has it.
     fn take_one(&self, name: &LockName, owner: &LockOwner) -> Result<LockFile, CoordinationError> {
         let path = self.path(name);
@@ -125,6 +158,7 @@ impl Coordinator for FileCoordinator {
         // Always in this order; if the second is taken, the first is given back by being dropped.
         let data = self.take(&self.data, DIRECTOR, replica)?;
         let repository = self.take(&self.worker_root, REPOSITORY, replica)?;
+        self.only_home()?;
         state.director = Some(Directorship { replica: replica.to_owned(), files: [data, repository] });
         Ok(())
     }

@@ -16,9 +16,9 @@ use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Denial, Director, ref_of, system};
+use super::{Director, ref_of, system};
 use crate::error::Error;
-use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubError, HubRead as _};
+use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubRead as _};
 use crate::store::Tx;
 
 impl Director {
@@ -39,10 +39,7 @@ impl Director {
         }
         let request = view.request_of(phase).filter(|_| decision.tier.is_none_or(|t| t >= 3));
         let decided_at = request.and_then(|r| r.decided_at).unwrap_or(decision.decided_at);
-        let message = message(&view.run, phase, decision, request);
-        let mut parents = vec![base];
-        parents.extend(view.run.lands_tip);
-        let spec = CommitSpec { tree, parents, message, seconds: decided_at.as_seconds() };
+        let spec = spec(&view.run, phase, (decision, request), (base, tree), decided_at);
         let hub = self.hub.clone();
         let new = self.blocking(move || hub.commit(&spec)).await?;
         let mut tx = self.fenced(&[]).await?;
@@ -124,14 +121,35 @@ impl Director {
         Ok(tx.commit().await?)
     }
 
+    /// How the commit of a prepared apply is made, as it was made when it was prepared.
+    async fn spec_of(&self, view: &RunView, apply: &Apply) -> Result<Option<CommitSpec>, Error> {
+        let Some(phase) = view.phase(&apply.phase) else { return Ok(None) };
+        if apply.kind == ApplyKind::Revert {
+            let Some(undone) = self.undone(view, &apply.phase).await? else { return Ok(None) };
+            let message = revert_message(&view.run, phase, &undone, apply.decided_at, apply.old);
+            let (tree, parents) = (apply.tree, vec![apply.old]);
+            return Ok(Some(CommitSpec { tree, parents, message, seconds: apply.decided_at.as_seconds() }));
+        }
+        let Some(decision) = apply.decision.as_ref().and_then(|id| view.decisions.get(id)) else { return Ok(None) };
+        let request = apply.request.as_ref().and_then(|id| view.requests.get(id));
+        Ok(Some(spec(&view.run, phase, (decision, request), (apply.old, apply.tree), apply.decided_at)))
+    }
+
     /// Moves the branch for a prepared apply and records what came of it.
     pub(super) async fn drive(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
         let Some(apply) = view.applies.get(id).cloned() else { return Ok(()) };
         let name = ref_of(&view.run);
         let (hub, token, job) = (self.hub.clone(), self.token, apply.clone());
         let key = AttemptKey { run: apply.run.clone(), epoch: 0, phase: apply.phase.clone(), attempt: apply.attempt };
+        let again = self.spec_of(view, &apply).await?;
         let outcome = self
             .blocking(move || {
+                // Until the ref names it nothing keeps the commit: a full disk or the user's gc may have had it.
+                if !hub.has(job.new)?
+                    && let Some(spec) = again
+                {
+                    hub.commit(&spec)?;
+                }
                 if job.kind == ApplyKind::Patch {
                     hub.save_point(token, &key, job.old)?;
                 }
@@ -145,15 +163,7 @@ impl Director {
                 }
                 Ok(outcome)
             })
-            .await;
-        let outcome = match outcome {
-            Err(Error::Hub(HubError::CheckedOut { name, path })) => {
-                let what = format!("{name} is checked out at {}", path.display());
-                self.deny(&view.run.id, Denial::new("checked_out", &what, "checking out another branch there"));
-                return Err(Error::Hub(HubError::CheckedOut { name, path }));
-            }
-            other => other?,
-        };
+            .await?;
         let mut tx = self.fenced(&[]).await?;
         let Some(mut apply) = tx.apply(id).await? else { return Ok(()) };
         let mut phase = reread_phase(tx.as_mut(), &view.run, &apply.phase).await?;
@@ -173,6 +183,20 @@ impl Director {
         }
         Ok(tx.commit().await?)
     }
+}
+
+/// The commit of an applied change: nothing in it but what is stored.
+fn spec(
+    run: &Run,
+    phase: &Phase,
+    (decision, request): (&Decision, Option<&Request>),
+    (base, tree): (Oid, Oid),
+    decided_at: Timestamp,
+) -> CommitSpec {
+    let mut parents = vec![base];
+    parents.extend(run.lands_tip);
+    let message = message(run, phase, decision, request);
+    CommitSpec { tree, parents, message, seconds: decided_at.as_seconds() }
 }
 
 /// Whether this change, which nobody is asked about, would now pass the window's limit unseen.

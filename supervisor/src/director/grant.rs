@@ -16,6 +16,7 @@ use super::view::RunView;
 use super::{Denial, Director, ref_of};
 use crate::coordination::{LockName, LockOwner};
 use crate::error::Error;
+use crate::hub::HubRead as _;
 use crate::store::Tx;
 use crate::workers::{GrantOrder, WorkerOrder};
 
@@ -83,13 +84,37 @@ impl Director {
             return Ok(None);
         }
         let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
+        if purpose == LeasePurpose::Verify {
+            return self.verifiable(view, phase).await;
+        }
         let tip = self.blocking(move || hub.tip(&branch)).await?;
         if tip.is_none() {
-            let event = if purpose == LeasePurpose::Build { PhaseEvent::Exhaust } else { PhaseEvent::Pass };
             let reason = Some(format!("its branch {} was deleted", view.run.branch));
-            self.move_phase(view, phase, event, reason).await?;
+            self.move_phase(view, phase, PhaseEvent::Exhaust, reason).await?;
         }
         Ok(tip)
+    }
+
+    /// The commit that was applied: the gate judges it and nothing else. What the branch no longer has cannot pass.
+    async fn verifiable(&self, view: &RunView, phase: &PhaseId) -> Result<Option<Oid>, Error> {
+        let applied = view.phase(phase).and_then(|p| view.apply_of(p)).map(|apply| apply.new);
+        let Some(applied) = applied else { return Err(Error::Bug(format!("{phase} is verified without an apply"))) };
+        if self.is_on_branch(view, applied).await? {
+            return Ok(Some(applied));
+        }
+        let reason = Some(format!("{} no longer has its commit {}", view.run.branch, applied.short()));
+        self.move_phase(view, phase, PhaseEvent::RollBack, reason).await?;
+        Ok(None)
+    }
+
+    /// Whether the run's branch still has a commit.
+    pub(super) async fn is_on_branch(&self, view: &RunView, commit: Oid) -> Result<bool, Error> {
+        let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
+        self.blocking(move || match hub.tip(&branch)? {
+            Some(tip) => Ok(hub.has(commit)? && hub.is_ancestor(commit, tip)?),
+            None => Ok(false),
+        })
+        .await
     }
 
     fn lease(

@@ -20,9 +20,8 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, limits, run_blocking, system};
+use super::{Director, limits, system};
 use crate::error::Error;
-use crate::hub::HubError;
 use crate::policy::PolicyInForce;
 use crate::store::{RequestFilter, Tx};
 use crate::workers::WorkerOrder;
@@ -85,9 +84,10 @@ impl Director {
     /// The facts of a change, or why its objects cannot be read: that is the change's fault and refuses it.
     async fn facts(&self, base: Oid, tree: Oid) -> Result<Result<ChangeFacts, String>, Error> {
         let hub = self.hub.clone();
-        run_blocking(move || {
-            let repo = hub.repository()?;
-            Ok::<_, HubError>(change_facts(&repo, base, tree, &Limits::default()).map_err(|e| e.to_string()))
+        self.blocking(move || match change_facts(&hub.repository()?, base, tree, &Limits::default()) {
+            Ok(facts) => Ok(Ok(facts)),
+            Err(error) if error.is_of_the_change() => Ok(Err(error.to_string())),
+            Err(error) => Err(error.into()),
         })
         .await
     }
@@ -252,8 +252,11 @@ impl Director {
 }
 
 /// The request of the attempt before this one, when it was rejected for this very change: nobody is asked the same
-/// thing twice. After an operator's retry the attempt before is another, and the question is asked again.
+/// thing twice, unless an operator had it tried again.
 async fn rejected_before(tx: &mut dyn Tx, phase: &Phase, decision: &Decision) -> Result<Option<RequestId>, Error> {
+    if phase.retried {
+        return Ok(None);
+    }
     let filter = RequestFilter {
         run: Some(phase.run.clone()),
         phase: Some(phase.id.clone()),

@@ -112,6 +112,7 @@ async fn retry(
         // One attempt more than it has had.
         phase.failed_attempts = phase.failed_attempts.min(phase.spec.max_attempts.saturating_sub(1));
         phase.request = None;
+        phase.retried = true;
         let reason = Some(format!("retried by {}", command.principal.id));
         moves::phase(tx, &mut phase, PhaseEvent::Retry, reason, &command.principal).await?;
         done += 1;

@@ -10,7 +10,7 @@ use super::next::Step;
 use super::view::RunView;
 use super::{Director, moves, ref_of, system};
 use crate::error::Error;
-use crate::hub::CasOutcome;
+use crate::hub::{CasOutcome, HubError};
 use crate::store::RequestFilter;
 
 impl Director {
@@ -43,14 +43,19 @@ impl Director {
     async fn validate(&self, view: &RunView) -> Result<(), Error> {
         let (hub, token, fork) = (self.hub.clone(), self.token, view.run.fork_commit);
         let branch = ref_of(&view.run);
-        let made = self.blocking(move || hub.cas_ref(token, &branch, None, fork, "autopack: run created")).await?;
+        let made = self.blocking(move || hub.cas_ref(token, &branch, None, fork, "autopack: run created")).await;
+        let made = match made {
+            Err(Error::Hub(error @ HubError::Collides { .. })) => Err(error.to_string()),
+            made => Ok(made?),
+        };
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         match made {
-            CasOutcome::Applied | CasOutcome::Already => {
+            Err(why) => moves::run(tx.as_mut(), &mut run, RunEvent::Fail, Some(why), &system()).await?,
+            Ok(CasOutcome::Applied | CasOutcome::Already) => {
                 moves::run(tx.as_mut(), &mut run, RunEvent::Validate, None, &system()).await?
             }
-            CasOutcome::Moved { tip } => {
+            Ok(CasOutcome::Moved { tip }) => {
                 let tip = tip.map_or_else(String::new, |t| t.short());
                 let reason = format!("{} is there already, at {tip}: use another run id", run.branch);
                 moves::run(tx.as_mut(), &mut run, RunEvent::Fail, Some(reason), &system()).await?;
@@ -167,6 +172,7 @@ impl Director {
                 let code = request.reason_code.clone().unwrap_or_else(|| "rejected".to_owned());
                 phase.feedback.push(format!("rejected ({code}): {}", word.clone().unwrap_or_default()));
                 phase.failed_attempts += 1;
+                phase.retried = false;
                 if phase.failed_attempts < phase.spec.max_attempts {
                     (PhaseEvent::Retry, Some(format!("{} rejected, another attempt follows", request.id)))
                 } else {

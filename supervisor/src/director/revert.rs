@@ -2,13 +2,13 @@
 
 use autopack_shared::domain::ids::{Oid, PhaseId};
 use autopack_shared::domain::record::{Apply, ApplyKind};
-use autopack_shared::domain::state::ApplyState;
+use autopack_shared::domain::state::{ApplyState, AttemptEvent, PhaseEvent};
 use autopack_shared::repo::merge::Merged;
 
 use super::apply::{apply_id, insert, revert_message};
 use super::grant::reread_phase;
 use super::view::RunView;
-use super::{Denial, Director, ref_of};
+use super::{Denial, Director, moves, ref_of, system};
 use crate::error::Error;
 use crate::hub::{CommitSpec, HubRead as _};
 
@@ -21,16 +21,12 @@ impl Director {
     /// Prepares the revert of a phase; false when it conflicts with later work and a person has to see to it.
     pub(super) async fn prepare_revert(&self, view: &RunView, id: &PhaseId) -> Result<bool, Error> {
         let Some(phase) = view.phase(id) else { return Ok(true) };
-        let mut tx = self.store.read().await?;
-        let applies = tx.applies(&view.run.id).await?;
-        drop(tx);
-        let undone = applies
-            .into_iter()
-            .rev()
-            .find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed);
-        let Some(undone) = undone else {
+        let Some(undone) = self.undone(view, id).await? else {
             return Err(Error::Bug(format!("{id} is rolled back but nothing of it was applied")));
         };
+        if !phase.rollback_ordered && !self.is_on_branch(view, undone.new).await? {
+            return self.gone(view, id).await.map(|()| true);
+        }
         let Some((tip, tree)) = self.reverted(view, id, &undone).await? else { return Ok(false) };
         let at = phase.updated_at;
         let message = revert_message(&view.run, phase, &undone, at, tip);
@@ -64,6 +60,26 @@ impl Director {
         tx.commit().await?;
         self.allow(&view.run.id);
         Ok(true)
+    }
+
+    /// The branch was moved or deleted under a change that the gate did not pass: there is nothing to take back.
+    async fn gone(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
+        let mut tx = self.fenced(&[]).await?;
+        let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
+        moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+        let reason = Some(format!("{} no longer has it; nothing was left to revert", view.run.branch));
+        moves::phase(tx.as_mut(), &mut phase, PhaseEvent::RolledBack, reason, &system()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The apply that a rollback of a phase takes back.
+    pub(super) async fn undone(&self, view: &RunView, id: &PhaseId) -> Result<Option<Apply>, Error> {
+        let mut tx = self.store.read().await?;
+        let applies = tx.applies(&view.run.id).await?;
+        Ok(applies
+            .into_iter()
+            .rev()
+            .find(|a| a.phase == *id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed))
     }
 
     /// The branch's tip and the tree that takes a change back there; none where a person has to see to it.

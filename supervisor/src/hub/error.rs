@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use autopack_shared::domain::ids::{FencingToken, Oid};
+use autopack_shared::repo::facts::FactsError;
 use autopack_shared::repo::open::OpenError;
 use autopack_shared::repo::pack::PackError;
 use autopack_shared::repo::tree::TreeError;
@@ -87,6 +88,17 @@ pub enum HubError {
     /// An object is missing or unfit.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// The facts of a change could not be read.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A branch cannot be made, for another name is in the way.
+    #[error("{name} cannot be made while {other} is there")]
+    Collides {
+        /// The ref.
+        name: String,
+        /// The one that is in the way.
+        other: String,
+    },
     /// A pack was refused.
     #[error(transparent)]
     Pack(#[from] PackError),

@@ -17,6 +17,11 @@ use super::{Hub, HubError, RefName};
 
 /// Reading verbs, the same for every [`Hub`].
 pub trait HubRead: Hub {
+    /// Whether an object is there.
+    fn has(&self, object: Oid) -> Result<bool, HubError> {
+        Ok(self.repository()?.odb()?.exists(to_git(object)))
+    }
+
     /// The tree of a commit.
     fn tree_of(&self, commit: Oid) -> Result<Oid, HubError> {
         Ok(tree::tree_of(&self.repository()?, commit)?)

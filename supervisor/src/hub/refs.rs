@@ -93,7 +93,7 @@ impl LocalHub {
     ) -> Result<CasOutcome, HubError> {
         let mut tx = repo.transaction()?;
         for name in names {
-            self.lock(&mut tx, name)?;
+            self.lock(&mut tx, name).map_err(|error| collision(repo, name).unwrap_or(error))?;
         }
         let outcome = act(&mut tx)?;
         tx.commit().map_err(|error| self.locked_elsewhere(error, "packed-refs"))?;
@@ -133,6 +133,20 @@ impl LocalHub {
         let dir = File::open(self.common()).map_err(io_error(self.common()))?;
         rustix::fs::syncfs(&dir).map_err(|error| io_error(self.common())(error.into()))
     }
+}
+
+/// The ref that keeps another from being made: git has no branch beside a folder of that name.
+fn collision(repo: &Repository, name: &str) -> Option<HubError> {
+    let collides = |other: &str| HubError::Collides { name: name.to_owned(), other: other.to_owned() };
+    let mut parent = name;
+    while let Some((folder, _)) = parent.rsplit_once('/') {
+        if repo.find_reference(folder).is_ok() {
+            return Some(collides(folder));
+        }
+        parent = folder;
+    }
+    let below = repo.references_glob(&format!("{name}/*")).ok()?.next()?.ok()?;
+    below.name().ok().map(collides)
 }
 
 /// The token in the fence ref.

@@ -104,6 +104,7 @@ pub(crate) fn phase(run: &str, id: &str, ordinal: u32) -> Phase {
         carry: Some(name("q-0")),
         feedback: vec!["again".to_owned()],
         rollback_ordered: true,
+        retried: true,
         reason: Some("because".to_owned()),
         updated_at: at(12),
     }

@@ -65,6 +65,8 @@ pub(super) struct Candidate<'a> {
     pub(super) first_build: bool,
     /// Whether the report says that the repository itself, or the scan of it, cannot be trusted.
     pub(super) in_doubt: bool,
+    /// Some gap of the repository blocks automatic work: then none is (`predecessor.md` C-49).
+    pub(super) blocked: bool,
     /// What the budget says.
     pub(super) budget: Option<Finding>,
 }
@@ -137,6 +139,9 @@ fn of_gap(candidate: &Candidate<'_>) -> Vec<Finding> {
     }
     if candidate.gap.blocks_autopilot {
         findings.push(Finding::asks("gap_blocks_autopilot", "the gap blocks automatic work"));
+    }
+    if candidate.blocked && !candidate.in_doubt && !candidate.gap.blocks_autopilot {
+        findings.push(Finding::asks("blocking_gap", "another gap of the repository blocks automatic work"));
     }
     if candidate.in_doubt {
         let why = "a detector failed or git's state is broken, so nothing is automatic";

@@ -41,6 +41,7 @@ pub fn propose(
         protected_path_checks: Vec::new(),
         budget_compliance: None,
     };
+    let blocked = report.gaps.iter().any(|gap| gap.blocks_autopilot);
     let in_doubt = report.gaps.iter().any(casts_doubt);
     let mut actions: Vec<PlanAction> = Vec::new();
     for gap in &report.gaps {
@@ -54,6 +55,7 @@ pub fn propose(
             supported: action.builder.is_some(),
             first_build: options.first_build,
             in_doubt,
+            blocked,
             budget: budget.spend(action.estimated_cost),
         };
         let findings = classify(&candidate, anchor, verdict.as_ref());

@@ -182,6 +182,16 @@ fn nothing_is_automatic_in_a_repository_that_is_in_doubt() {
 }
 
 #[test]
+fn nothing_is_automatic_while_a_gap_blocks_automatic_work() {
+    let mut blocking = gap(GapType::TestInfraDrift, &["notes/x"]);
+    blocking.blocks_autopilot = true;
+    let plan = plan_with(vec![blocking, gap(GapType::RootClutter, &["notes/a.md"])], &anchor(FREE), "");
+    let action = plan.actions.iter().find(|a| a.action_type == ActionType::FileMove).unwrap();
+    assert_eq!(action.approval_status, ApprovalStatus::RequiresApproval);
+    assert_eq!(action.rule.as_deref(), Some("blocking_gap"));
+}
+
+#[test]
 fn every_action_names_who_does_it_or_is_blocked() {
     let toml = "[builders.split]\nkind = \"command\"\nargv = [\"make\", \"split\"]\ngaps = [\"memory_budget_cap_issue\", \"root_clutter\"]\n";
     let mut large = gap(GapType::MemoryBudgetCapIssue, &["notes/large.md"]);

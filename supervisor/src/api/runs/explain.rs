@@ -25,6 +25,7 @@ impl Core {
                 what,
                 since_ms: lease.granted_at.as_millis(),
                 remedy,
+                failed: false,
             });
         }
         if let Some(denial) = self.director.as_ref().and_then(|d| d.denial(&run.id))
@@ -36,6 +37,7 @@ impl Core {
                 what: denial.what,
                 since_ms: denial.since.as_millis(),
                 remedy: denial.remedy,
+                failed: denial.failed,
             });
         }
         for phase in tx.phases(&run.id).await? {
@@ -49,7 +51,7 @@ impl Core {
 fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
         let since_ms = run.updated_at.as_millis();
-        Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy })
+        Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy, failed: false })
     };
     let resume = format!("autopack runs resume {}", run.id);
     match run.state {
@@ -80,6 +82,7 @@ async fn phase_blocker(tx: &mut dyn Tx, phase: &Phase) -> Result<Option<pb::Bloc
             what,
             since_ms: phase.updated_at.as_millis(),
             remedy,
+            failed: false,
         })
     };
     let request = match &phase.request {

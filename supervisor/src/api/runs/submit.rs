@@ -168,6 +168,7 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, 
             carry: None,
             feedback: Vec::new(),
             rollback_ordered: false,
+            retried: false,
             reason: None,
             updated_at: run.created_at,
         };

@@ -31,6 +31,24 @@ const RECONCILE_BEATS: u32 = 5;
 const STORE_RETRIES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600), Duration::from_millis(5000)];
 
+/// Whether an error says nothing about the message: the store is full or busy.
+fn is_of_the_store(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::Full(_) | StoreError::Unavailable { .. }))
+}
+
+/// Offers a message again where the store was full or busy: that is no fault of the worker.
+async fn patiently<F: Future<Output = Result<(), Error>>>(take: impl Fn() -> F) -> Result<(), Error> {
+    let mut taken = take().await;
+    for pause in STORE_RETRIES {
+        match &taken {
+            Err(error) if is_of_the_store(error) => tokio::time::sleep(pause).await,
+            _ => break,
+        }
+        taken = take().await;
+    }
+    taken
+}
+
 pub(super) struct SessionTask {
     pub(super) core: Arc<Core>,
     pub(super) workers: Arc<Workers>,
@@ -128,23 +146,20 @@ impl SessionTask {
             worker_message::Body::Hello(_) | worker_message::Body::Heartbeat(_) => None,
             worker_message::Body::Event(event) => {
                 let (run_id, epoch, upto) = (event.run_id.clone(), event.epoch, event.run_seq);
-                match self.event(event).await {
+                match patiently(|| self.event(event.clone())).await {
                     Ok(()) => Some(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto })),
+                    Err(error) if is_of_the_store(&error) => {
+                        // A line of the history is worth less than the work it tells of.
+                        self.deny(&run_id, &error);
+                        tracing::warn!(run = run_id, %error, "a worker's event could not be stored and is dropped");
+                        None
+                    }
                     Err(error) => Some(self.refused(run_id, epoch, &error)),
                 }
             }
             worker_message::Body::Result(result) => {
                 let (run_id, epoch) = (result.run_id.clone(), result.epoch);
-                let mut taken = self.result(result.clone()).await;
-                for pause in STORE_RETRIES {
-                    if !matches!(taken, Err(Error::Store(StoreError::Full(_) | StoreError::Unavailable { .. }))) {
-                        break;
-                    }
-                    // A store that is full or busy is no fault of the worker: its result is offered again.
-                    tokio::time::sleep(pause).await;
-                    taken = self.result(result.clone()).await;
-                }
-                match taken {
+                match patiently(|| self.result(result.clone())).await {
                     Ok(()) => None,
                     Err(error) => Some(self.refused(run_id, epoch, &error)),
                 }
@@ -154,13 +169,17 @@ impl SessionTask {
 
     fn refused(&self, run_id: String, epoch: u64, error: &Error) -> supervisor_message::Body {
         tracing::warn!(run = run_id, worker = %self.worker, %error, "a worker's message was refused");
-        if let (Some(director), Ok(run)) = (&self.core.director, RunId::new(run_id.clone()))
+        self.deny(&run_id, error);
+        supervisor_message::Body::Revoke(pb::Revoke { run_id, epoch, reason: error.reason().0.to_owned() })
+    }
+
+    /// What cannot be written down has to be told to whoever asks why nothing moves.
+    fn deny(&self, run: &str, error: &Error) {
+        if let (Some(director), Ok(run)) = (&self.core.director, RunId::new(run.to_owned()))
             && error.is_full()
         {
-            // It cannot be written down, so it has to be told to whoever asks why nothing moves.
             director.deny(&run, Denial::of(error));
         }
-        supervisor_message::Body::Revoke(pb::Revoke { run_id, epoch, reason: error.reason().0.to_owned() })
     }
 
     /// Stores an event under the run's epoch; the first one of an epoch starts the run.

@@ -44,6 +44,7 @@ fn phase(run: &RunId, spec: PhaseSpec, ordinal: u32) -> Phase {
         carry: None,
         feedback: Vec::new(),
         rollback_ordered: false,
+        retried: false,
         reason: None,
         updated_at: Timestamp::from_millis(0),
     }
