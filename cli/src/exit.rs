@@ -139,7 +139,7 @@ const TABLE: &[(Exit, &[&str])] = &[
     (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full", "store_corrupt"]),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
-    (Exit::UnsafeConfig, &["unsafe_config"]),
+    (Exit::UnsafeConfig, &["store_moved", "unsafe_config"]),
     (Exit::Interrupted, &["cancelled"]),
 ];
 
@@ -276,6 +276,7 @@ fn remedy(reason: &str) -> &'static str {
         "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
         "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",
+        "store_moved" => "point it at the database it was made on",
         "other_data_dir" => "name that one with --data-dir; if its runs are no longer wanted, move it away first",
         "other_repository" => {
             "name the data directory of this repository with --data-dir, or the repository with --repo"

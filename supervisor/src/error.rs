@@ -183,11 +183,13 @@ impl Error {
             Self::OtherRepository { .. } => ("other_repository", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
-            Self::Coordination(
+            Self::Store(StoreError::Unsafe(_))
+            | Self::Coordination(
                 CoordinationError::Unusable { .. }
                 | CoordinationError::Foreign { .. }
                 | CoordinationError::Setting { .. },
             ) => ("unsafe_config", Code::FailedPrecondition),
+            Self::Store(StoreError::Moved { .. }) => ("store_moved", Code::FailedPrecondition),
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
             Self::Store(StoreError::Corrupt(_)) => ("store_corrupt", Code::DataLoss),
@@ -220,6 +222,8 @@ impl Error {
             Self::SubjectMismatch { .. } => "look again: autopack approvals show ID",
             Self::Store(StoreError::Unavailable { hint, .. }) => hint,
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
+            Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
+            Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
             Self::Invalid { .. }

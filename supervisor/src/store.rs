@@ -13,7 +13,11 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
+mod doc;
+pub mod postgres;
 pub mod sqlite;
+mod state_tables;
+mod subject;
 pub mod verify;
 
 /// Why the store refused.
@@ -72,6 +76,20 @@ pub enum StoreError {
     /// A row breaks a rule, or the file fails its integrity check.
     #[error("the control store is corrupt: {0}")]
     Corrupt(String),
+    /// The database server, or this connection to it, may lose what it has acknowledged.
+    #[error("the server of the control store is not safe to use: {0}")]
+    Unsafe(String),
+    /// The store is not on the database system it was made on.
+    #[error(
+        "the control store was made on database system {made_on} and is now on {found}: it was restored from a copy \
+         or moved, and may lack what was acknowledged since"
+    )]
+    Moved {
+        /// The identifier of the system it was made on.
+        made_on: String,
+        /// The one it is on now.
+        found: String,
+    },
     /// The store's schema is newer than this program.
     #[error("the control store has schema {found}, this program knows {known}: use a newer autopack")]
     Schema {
@@ -120,7 +138,7 @@ pub trait Store: Send + Sync {
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>>;
     /// The store's clock: never goes back, survives restarts.
     async fn now(&self) -> StoreResult<Timestamp>;
-    /// Rises with every commit of this process.
+    /// Rises with every commit of this process, and soon after those of others that share the store.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Flushes and closes.
     async fn close(&self);
@@ -168,6 +186,9 @@ pub trait Runs {
     async fn runs(&mut self, filter: &RunFilter) -> StoreResult<Vec<Run>>;
     /// Writes a run that was read at `run.version`; the stored version rises by one, and so does `run.version`.
     async fn update_run(&mut self, run: &mut Run) -> StoreResult<()>;
+    /// Holds the gate of a project until the transaction ends: whoever counts active leases in order to add one does it
+    /// under the gate, so that no two of them count the same ones.
+    async fn lock_gate(&mut self, project: &ProjectId) -> StoreResult<()>;
     /// Adds a lease.
     async fn insert_lease(&mut self, lease: &Lease) -> StoreResult<()>;
     /// Leases GRANTING or HELD, oldest first; of one project or of all.
@@ -277,8 +298,9 @@ pub trait Journal {
         call: Digest,
         answer: &[u8],
     ) -> StoreResult<()>;
-    /// Appends to a chain of the audit log, in this transaction.
-    async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<AuditRecord>;
+    /// Appends to a chain of the audit log, in this transaction. Its place there is settled when the transaction
+    /// commits, or reads the log before.
+    async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<()>;
     /// Records of a chain from `from_seq`, in order.
     async fn audit(&mut self, chain: &str, from_seq: u64, limit: u32) -> StoreResult<Vec<AuditRecord>>;
     /// Every chain with its head: name, last seq, last hash.

@@ -3,6 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a case that unwraps fails with what it met")]
 
+/// Cases of one module that are about this engine alone.
+macro_rules! cases_of {
+    ($module:ident { $($case:ident)+ }) => {
+        vec![$((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
+            let mut lab = <$crate::postgres::PostgresLab as $crate::lab::Lab>::start().await;
+            $case(&mut lab).await;
+            lab.finish().await;
+        }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+]
+    };
+}
+
 #[path = "conformance/applies.rs"]
 mod applies;
 #[path = "conformance/crash.rs"]
@@ -13,68 +24,81 @@ mod crowd;
 mod fences;
 #[path = "conformance/fixtures.rs"]
 mod fixtures;
+#[path = "conformance/forgery.rs"]
+mod forgery;
+#[path = "conformance/guards.rs"]
+mod guards;
 #[path = "conformance/journal.rs"]
 mod journal;
 #[path = "conformance/lab.rs"]
 mod lab;
 #[path = "conformance/moves.rs"]
 mod moves;
+#[path = "conformance/postgres.rs"]
+mod postgres;
 #[path = "conformance/requests.rs"]
 mod requests;
 #[path = "conformance/rows.rs"]
 mod rows;
+#[path = "../../tests/harness/postgres.rs"]
+mod server;
+#[path = "conformance/shared.rs"]
+mod shared;
 #[path = "conformance/time.rs"]
 mod time;
 
 use autopack_supervisor::store::{Store, Tx};
 
-/// Every case, once for each engine.
-macro_rules! store_suite {
-    ($($engine:ident = $lab:ty),+ $(,)?) => {
-        $(mod $engine {
-            store_suite! { @cases $lab;
-                fences {
-                    a_stale_token_is_refused a_scope_without_an_epoch_fences_everybody
-                    every_fence_of_a_transaction_is_checked a_bump_ends_older_tokens_at_commit_only
-                    a_bump_hands_its_own_transaction_the_new_fence epochs_are_counted_by_scope
-                    a_run_and_its_phases_are_added_without_a_fence run_state_without_a_fence_is_refused
-                    the_runs_own_fence_is_enough what_people_ask_for_needs_no_fence the_incarnation_only_rises
-                }
-                rows {
-                    projects_are_replaced_and_listed_by_name runs_come_back_whole_newest_first_and_filtered
-                    a_run_is_added_once a_write_goes_by_the_version_that_was_read every_row_with_a_life_has_a_version
-                    phases_and_attempts_stand_in_order a_phase_needs_its_run runs_are_found_by_the_state_of_a_phase
-                    one_attempt_of_a_phase_succeeds a_run_has_one_active_lease the_peak_of_leases_counts_commits
-                }
-                moves {
-                    runs_move_by_the_table phases_move_by_the_table attempts_move_by_the_table
-                    requests_move_by_the_table leases_move_by_the_table applies_move_by_the_table
-                }
-                requests {
-                    decisions_are_kept_in_order a_subject_has_one_pending_request
-                    requests_are_listed_newest_first_and_filtered the_next_expiry_is_of_what_is_open
-                    a_principal_votes_once commands_wait_until_they_are_done
-                }
-                applies {
-                    a_branch_has_one_prepared_apply an_approval_is_used_by_one_apply windows_sum_what_was_applied
-                }
-                journal {
-                    events_are_numbered_by_run notices_are_sent_in_order an_idempotent_call_is_answered_once
-                    chains_grow_side_by_side an_audit_record_lives_and_dies_with_its_change a_whole_log_verifies
-                    a_row_that_the_log_does_not_know_is_found
-                }
-                time {
-                    the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart
-                    a_dropped_transaction_leaves_nothing a_view_stays_as_it_was_and_cannot_write
-                    commits_are_announced_and_nothing_else
-                }
-                crowd {
-                    every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
-                }
+/// Every case: `$how` is told of all of them, each as `module::case`.
+macro_rules! store_cases {
+    ($how:ident ! $($engine:tt)*) => {
+        $how! { $($engine)*;
+            fences {
+                a_stale_token_is_refused a_scope_without_an_epoch_fences_everybody
+                every_fence_of_a_transaction_is_checked a_bump_ends_older_tokens_at_commit_only
+                a_bump_hands_its_own_transaction_the_new_fence epochs_are_counted_by_scope
+                a_run_and_its_phases_are_added_without_a_fence run_state_without_a_fence_is_refused
+                the_runs_own_fence_is_enough what_people_ask_for_needs_no_fence the_incarnation_only_rises
             }
-        })+
+            rows {
+                projects_are_replaced_and_listed_by_name runs_come_back_whole_newest_first_and_filtered
+                a_run_is_added_once a_write_goes_by_the_version_that_was_read every_row_with_a_life_has_a_version
+                phases_and_attempts_stand_in_order a_phase_needs_its_run runs_are_found_by_the_state_of_a_phase
+                one_attempt_of_a_phase_succeeds a_run_has_one_active_lease the_peak_of_leases_counts_commits
+                a_gate_is_held_by_writers_only
+            }
+            moves {
+                runs_move_by_the_table phases_move_by_the_table attempts_move_by_the_table
+                requests_move_by_the_table leases_move_by_the_table applies_move_by_the_table
+            }
+            requests {
+                decisions_are_kept_in_order a_subject_has_one_pending_request
+                requests_are_listed_newest_first_and_filtered the_next_expiry_is_of_what_is_open
+                a_principal_votes_once commands_wait_until_they_are_done
+            }
+            applies {
+                a_branch_has_one_prepared_apply an_approval_is_used_by_one_apply windows_sum_what_was_applied
+            }
+            journal {
+                events_are_numbered_by_run notices_are_sent_in_order an_idempotent_call_is_answered_once
+                chains_grow_side_by_side an_audit_record_lives_and_dies_with_its_change a_whole_log_verifies
+                a_row_that_the_log_does_not_know_is_found
+            }
+            time {
+                the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart
+                a_dropped_transaction_leaves_nothing a_view_stays_as_it_was_and_cannot_write
+                commits_are_announced_and_nothing_else
+            }
+            crowd {
+                every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
+            }
+        }
     };
-    (@cases $lab:ty; $($module:ident { $($case:ident)+ })+) => {
+}
+
+/// A test for each case.
+macro_rules! tests {
+    ($lab:ty; $($module:ident { $($case:ident)+ })+) => {
         $(mod $module {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
@@ -85,4 +109,25 @@ macro_rules! store_suite {
     };
 }
 
-store_suite! { sqlite = crate::lab::SqliteLab }
+/// A list of all cases.
+macro_rules! listed {
+    ($lab:ty; $($module:ident { $($case:ident)+ })+) => {
+        vec![$($((concat!(stringify!($module), "::", stringify!($case)), Box::pin(async {
+            let mut lab = <$lab as $crate::lab::Lab>::start().await;
+            $crate::$module::$case(&mut lab).await;
+            lab.finish().await;
+        }) as std::pin::Pin<Box<dyn Future<Output = ()> + Send>>),)+)+]
+    };
+}
+
+mod sqlite {
+    store_cases! { tests! crate::lab::SqliteLab }
+}
+
+/// One test, since a server takes longer to start than most cases take. `AUTOPACK_TEST_CASE` picks some by name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_case_on_postgres() {
+    let mut cases: Vec<postgres::Case> = store_cases! { listed! crate::postgres::PostgresLab };
+    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()));
+    postgres::run(cases).await;
+}

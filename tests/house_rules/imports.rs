@@ -91,6 +91,7 @@ pub(crate) const FENCES: &[Fence] = &[
             "crate::coordination::etcd",
             "crate::coordination::file_lock",
             "crate::hub::local",
+            "crate::store::postgres",
             "crate::store::sqlite",
             "autopack_shared::wire",
             "tonic",

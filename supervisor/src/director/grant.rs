@@ -25,6 +25,7 @@ impl Director {
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
         let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
         let mut tx = self.fenced(&[]).await?;
+        tx.lock_gate(&view.run.project).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
         if let Some(denial) = self.gate(tx.as_mut(), view, phase, purpose, &active).await? {
             self.deny(&view.run.id, denial);

@@ -21,7 +21,6 @@ use super::{Store, StoreResult, Tx};
 
 mod applies;
 mod clock;
-mod doc;
 mod error;
 mod fences;
 mod journal;

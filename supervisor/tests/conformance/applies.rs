@@ -62,7 +62,7 @@ pub(crate) async fn windows_sum_what_was_applied(lab: &mut impl Lab) {
     tx.add_window(&run("a"), &name("a-1"), &sizes(&[("code", 10), ("docs", 1)])).await.unwrap();
     assert!(!exists(tx.add_window(&run("a"), &name("a-1"), &sizes(&[("code", 10)])).await).is_empty());
     tx.commit().await.unwrap();
-    lab.clock().advance(Duration::from_secs(60));
+    lab.advance(Duration::from_secs(60)).await;
     let mut tx = directing(&*lab.store()).await;
     tx.add_window(&run("a"), &name("a-2"), &sizes(&[("code", 5)])).await.unwrap();
     tx.add_window(&run("b"), &name("a-3"), &sizes(&[("code", 100)])).await.unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::{AuditDraft, ROW, row_digest};
+use autopack_shared::domain::audit::{AuditDraft, EVENT, ROW, row_digest};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -329,5 +329,38 @@ pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
     let mut tx = directing(store).await;
     tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
     tx.append_audit(created(id)).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// One row of every table, each with its record in the log.
+pub(crate) async fn fill(store: &dyn Store) {
+    let mut tx = store.tx(&[]).await.unwrap();
+    for n in ["1", "2", "3"] {
+        tx.append_audit(draft("run/a", "x.y", "run", n, None)).await.unwrap();
+    }
+    tx.insert_run(&run("a")).await.unwrap();
+    tx.append_audit(created("a")).await.unwrap();
+    tx.insert_phase(&phase("a", "p", 0)).await.unwrap();
+    tx.insert_attempt(&attempt("a", "p", 1)).await.unwrap();
+    tx.insert_lease(&lease("l-1", "a")).await.unwrap();
+    tx.append_audit(draft("run/a", "lease.granting", "lease", "l-1", None)).await.unwrap();
+    tx.insert_decision(&decision("d-1", "a")).await.unwrap();
+    let decided = draft("run/a", "decision.recorded", "decision", "d-1", None);
+    tx.append_audit(pinned(decided, &decision("d-1", "a"))).await.unwrap();
+    tx.insert_request(&request("q-1", "a")).await.unwrap();
+    let created = draft("run/a", "request.created", "request", "q-1", None);
+    tx.append_audit(pinned(created, &request("q-1", "a"))).await.unwrap();
+    tx.insert_vote(&vote("q-1", "local:ann")).await.unwrap();
+    let voted = draft("run/a", "vote.recorded", "request", "q-1", None);
+    tx.append_audit(pinned(voted, &vote("q-1", "local:ann"))).await.unwrap();
+    tx.insert_command(&command("c-1", "a")).await.unwrap();
+    tx.insert_apply(&apply("a-1", "a")).await.unwrap();
+    tx.add_window(&run("a"), &name("a-1"), &[("code".to_owned(), 1)].into()).await.unwrap();
+    let mut line = event("a", "x");
+    tx.append_event(&mut line).await.unwrap();
+    let mut prepared = pinned(draft("run/a", "apply.prepared", "apply", "a-1", None), &apply("a-1", "a"));
+    prepared.digests.insert(EVENT.to_owned(), row_digest(&line).unwrap());
+    tx.append_audit(prepared).await.unwrap();
+    tx.append_audit(draft("cluster", "x.y", "run", "a", None)).await.unwrap();
     tx.commit().await.unwrap();
 }

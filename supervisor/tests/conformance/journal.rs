@@ -1,5 +1,7 @@
 //! Events, notices, idempotent answers, the audit log, and the check of it.
 
+use std::time::Duration;
+
 use autopack_shared::domain::audit::{AuditBreak, verify_chain};
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::state::{ApplyState, RequestState};
@@ -59,12 +61,14 @@ pub(crate) async fn an_idempotent_call_is_answered_once(lab: &mut impl Lab) {
 }
 
 pub(crate) async fn chains_grow_side_by_side(lab: &mut impl Lab) {
-    for (n, chain) in ["run/a", "cluster", "run/a", "run/b", "run/a"].into_iter().enumerate() {
+    let order = ["run/a", "cluster", "run/a", "run/b", "run/a"];
+    let mut instants = Vec::new();
+    for chain in order {
         let mut tx = lab.store().tx(&[]).await.unwrap();
-        let record = tx.append_audit(draft(chain, "run.queued", "run", "a", None)).await.unwrap();
-        assert_eq!(record.leaf_index, n as u64, "commit order, over all chains");
-        assert_eq!(record.at, tx.now());
+        tx.append_audit(draft(chain, "run.queued", "run", "a", None)).await.unwrap();
+        instants.push(tx.now());
         tx.commit().await.unwrap();
+        lab.advance(Duration::from_secs(1)).await;
     }
     let mut view = lab.store().read().await.unwrap();
     let heads = view.audit_heads().await.unwrap();
@@ -73,6 +77,10 @@ pub(crate) async fn chains_grow_side_by_side(lab: &mut impl Lab) {
     for (chain, seq, hash) in heads {
         let records = view.audit(&chain, 1, 100).await.unwrap();
         verify_chain(&chain, &records, (seq, hash)).unwrap();
+        for record in records {
+            let place = usize::try_from(record.leaf_index).unwrap();
+            assert_eq!((order[place], instants[place]), (&*chain, record.at), "commit order, over all chains");
+        }
     }
     let page = view.audit("run/a", 2, 1).await.unwrap();
     assert_eq!(page.iter().map(|r| r.seq).collect::<Vec<_>>(), [2]);
@@ -92,9 +100,13 @@ pub(crate) async fn an_audit_record_lives_and_dies_with_its_change(lab: &mut imp
     drop(view);
     // What comes next takes the place that was given up: no gap.
     let mut tx = lab.store().tx(&[]).await.unwrap();
-    let record = tx.append_audit(draft("cluster", "x.y", "run", "a", None)).await.unwrap();
-    assert_eq!((record.seq, record.leaf_index), (1, 0));
+    tx.append_audit(draft("cluster", "x.y", "run", "a", None)).await.unwrap();
+    let inside = tx.audit("cluster", 1, 9).await.unwrap();
+    tx.append_audit(draft("cluster", "x.y", "run", "b", None)).await.unwrap();
     tx.commit().await.unwrap();
+    let records = lab.store().read().await.unwrap().audit("cluster", 1, 9).await.unwrap();
+    assert_eq!(records.iter().map(|r| (r.seq, r.leaf_index)).collect::<Vec<_>>(), [(1, 0), (2, 1)]);
+    assert_eq!(inside, records[..1], "whoever wrote it can read it before the commit");
 }
 
 async fn audited(tx: &mut dyn Tx, noun: &str, id: &str, state: &str, row: &impl serde::Serialize) {

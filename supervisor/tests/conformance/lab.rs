@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use autopack_shared::runtime::clock::ManualClock;
 use autopack_supervisor::store::Store;
@@ -13,8 +14,8 @@ pub(crate) trait Lab: Send + Sync {
     async fn start() -> Self;
     /// The store.
     fn store(&self) -> Arc<dyn Store>;
-    /// Its wall clock.
-    fn clock(&self) -> &ManualClock;
+    /// Moves its wall clock on.
+    async fn advance(&self, by: Duration);
     /// Opens the same store again, after a clean end of the process or as after a crash; the wall then shows `millis`.
     async fn reopen(&mut self, clean: bool, millis: u64);
 }
@@ -45,8 +46,8 @@ impl Lab for SqliteLab {
         self.store.clone()
     }
 
-    fn clock(&self) -> &ManualClock {
-        &self.clock
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
     }
 
     async fn reopen(&mut self, clean: bool, millis: u64) {

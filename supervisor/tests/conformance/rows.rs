@@ -249,3 +249,12 @@ pub(crate) async fn the_peak_of_leases_counts_commits(lab: &mut impl Lab) {
     let other = lab.store().read().await.unwrap().peak_leases(&name("mill")).await.unwrap();
     assert_eq!(other, 0);
 }
+
+pub(crate) async fn a_gate_is_held_by_writers_only(lab: &mut impl Lab) {
+    let mut tx = lab.store().tx(&[]).await.unwrap();
+    tx.lock_gate(&name("shop")).await.unwrap();
+    tx.lock_gate(&name("shop")).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut view = lab.store().read().await.unwrap();
+    assert!(matches!(view.lock_gate(&name("shop")).await, Err(StoreError::Corrupt(_))));
+}

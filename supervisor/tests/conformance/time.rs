@@ -10,10 +10,10 @@ use crate::lab::Lab;
 pub(crate) async fn the_clock_follows_the_wall_but_never_back(lab: &mut impl Lab) {
     let store = lab.store();
     let start = store.now().await.unwrap();
-    lab.clock().advance(Duration::from_secs(5));
+    lab.advance(Duration::from_secs(5)).await;
     assert_eq!(store.now().await.unwrap(), start.plus_seconds(5));
     let tx = store.tx(&[]).await.unwrap();
-    lab.clock().advance(Duration::from_secs(5));
+    lab.advance(Duration::from_secs(5)).await;
     assert_eq!(tx.now(), start.plus_seconds(5), "one instant a transaction");
     tx.commit().await.unwrap();
     let tx = store.tx(&[]).await.unwrap();
@@ -28,7 +28,7 @@ pub(crate) async fn the_clock_follows_the_wall_but_never_back(lab: &mut impl Lab
         drop(tx);
         assert_eq!(lab.store().read().await.unwrap().now(), start.plus_seconds(10));
     }
-    lab.clock().advance(Duration::from_secs(3600 + 11));
+    lab.advance(Duration::from_secs(3600 + 11)).await;
     assert_eq!(lab.store().now().await.unwrap(), start.plus_seconds(11));
 }
 

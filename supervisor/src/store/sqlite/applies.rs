@@ -24,8 +24,8 @@ impl Applies for SqliteTx {
         let subject = Subject::new("apply", &apply.id)
             .in_run(&apply.run)
             .of("run or request of apply", &apply.id)
-            .once("apply.target_ref", "a prepared apply of", &apply.target_ref)
-            .once("apply.request_id", "an apply of request", request);
+            .once(&["apply.target_ref"], "a prepared apply of", &apply.target_ref)
+            .once(&["apply.request_id"], "an apply of request", request);
         let sql = "INSERT INTO apply (id, run_id, target_ref, request_id, state, version, doc) VALUES ($1, $2, $3, $4, $5, $6, $7)";
         let sql = query(sql).bind(apply.id.as_str()).bind(apply.run.as_str()).bind(apply.target_ref.as_str());
         let sql = sql.bind(apply.request.as_ref().map(RequestId::as_str)).bind(apply.state.as_str());

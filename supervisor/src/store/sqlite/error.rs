@@ -3,9 +3,9 @@
 
 use sqlx::error::DatabaseError;
 
-use autopack_shared::domain::ids::RunId;
-
 use crate::store::StoreError;
+pub(super) use crate::store::subject::Subject;
+use crate::store::subject::rule;
 
 const BUSY: u32 = 5;
 const LOCKED: u32 = 6;
@@ -19,67 +19,6 @@ const SHARED_MEMORY_SIZE: u32 = 4874;
 const FOREIGN_KEY: u32 = 787;
 const PRIMARY_KEY: u32 = 1555;
 const UNIQUE: u32 = 2067;
-
-/// What a statement writes, so that a refusal can name it.
-#[derive(Debug, Clone)]
-pub(super) struct Subject {
-    what: &'static str,
-    id: String,
-    parent: Option<(&'static str, String)>,
-    run: Option<String>,
-    unique: Vec<(&'static str, &'static str, String)>,
-}
-
-impl Subject {
-    /// A row of its own.
-    pub(super) fn new(what: &'static str, id: impl ToString) -> Self {
-        Self { what, id: id.to_string(), parent: None, run: None, unique: Vec::new() }
-    }
-
-    /// Names the row it hangs on; what is missing when a foreign key is refused.
-    pub(super) fn of(mut self, what: &'static str, id: impl ToString) -> Self {
-        self.parent = Some((what, id.to_string()));
-        self
-    }
-
-    /// Names the run whose fence the write needs.
-    pub(super) fn in_run(mut self, run: &RunId) -> Self {
-        self.run = Some(run.to_string());
-        self
-    }
-
-    /// Names what else must be unique: the column as SQLite names it, and how people do.
-    pub(super) fn once(mut self, column: &'static str, what: &'static str, id: impl ToString) -> Self {
-        self.unique.push((column, what, id.to_string()));
-        self
-    }
-
-    /// The row is not there.
-    pub(super) fn not_found(&self) -> StoreError {
-        StoreError::NotFound { what: self.what, id: self.id.clone() }
-    }
-
-    /// The row has moved on.
-    pub(super) fn conflict(&self, expected: u64) -> StoreError {
-        StoreError::Conflict { what: self.what, id: self.id.clone(), expected }
-    }
-
-    fn fenced(&self) -> StoreError {
-        let scope = self.run.as_ref().map_or_else(|| "run".to_owned(), |run| format!("run/{run}"));
-        StoreError::Fenced { scope, held: 0, current: None }
-    }
-
-    fn exists(&self, message: &str) -> StoreError {
-        let other = self.unique.iter().find(|(column, ..)| message.contains(column));
-        let (what, id) = other.map_or((self.what, &self.id), |(_, what, id)| (*what, id));
-        StoreError::Exists { what, id: id.clone() }
-    }
-
-    fn orphan(&self) -> StoreError {
-        let (what, id) = self.parent.clone().unwrap_or((self.what, self.id.clone()));
-        StoreError::NotFound { what, id }
-    }
-}
 
 /// The store's word for a failure of SQLite or of its driver.
 pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreError {
@@ -99,7 +38,7 @@ pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreErr
 
 fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
     let message = error.message();
-    if let Some(rule) = rule(message, subject) {
+    if let Some(rule) = message.split_once(' ').and_then(|(code, rest)| rule(code, rest, subject)) {
         return rule;
     }
     let code: u32 = error.code().and_then(|c| c.parse().ok()).unwrap_or(0);
@@ -119,23 +58,6 @@ fn refused(error: &dyn DatabaseError, subject: Option<&Subject>) -> StoreError {
         FULL => StoreError::Full(why),
         CORRUPT | NOT_A_DATABASE => StoreError::Corrupt(format!("{why}: keep a copy of the file and restore a backup")),
         1..=255 | 0 | 256.. => StoreError::Corrupt(why),
-    }
-}
-
-/// A refusal of one of the schema's own triggers. They say which rule; which row, the statement knows.
-fn rule(message: &str, subject: Option<&Subject>) -> Option<StoreError> {
-    let (code, rest) = message.split_once(' ')?;
-    match code {
-        "AP002" => {
-            let unnamed = || StoreError::Fenced { scope: rest.to_owned(), held: 0, current: None };
-            Some(subject.map_or_else(unnamed, Subject::fenced))
-        }
-        "AP003" => {
-            let named = |row: &Subject| format!("{} {}: {rest}", row.what, row.id);
-            Some(StoreError::IllegalMove(subject.map_or_else(|| rest.to_owned(), named)))
-        }
-        "AP004" => Some(StoreError::Corrupt(rest.to_owned())),
-        _ => None,
     }
 }
 

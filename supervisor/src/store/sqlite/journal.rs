@@ -9,10 +9,9 @@ use autopack_shared::domain::audit::{AuditDraft, AuditPlace, AuditRecord, NO_REC
 use autopack_shared::domain::ids::{Digest, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Event, Notice};
 
-use super::doc;
 use super::error::Subject;
 use super::tx::{SqliteTx, bytes, integer, maybe_integer, natural, read_plain, text};
-use crate::store::{Journal, StoreError, StoreResult, Tx as _};
+use crate::store::{Journal, StoreError, StoreResult, Tx as _, doc};
 
 const NOTICE_COLUMNS: &[&str] = &["sent_at"];
 
@@ -119,7 +118,7 @@ impl Journal for SqliteTx {
         Ok(())
     }
 
-    async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<AuditRecord> {
+    async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<()> {
         let sql = "SELECT c.cluster_id, c.incarnation, c.leaves, h.seq, h.hash FROM cluster AS c \
                    LEFT JOIN audit_head AS h ON h.chain = $1";
         let gone = || StoreError::Corrupt("the cluster row is missing".to_owned());
@@ -142,7 +141,7 @@ impl Journal for SqliteTx {
         let sql = sql.bind(&record.prev_hash.as_bytes()[..]).bind(&record.hash.as_bytes()[..]);
         let subject = Subject::new("audit record", format!("{}/{seq}", record.chain));
         self.write(&subject, sql.bind(record.at.as_millis())).await?;
-        Ok(record)
+        Ok(())
     }
 
     async fn audit(&mut self, chain: &str, from_seq: u64, limit: u32) -> StoreResult<Vec<AuditRecord>> {

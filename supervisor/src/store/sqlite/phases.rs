@@ -14,7 +14,7 @@ use crate::store::{Phases, StoreError, StoreResult};
 fn phase_subject(phase: &Phase) -> Subject {
     let place = format!("{}/{}", phase.run, phase.ordinal);
     Subject::new("phase", format!("{}/{}", phase.run, phase.id)).in_run(&phase.run).of("run", &phase.run).once(
-        "phase.ordinal",
+        &["phase.ordinal"],
         "a phase at place",
         place,
     )
@@ -83,7 +83,7 @@ impl Phases for SqliteTx {
 
     async fn update_attempt(&mut self, attempt: &mut Attempt) -> StoreResult<()> {
         let subject = attempt_subject(attempt).once(
-            "attempt.run_id, attempt.phase_id",
+            &["attempt.run_id, attempt.phase_id"],
             "a successful attempt of phase",
             format!("{}/{}", attempt.run, attempt.phase),
         );

@@ -8,10 +8,9 @@ use sqlx::{QueryBuilder, query};
 use autopack_shared::domain::ids::{RequestId, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Command, Decision, Request, Vote};
 
-use super::doc;
 use super::error::Subject;
 use super::tx::{SqliteTx, integer, limit, living, maybe_integer, read_living, read_plain, text};
-use crate::store::{RequestFilter, Requests, StoreResult};
+use crate::store::{RequestFilter, Requests, StoreResult, doc};
 
 const COMMAND_COLUMNS: &[&str] = &["done_at", "result"];
 
@@ -40,7 +39,7 @@ impl Requests for SqliteTx {
 
     async fn insert_request(&mut self, request: &Request) -> StoreResult<()> {
         let subject = Subject::new("request", &request.id).of("run", &request.run).once(
-            "request.subject_digest",
+            &["request.subject_digest"],
             "a pending request about",
             request.subject_digest,
         );

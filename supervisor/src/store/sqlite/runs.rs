@@ -6,10 +6,9 @@ use sqlx::{QueryBuilder, query};
 use autopack_shared::domain::ids::{ProjectId, RunId, Scope};
 use autopack_shared::domain::record::{Lease, Project, Run};
 
-use super::doc;
 use super::error::Subject;
 use super::tx::{SqliteTx, integer, limit, living, natural, read_living, read_plain};
-use crate::store::{RunFilter, Runs, StoreResult, Tx as _};
+use crate::store::{RunFilter, Runs, StoreResult, Tx as _, doc};
 
 #[async_trait]
 impl Runs for SqliteTx {
@@ -70,9 +69,14 @@ impl Runs for SqliteTx {
         self.cas(&Subject::new("run", &run.id).in_run(&run.id), &mut run.version, sql, there).await
     }
 
+    async fn lock_gate(&mut self, _project: &ProjectId) -> StoreResult<()> {
+        // There is one writer at a time.
+        self.writes()
+    }
+
     async fn insert_lease(&mut self, lease: &Lease) -> StoreResult<()> {
         let subject = Subject::new("lease", &lease.id).in_run(&lease.run).of("run", &lease.run).once(
-            "lease.run_id",
+            &["lease.run_id"],
             "an active lease of run",
             &lease.run,
         );

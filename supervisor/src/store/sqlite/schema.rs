@@ -11,10 +11,9 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Row as _, SqliteConnection, SqlitePool, query, query_scalar};
 
 use autopack_shared::domain::ids::Timestamp;
-use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 
 use super::error::{away, failed};
-use crate::store::{StoreError, StoreResult};
+use crate::store::{StoreError, StoreResult, state_tables};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations/sqlite");
 
@@ -101,30 +100,10 @@ pub(super) async fn leave(pool: &SqlitePool, owner: &str) -> StoreResult<()> {
     Ok(())
 }
 
-type Move = (&'static str, &'static str, &'static str);
-
-/// Every legal move and every final state of this program's machines.
-fn tables() -> (BTreeSet<Move>, BTreeSet<(&'static str, &'static str)>) {
-    let (mut moves, mut finals) = (BTreeSet::new(), BTreeSet::new());
-    macro_rules! add {
-        ($($state:ident),+) => {$(
-            moves.extend($state::MOVES.iter().map(|(from, _, to)| ($state::MACHINE, from.as_str(), to.as_str())));
-            let ended = $state::ALL.iter().filter(|state| state.is_terminal());
-            finals.extend(ended.map(|state| ($state::MACHINE, state.as_str())));
-        )+};
-    }
-    add!(RunState, PhaseState, AttemptState, RequestState, LeaseState, ApplyState);
-    (moves, finals)
-}
-
 /// Makes the store's tables of moves those of this program; the triggers read them.
 async fn write_moves(link: &mut SqliteConnection) -> StoreResult<()> {
-    let (moves, finals) = tables();
-    let wanted: BTreeSet<String> = moves
-        .iter()
-        .map(|(machine, from, to)| format!("{machine} {from} {to}"))
-        .chain(finals.iter().map(|(machine, state)| format!("{machine} {state}")))
-        .collect();
+    let (moves, finals) = state_tables::all();
+    let wanted = state_tables::lines(&moves, &finals);
     let there = "SELECT machine || ' ' || from_state || ' ' || to_state FROM legal_move \
                  UNION ALL SELECT machine || ' ' || state FROM final_state";
     let rows = query(there).fetch_all(&mut *link).await.map_err(sql)?;

@@ -10,9 +10,8 @@ use tokio::sync::watch;
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
 
-use super::doc;
 use super::error::{Subject, away, failed};
-use crate::store::{StoreError, StoreResult, Tx};
+use crate::store::{StoreError, StoreResult, Tx, doc};
 
 /// A statement with its values.
 pub(super) type Sql<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
@@ -62,12 +61,18 @@ impl SqliteTx {
         Ok(())
     }
 
-    /// Runs a writing statement; how many rows it touched.
-    pub(super) async fn write(&mut self, subject: &Subject, sql: Sql<'_>) -> StoreResult<u64> {
+    /// Refuses what only a write transaction may do.
+    pub(super) fn writes(&self) -> StoreResult<()> {
         self.usable()?;
         if self.commits.is_none() {
             return Err(StoreError::Corrupt("a write in a read view".to_owned()));
         }
+        Ok(())
+    }
+
+    /// Runs a writing statement; how many rows it touched.
+    pub(super) async fn write(&mut self, subject: &Subject, sql: Sql<'_>) -> StoreResult<u64> {
+        self.writes()?;
         match sql.execute(&mut *self.link).await {
             Ok(done) => Ok(done.rows_affected()),
             Err(error) => Err(self.give_up(&error, Some(subject))),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::store::{StoreError, StoreResult};
+use super::{StoreError, StoreResult};
 
 /// The version of every document this program writes.
 const VERSION: u64 = 1;

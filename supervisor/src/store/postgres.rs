@@ -1,0 +1,225 @@
+//! The store of a cluster: PostgreSQL, shared by several processes. The schema's triggers refuse what the code must
+//! never do, and every write holds the fences it rests on until it commits.
+//!
+//! Transactions lock in one order, so that they do not wait for each other in a circle: fences as given, in the order
+//! of scopes; a project's gate; fences that are raised; then, for every run that is written to, the row of the run
+//! before any row that hangs on it; and when all verbs are done, at commit: the heads of audit chains by name, the
+//! ledger that numbers the whole store, a row of the clock. A transaction that writes to several runs may still meet
+//! another that does so the other way round: then PostgreSQL ends one of them, which is told to try again.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, PgPool, query};
+use tokio::sync::watch;
+
+use autopack_shared::domain::ids::{Fence, Timestamp};
+use autopack_shared::runtime::clock::IdSource;
+use autopack_shared::runtime::process::{OnError, Tasks};
+
+use self::error::{away, failed};
+use self::tx::PostgresTx;
+use super::{Store, StoreResult, Tx};
+
+mod applies;
+mod audit;
+mod error;
+mod fences;
+mod journal;
+mod phases;
+mod requests;
+mod runs;
+mod schema;
+mod server;
+mod skew;
+mod tx;
+mod watcher;
+
+/// How long a caller waits for a connection, and a closing store for the last transaction.
+const TURN: Duration = Duration::from_secs(10);
+/// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
+const SETTINGS: &[(&str, &str)] = &[
+    ("search_path", "autopack,pg_temp"),
+    ("lock_timeout", "3s"),
+    ("statement_timeout", "15s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "9000"),
+    ("client_connection_check_interval", "2s"),
+    ("timezone", "UTC"),
+];
+
+/// Where a store is and how it is used. Shown without the URL, which may hold a password.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`; `?host=/folder` for a socket.
+    pub url: String,
+    /// Connections at most.
+    pub connections: u32,
+    /// What the server lists the connections as.
+    pub application: String,
+}
+
+impl PostgresConfig {
+    /// The usual settings for this URL.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), connections: 16, application: "autopack".to_owned() }
+    }
+
+    fn options(&self) -> StoreResult<PgConnectOptions> {
+        // The parser's own words could repeat parts of the URL.
+        let wrong = |_| away("its URL cannot be read".to_owned(), "give it as postgres://user@host:port/database");
+        let options = PgConnectOptions::from_str(&self.url).map_err(wrong)?;
+        Ok(options.application_name(&self.application).options(SETTINGS.iter().copied()).disable_statement_logging())
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("PostgresConfig");
+        told.field("connections", &self.connections).field("application", &self.application).finish_non_exhaustive()
+    }
+}
+
+/// A control store in a PostgreSQL database.
+pub struct PostgresStore {
+    pool: PgPool,
+    /// The latest instant this process was told, which it is never taken back behind.
+    seen: Arc<AtomicI64>,
+    commits: watch::Sender<u64>,
+    tasks: Tasks,
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
+    }
+}
+
+impl PostgresStore {
+    /// Opens a store, and makes its schema if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsafe`] for a server that may lose commits, [`StoreError::Moved`] for a store that was restored
+    /// or moved, [`StoreError::Schema`] for one of a newer program, [`StoreError::Corrupt`] for a schema that is not
+    /// ours, [`StoreError::Unavailable`] when the server cannot be reached.
+    ///
+    /// [`StoreError::Unsafe`]: super::StoreError::Unsafe
+    /// [`StoreError::Moved`]: super::StoreError::Moved
+    /// [`StoreError::Schema`]: super::StoreError::Schema
+    /// [`StoreError::Corrupt`]: super::StoreError::Corrupt
+    /// [`StoreError::Unavailable`]: super::StoreError::Unavailable
+    pub async fn open(config: &PostgresConfig, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
+        let options = config.options()?;
+        // By itself first: a pool tries again until its time is up, and then does not say why.
+        let system = tokio::time::timeout(TURN, server::check(&options)).await.unwrap_or_else(|_| {
+            Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
+        })?;
+        let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
+        let pool = pool.connect_lazy_with(options);
+        schema::prepare(&pool).await?;
+        schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
+        let commits = watch::Sender::new(0);
+        let tasks = Tasks::new();
+        let watcher = watcher::Watcher::new(pool.clone(), commits.clone(), tasks.stop().clone()).await?;
+        tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
+        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks })
+    }
+
+    fn saw(&self, millis: i64) -> Timestamp {
+        let before = self.seen.fetch_max(millis, Ordering::SeqCst);
+        Timestamp::from_millis(before.max(millis))
+    }
+
+    fn seen(&self) -> i64 {
+        self.seen.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        // Without a close, the watcher ends with the store all the same.
+        self.tasks.stop().cancel();
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn read(&self) -> StoreResult<Box<dyn Tx>> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        let mut view = PostgresTx::new(link, None);
+        // Takes the snapshot too.
+        let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
+        Ok(Box::new(view.at(self.saw(now))))
+    }
+
+    async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
+        let fences: BTreeSet<&Fence> = fences.iter().collect();
+        let now = tx.hold(&fences, self.seen()).await?;
+        Ok(Box::new(tx.at(self.saw(now))))
+    }
+
+    async fn now(&self) -> StoreResult<Timestamp> {
+        let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
+        let now: i64 = sql.fetch_one(&self.pool).await.map_err(|e| failed(&e, None))?;
+        Ok(self.saw(now))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    async fn close(&self) {
+        // Pools wait for whoever is still in a transaction; a stuck one must not hold up the end of the process.
+        let closing = async {
+            self.tasks.shutdown(TURN).await;
+            self.pool.close().await;
+        };
+        if tokio::time::timeout(TURN, closing).await.is_err() {
+            tracing::warn!("the store was left open: a transaction did not end");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_ends_its_waits() {
+        let config = PostgresConfig::new("postgres://autopack:s3cret@db.example:5433/control");
+        let options = config.options().unwrap();
+        let told = options.get_options().unwrap();
+        for setting in [
+            "lock_timeout=3s",
+            "statement_timeout=15s",
+            "idle_in_transaction_session_timeout=10s",
+            "tcp_user_timeout=9000",
+            "search_path=autopack,pg_temp",
+        ] {
+            assert!(told.contains(setting), "{told}");
+        }
+        assert_eq!(options.get_application_name(), Some("autopack"));
+        assert_eq!((options.get_host(), options.get_port()), ("db.example", 5433));
+    }
+
+    #[test]
+    fn a_url_is_never_shown() {
+        let garbled = PostgresConfig::new("postgres://autopack:s3cret@[::1/x");
+        let error = garbled.options().unwrap_err();
+        assert!(!format!("{garbled:?} {error} {error:?}").contains("s3cret"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Events, notices, idempotent answers, the audit log.
+
+use async_trait::async_trait;
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::query;
+
+use autopack_shared::domain::audit::{AuditDraft, AuditRecord};
+use autopack_shared::domain::ids::{Digest, RowId, RunId, Timestamp};
+use autopack_shared::domain::record::{Event, Notice};
+
+use super::audit::{digest, record};
+use super::error::Subject;
+use super::tx::{PostgresTx, bytes, integer, natural, read_plain, text};
+use crate::store::{Journal, StoreResult, Tx as _, doc};
+
+const NOTICE_COLUMNS: &[&str] = &["sent_at"];
+
+fn unsent(row: &PgRow) -> StoreResult<Notice> {
+    doc::unpack(text(row, 0)?, [("sent_at", Value::Null)])
+}
+
+#[async_trait]
+impl Journal for PostgresTx {
+    async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64> {
+        self.touch(&event.run).await?;
+        let last = "SELECT coalesce(max(seq), 0) FROM event WHERE run_id = $1";
+        let last = self.one(query(last).bind(event.run.as_str())).await?;
+        let seq = last.map_or(Ok(0), |row| natural(&row, 0))? + 1;
+        event.seq = seq;
+        let subject = Subject::new("event", format!("{}/{seq}", event.run)).of("run", &event.run);
+        let sql = query("INSERT INTO event (run_id, seq, doc) VALUES ($1, $2, $3::json)").bind(event.run.as_str());
+        self.write(&subject, sql.bind(integer(seq)).bind(doc::pack(event, &[])?)).await?;
+        Ok(seq)
+    }
+
+    async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>> {
+        let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+        let sql = query(sql).bind(run.as_str()).bind(integer(after)).bind(i64::from(limit));
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
+    async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()> {
+        let sql = query("INSERT INTO notice (id, sent_at, doc) VALUES ($1, autopack.instant($2), $3::json)")
+            .bind(notice.id.as_str());
+        let sql = sql.bind(notice.sent_at.map(Timestamp::as_millis)).bind(doc::pack(notice, NOTICE_COLUMNS)?);
+        self.write(&Subject::new("notice", &notice.id), sql).await?;
+        Ok(())
+    }
+
+    async fn unsent_notices(&mut self, limit: u32) -> StoreResult<Vec<Notice>> {
+        let sql = "SELECT doc::text FROM notice WHERE sent_at IS NULL ORDER BY seq LIMIT $1";
+        self.all(query(sql).bind(i64::from(limit))).await?.iter().map(unsent).collect()
+    }
+
+    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<()> {
+        // Sent twice is sent: notices go out at least once.
+        let subject = Subject::new("notice", id);
+        let sql = query("UPDATE notice SET sent_at = coalesce(sent_at, autopack.instant($1)) WHERE id = $2");
+        match self.write(&subject, sql.bind(at.as_millis()).bind(id.as_str())).await? {
+            0 => Err(subject.not_found()),
+            1.. => Ok(()),
+        }
+    }
+
+    async fn idem(&mut self, key: &str, principal: &str, method: &str) -> StoreResult<Option<(Digest, Vec<u8>)>> {
+        let sql = "SELECT call, answer FROM idem WHERE key = $1 AND principal = $2 AND method = $3";
+        let row = self.one(query(sql).bind(key).bind(principal).bind(method)).await?;
+        row.map(|row| Ok((digest(&row, 0)?, bytes(&row, 1)?.to_vec()))).transpose()
+    }
+
+    async fn put_idem(
+        &mut self,
+        key: &str,
+        principal: &str,
+        method: &str,
+        call: Digest,
+        answer: &[u8],
+    ) -> StoreResult<()> {
+        let sql = "INSERT INTO idem (key, principal, method, call, answer, at) \
+                   VALUES ($1, $2, $3, $4, $5, autopack.instant($6))";
+        let sql = query(sql).bind(key).bind(principal).bind(method).bind(&call.as_bytes()[..]).bind(answer);
+        let sql = sql.bind(self.now().as_millis());
+        self.write(&Subject::new("idempotency key", key), sql).await?;
+        Ok(())
+    }
+
+    async fn append_audit(&mut self, draft: AuditDraft) -> StoreResult<()> {
+        self.writes()?;
+        self.drafts.push(draft);
+        Ok(())
+    }
+
+    async fn audit(&mut self, chain: &str, from_seq: u64, limit: u32) -> StoreResult<Vec<AuditRecord>> {
+        self.write_audit().await?;
+        let sql = "SELECT chain, seq, leaf_index, body, prev_hash, hash, at FROM audit \
+                   WHERE chain = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
+        let sql = query(sql).bind(chain).bind(integer(from_seq)).bind(i64::from(limit));
+        self.all(sql).await?.iter().map(record).collect()
+    }
+
+    async fn audit_heads(&mut self) -> StoreResult<Vec<(String, u64, Digest)>> {
+        self.write_audit().await?;
+        let sql = "SELECT chain, seq, hash FROM audit_head WHERE seq > 0 ORDER BY chain";
+        let rows = self.all(query(sql)).await?;
+        rows.iter().map(|row| Ok((text(row, 0)?.to_owned(), natural(row, 1)?, digest(row, 2)?))).collect()
+    }
+
+    async fn skewed_rows(&mut self) -> StoreResult<Vec<String>> {
+        self.find_skewed().await
+    }
+}

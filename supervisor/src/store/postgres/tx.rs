@@ -1,0 +1,242 @@
+//! One transaction on one connection: how verbs run their statements, and how a failure gives the whole of it up.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Postgres, Row as _, Transaction, query, raw_sql};
+use tokio::sync::watch;
+
+use autopack_shared::domain::audit::AuditDraft;
+use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
+
+use super::error::{Subject, away, failed};
+use crate::store::{StoreError, StoreResult, Tx, doc};
+
+/// A statement with its values.
+pub(super) type Sql<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
+
+/// One transaction.
+pub(super) struct PostgresTx {
+    pub(super) link: Transaction<'static, Postgres>,
+    now: Timestamp,
+    /// Where commits are announced; a read view has nowhere.
+    commits: Option<watch::Sender<u64>>,
+    /// A failure that is no refusal leaves a transaction that can only be given up.
+    broken: bool,
+    /// There is a savepoint from an earlier statement.
+    saved: bool,
+    /// Runs whose row this transaction holds.
+    runs: BTreeSet<RunId>,
+    /// Records of the log that are written when everything else is done.
+    pub(super) drafts: Vec<AuditDraft>,
+}
+
+impl PostgresTx {
+    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<watch::Sender<u64>>) -> Self {
+        let now = Timestamp::from_millis(0);
+        Self { link, now, commits, broken: false, saved: false, runs: BTreeSet::new(), drafts: Vec::new() }
+    }
+
+    /// The same with its instant.
+    pub(super) fn at(mut self, now: Timestamp) -> Self {
+        self.now = now;
+        self
+    }
+
+    /// Checks fences in order and holds them until the transaction ends; the store's clock then.
+    pub(super) async fn hold(&mut self, fences: &BTreeSet<&Fence>, seen: i64) -> StoreResult<i64> {
+        let scopes: Vec<String> = fences.iter().map(|fence| fence.scope.to_string()).collect();
+        let epochs: Vec<i64> = fences.iter().map(|fence| integer(fence.epoch)).collect();
+        let sql = query("SELECT autopack.begin_write($1, $2, $3)").bind(&scopes).bind(epochs).bind(seen);
+        let answer = self.number(sql).await;
+        answer.map_err(|error| {
+            let StoreError::Fenced { scope, current, .. } = error else { return error };
+            let mine = fences.iter().find(|fence| fence.scope.to_string() == scope);
+            StoreError::Fenced { held: mine.map_or(0, |fence| fence.epoch), scope, current }
+        })
+    }
+
+    /// Holds the row of a run until the transaction ends, so that two that write to one run come one after the other
+    /// whatever they write there. A run that is not there is left to the statement that needs it.
+    pub(super) async fn touch(&mut self, run: &RunId) -> StoreResult<()> {
+        self.writes()?;
+        if !self.runs.contains(run) {
+            let sql = "SELECT 1 FROM run WHERE id = $1 FOR NO KEY UPDATE";
+            self.one(query(sql).bind(run.as_str())).await?;
+            self.runs.insert(run.clone());
+        }
+        Ok(())
+    }
+
+    /// Refuses what only a write transaction may do.
+    pub(super) fn writes(&self) -> StoreResult<()> {
+        self.usable()?;
+        if self.commits.is_none() {
+            return Err(StoreError::Corrupt("a write in a read view".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Runs a writing statement; how many rows it touched. A refusal takes back this statement alone.
+    pub(super) async fn write(&mut self, subject: &Subject, sql: Sql<'_>) -> StoreResult<u64> {
+        self.writes()?;
+        let save = if self.saved { "RELEASE SAVEPOINT w; SAVEPOINT w" } else { "SAVEPOINT w" };
+        if let Err(error) = raw_sql(save).execute(&mut *self.link).await {
+            return Err(self.give_up(&error, None));
+        }
+        self.saved = true;
+        match sql.execute(&mut *self.link).await {
+            Ok(done) => Ok(done.rows_affected()),
+            Err(error) => {
+                let refusal = self.give_up(&error, Some(subject));
+                if !self.broken
+                    && let Err(error) = raw_sql("ROLLBACK TO SAVEPOINT w").execute(&mut *self.link).await
+                {
+                    return Err(self.give_up(&error, None));
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Runs a compare-and-set on a version; on success the caller's version rises too.
+    pub(super) async fn cas(
+        &mut self,
+        subject: &Subject,
+        version: &mut u64,
+        sql: Sql<'_>,
+        there: Sql<'_>,
+    ) -> StoreResult<()> {
+        if self.write(subject, sql).await? == 1 {
+            *version += 1;
+            return Ok(());
+        }
+        match self.one(there).await? {
+            Some(_) => Err(subject.conflict(*version)),
+            None => Err(subject.not_found()),
+        }
+    }
+
+    /// The one row of a query, if there is one.
+    pub(super) async fn one(&mut self, sql: Sql<'_>) -> StoreResult<Option<PgRow>> {
+        self.usable()?;
+        match sql.fetch_optional(&mut *self.link).await {
+            Ok(row) => Ok(row),
+            Err(error) => Err(self.give_up(&error, None)),
+        }
+    }
+
+    /// The one number of a query that always has one.
+    pub(super) async fn number(&mut self, sql: Sql<'_>) -> StoreResult<i64> {
+        let none = || StoreError::Corrupt("a query without an answer".to_owned());
+        let row = self.one(sql).await?.ok_or_else(none)?;
+        row.try_get(0).map_err(|e| failed(&e, None))
+    }
+
+    /// All rows of a query.
+    pub(super) async fn all(&mut self, sql: Sql<'_>) -> StoreResult<Vec<PgRow>> {
+        self.usable()?;
+        match sql.fetch_all(&mut *self.link).await {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(self.give_up(&error, None)),
+        }
+    }
+
+    fn usable(&self) -> StoreResult<()> {
+        if self.broken {
+            return Err(away("an earlier statement of this transaction failed".to_owned(), "begin again"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn give_up(&mut self, error: &sqlx::Error, subject: Option<&Subject>) -> StoreError {
+        let error = failed(error, subject);
+        let whole = subject.is_none()
+            || matches!(error, StoreError::Full(_) | StoreError::Unavailable { .. } | StoreError::Corrupt(_));
+        self.broken |= whole;
+        error
+    }
+
+    /// What is left to do when all verbs are done: the log, the checks that wait for the end, the clock.
+    async fn seal(&mut self) -> StoreResult<()> {
+        self.write_audit().await?;
+        self.one(query("SET CONSTRAINTS ALL IMMEDIATE")).await?;
+        self.one(query("SELECT autopack.tick($1)").bind(self.now.as_millis())).await?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Tx for PostgresTx {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    async fn commit(mut self: Box<Self>) -> StoreResult<()> {
+        self.usable()?;
+        let Some(commits) = self.commits.clone() else { return Ok(()) };
+        self.seal().await?;
+        if let Err(error) = self.link.commit().await {
+            let error = failed(&error, None);
+            let StoreError::Unavailable { why, .. } = error else { return Err(error) };
+            let hint = "whether this was committed is not known: look before you repeat it";
+            return Err(away(format!("the commit was not acknowledged: {why}"), hint));
+        }
+        commits.send_modify(|n| *n = n.wrapping_add(1));
+        Ok(())
+    }
+}
+
+/// Names of the fields that rows with a life keep in columns.
+pub(super) const LIFE: &[&str] = &["state", "version"];
+
+/// Writes the document of a row with a life.
+pub(super) fn living<T: Serialize>(row: &T) -> StoreResult<String> {
+    doc::pack(row, LIFE)
+}
+
+/// Reads a row with a life from `doc::text, state, version`.
+pub(super) fn read_living<T: DeserializeOwned>(row: &PgRow) -> StoreResult<T> {
+    let version = natural(row, 2)?;
+    doc::unpack(text(row, 0)?, [("state", Value::from(text(row, 1)?)), ("version", version.into())])
+}
+
+/// Reads a row that never changes from `doc::text`.
+pub(super) fn read_plain<T: DeserializeOwned>(row: &PgRow) -> StoreResult<T> {
+    doc::unpack(text(row, 0)?, [])
+}
+
+/// A text column.
+pub(super) fn text(row: &PgRow, column: usize) -> StoreResult<&str> {
+    row.try_get(column).map_err(|e| failed(&e, None))
+}
+
+/// A column of bytes.
+pub(super) fn bytes(row: &PgRow, column: usize) -> StoreResult<&[u8]> {
+    row.try_get(column).map_err(|e| failed(&e, None))
+}
+
+/// An integer column that may be NULL.
+pub(super) fn maybe_integer(row: &PgRow, column: usize) -> StoreResult<Option<i64>> {
+    row.try_get(column).map_err(|e| failed(&e, None))
+}
+
+/// An integer column that is never negative.
+pub(super) fn natural(row: &PgRow, column: usize) -> StoreResult<u64> {
+    let value: i64 = row.try_get(column).map_err(|e| failed(&e, None))?;
+    u64::try_from(value).map_err(|_| StoreError::Corrupt(format!("column {column} is {value}")))
+}
+
+/// A number as the database has it; what does not fit is larger than anything stored.
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A limit as the database has it; 0 means all.
+pub(super) fn limit(value: u32) -> Option<i64> {
+    (value != 0).then(|| i64::from(value))
+}

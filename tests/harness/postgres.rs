@@ -1,0 +1,141 @@
+//! A throwaway PostgreSQL server for tests. It stops, and its folder goes, when the test lets go of it or dies, also by
+//! SIGKILL: a shell waits for the end of a pipe that only the test holds open.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// How often a server that starts is looked at, and how long that may take on a machine that is busy: a minute.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOKS: u32 = 6_000;
+/// What to do where there is none.
+const MISSING: &str = "no PostgreSQL server here. Install one (Debian: apt-get install -y --no-install-recommends \
+                       postgresql), or name the folder of its programs in AUTOPACK_PG_BIN";
+/// Starts the server beside itself, and ends it and its folder when the pipe it reads from ends.
+const GUARD: &str = r#"folder=$1; shift; "$@" </dev/null & server=$!; cat >/dev/null; kill -QUIT $server; wait $server
+rm -rf "$folder""#;
+
+/// A server with a data directory of its own.
+pub(crate) struct Server {
+    guard: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Server {
+    /// Starts one, with more settings as `name=value`.
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let programs = programs().expect(MISSING);
+        // Somebody else may take the port between its choice and its use.
+        let started = (0..5).find_map(|_| Self::try_start(&programs, settings));
+        started.expect("the PostgreSQL server does not start")
+    }
+
+    fn try_start(programs: &Path, settings: &[&str]) -> Option<Self> {
+        let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
+        let owner = owner();
+        if let Some((user, group)) = owner {
+            chown(&folder, Some(user), Some(group)).unwrap();
+        }
+        let as_owner = |mut command: Command| {
+            if let Some((user, group)) = owner {
+                command.uid(user).gid(group);
+            }
+            command.current_dir("/").stdout(Stdio::null()).env_remove("LD_LIBRARY_PATH");
+            command
+        };
+        let data = folder.join("data");
+        let mut init = as_owner(Command::new(programs.join("initdb")));
+        init.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]);
+        let made = init.args(["--no-sync", "--no-instructions"]).output().unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut guard = as_owner(Command::new("/bin/sh"));
+        guard.args(["-c", GUARD, "sh"]).arg(&folder).arg(programs.join("postgres")).arg("-D").arg(&data);
+        guard.arg("-k").arg(&folder).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        settings.iter().for_each(|setting| {
+            guard.args(["-c", setting]);
+        });
+        guard.stdin(Stdio::piped()).stderr(fs::File::create(folder.join("log")).unwrap());
+        let server = Self { guard: guard.spawn().unwrap(), folder, port };
+        server.is_ready().then_some(server)
+    }
+
+    /// Waits until it takes connections; false when it ended instead.
+    fn is_ready(&self) -> bool {
+        let state = self.folder.join("data/postmaster.pid");
+        let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        for _ in 0..LOOKS {
+            // The eighth line is what `pg_ctl -w` waits for.
+            let told = fs::read_to_string(&state).unwrap_or_default();
+            if told.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+                return true;
+            }
+            if log().contains("FATAL") {
+                return false;
+            }
+            thread::sleep(LOOK);
+        }
+        panic!("the PostgreSQL server is not ready: {}", log());
+    }
+
+    /// Where a database of it is, over its socket.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@localhost:{}/{database}?host={}", self.port, self.folder.display())
+    }
+
+    /// The port it listens at on the loopback, too.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> i32 {
+        let told = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
+        told.lines().next().unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ended = self.guard.wait();
+        let _gone = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The folder with the programs of a server.
+fn programs() -> Option<PathBuf> {
+    let named = std::env::var_os("AUTOPACK_PG_BIN").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let has = |folder: &PathBuf| folder.join("postgres").is_file() && folder.join("initdb").is_file();
+    if named.is_some() {
+        return named.filter(has);
+    }
+    let version = |folder: &PathBuf| {
+        let name = folder.parent()?.file_name()?.to_str()?;
+        name.parse::<u32>().ok()
+    };
+    let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let installed = installed.map(|entry| entry.path().join("bin")).filter(has);
+    let path: OsString = std::env::var_os("PATH").unwrap_or_default();
+    installed.max_by_key(version).or_else(|| std::env::split_paths(&path).find(has))
+}
+
+/// The user and group a server runs as, where that is another than whoever runs the tests: it refuses root.
+fn owner() -> Option<(u32, u32)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap();
+    let user = users.lines().find(|line| line.starts_with("postgres:") || line.starts_with("nobody:"));
+    let user = users.lines().find(|line| line.starts_with("postgres:")).or(user)?;
+    let mut ids = user.split(':').skip(2).map(|id| id.parse().unwrap());
+    Some((ids.next()?, ids.next()?))
+}
