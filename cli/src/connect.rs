@@ -157,7 +157,7 @@ impl Session {
     pub(crate) async fn close(self) {
         let Far { engine, socket, data_dir, scratch } = self.far;
         if let Some(engine) = engine {
-            if engine.core.director.is_some() {
+            if engine.core.director().is_some() {
                 // Before the lock is given back: afterwards it could be the next owner's. A stale one is harmless.
                 let _gone = std::fs::remove_file(&socket);
                 let _withdrawn = address::withdraw(&data_dir);

@@ -22,3 +22,6 @@ pub const PROTOCOL: u32 = 1;
 
 /// The largest message in either direction, in bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+
+/// The metadata that names the project a call is about.
+pub const PROJECT_HEADER: &str = "autopack-project";

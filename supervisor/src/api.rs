@@ -1,9 +1,9 @@
 //! The services: one file each. They read and record; what has to be performed is the director's.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use autopack_shared::domain::ids::{ProjectId, RunId};
-use autopack_shared::domain::record::{Principal, Run};
+use autopack_shared::domain::record::Run;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::director::Director;
@@ -13,12 +13,17 @@ use crate::policy::PolicyBook;
 use crate::store::{Store, Tx};
 
 pub mod admin;
+pub mod cores;
 pub mod governance;
 pub mod runs;
 pub mod show;
 pub mod workers;
 
-/// What every service needs.
+/// Where a core keeps its director. Never held across an await.
+#[derive(Default)]
+pub struct DirectorSlot(RwLock<Option<Arc<Director>>>);
+
+/// What every service needs to know of one project.
 pub struct Core {
     /// The project.
     pub project: ProjectId,
@@ -32,17 +37,22 @@ pub struct Core {
     pub clock: Arc<dyn Clock>,
     /// Ids.
     pub ids: Arc<dyn IdSource>,
-    /// The director, where this process is it.
-    pub director: Option<Arc<Director>>,
+    /// The director, while this process is it.
+    pub director: DirectorSlot,
     /// `embedded` or `cluster`.
     pub mode: &'static str,
 }
 
 impl Core {
-    /// Who calls. An embedded engine has one door, the owner's socket, so the caller is the owner.
+    /// The director, while this process is it.
     #[must_use]
-    pub fn principal(&self) -> Principal {
-        Principal { id: "local:owner".to_owned(), method: "socket".to_owned() }
+    pub fn director(&self) -> Option<Arc<Director>> {
+        self.director.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes a director in, or lets go of the one it has.
+    pub fn direct(&self, director: Option<Arc<Director>>) {
+        *self.director.0.write().unwrap_or_else(PoisonError::into_inner) = director;
     }
 
     /// The run of that name.

@@ -29,6 +29,7 @@ mod denial;
 pub(crate) mod grant;
 mod judge;
 mod land;
+pub(crate) mod lease;
 mod limits;
 pub(crate) mod moves;
 pub mod next;
@@ -42,6 +43,7 @@ pub mod view;
 
 pub use denial::Denial;
 pub(crate) use revert::shown;
+pub use takeover::Claim;
 use view::RunView;
 
 /// Steps of one run before others get their turn.
@@ -59,11 +61,13 @@ pub struct DirectorConfig {
     pub elevated_approvers: u32,
     /// The longest diff facts may take are bounded elsewhere; this bounds one hub call.
     pub hub_deadline: Duration,
+    /// Whether sessions can end without a word: then leases are looked after all the time.
+    pub reap: bool,
 }
 
 impl Default for DirectorConfig {
     fn default() -> Self {
-        Self { approval_seconds: 3600, elevated_approvers: 1, hub_deadline: Duration::from_secs(600) }
+        Self { approval_seconds: 3600, elevated_approvers: 1, hub_deadline: Duration::from_secs(600), reap: false }
     }
 }
 
@@ -177,6 +181,10 @@ impl Director {
             return Err(Error::Coordination(CoordinationError::Unavailable("the directorship was lost".to_owned())));
         }
         // What is due for the whole project must not keep any run from its next step.
+        let leased = match self.reap().await {
+            Err(error) => self.tried("leases", Err(error)).await?,
+            Ok(leased) => leased && self.config.reap,
+        };
         let mut undone = self.tried("expiries", self.expire_due().await).await?;
         undone |= self.tried("reminders", self.remind().await).await?;
         for run in self.interesting().await? {
@@ -196,7 +204,7 @@ impl Director {
                 tracing::warn!(run = %run, %error, "exports could not be written");
             }
         }
-        undone |= self.tried("notices", self.deliver().await).await?;
+        undone |= leased | self.tried("notices", self.deliver().await).await?;
         Ok(undone)
     }
 

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::transport::server::{Connected, Router};
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::server::Connected;
+use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use autopack_shared::domain::ids::ProjectId;
@@ -18,24 +18,19 @@ use autopack_shared::domain::record::Project;
 use autopack_shared::repo::locate::common_dir;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
-use autopack_shared::wire::MAX_MESSAGE;
-use autopack_shared::wire::pb::admin_service_server::AdminServiceServer;
-use autopack_shared::wire::pb::governance_service_server::GovernanceServiceServer;
-use autopack_shared::wire::pb::run_service_server::RunServiceServer;
-use autopack_shared::wire::pb::worker_service_server::WorkerServiceServer;
 
-use crate::api::Core;
-use crate::api::admin::AdminApi;
-use crate::api::governance::GovernanceApi;
-use crate::api::runs::RunApi;
-use crate::api::workers::WorkerApi;
+use crate::api::cores::Cores;
+use crate::api::{Core, DirectorSlot};
 use crate::coordination::Coordinator;
-use crate::director::{Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::coordination::timers::Timers;
+use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::door::Door;
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::notify::FileNotifier;
 use crate::policy::PolicyBook;
+use crate::services::Services;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 use crate::workers::Workers;
@@ -64,7 +59,7 @@ pub struct EngineConfig {
 pub struct Engine {
     /// What the services share.
     pub core: Arc<Core>,
-    workers: Arc<Workers>,
+    services: Services,
     coordinator: Arc<dyn Coordinator>,
     tasks: Tasks,
 }
@@ -104,15 +99,35 @@ impl Engine {
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
             };
-            let director = Arc::new(Director::take_over(parts, "embedded").await?);
+            let director = Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded").await?).await?);
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
             Some(director)
         } else {
             None
         };
-        let core = Arc::new(Core { project: config.project, store, hub, book, clock, ids, director, mode: "embedded" });
-        Ok(Self { core, workers, coordinator, tasks })
+        let core = Core {
+            project: config.project,
+            store,
+            hub,
+            book,
+            clock,
+            ids,
+            director: DirectorSlot::default(),
+            mode: "embedded",
+        };
+        core.direct(director);
+        let core = Arc::new(core);
+        let services = Services {
+            cores: Arc::new(Cores::one(core.clone())),
+            workers,
+            coordinator: coordinator.clone(),
+            timers: Timers::default(),
+            lingers: false,
+            door: Door::of_the_owner(),
+            tasks: tasks.clone(),
+        };
+        Ok(Self { core, services, coordinator, tasks })
     }
 
     /// The tasks of this engine; cancelled when it stops by itself.
@@ -129,7 +144,7 @@ impl Engine {
         IO::ConnectInfo: Clone + Send + Sync + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
-        let router = self.router();
+        let router = self.services.router();
         let stop = self.tasks.stop().clone();
         self.tasks.spawn(name, OnError::Log, async move {
             router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
@@ -156,24 +171,6 @@ impl Engine {
             .connect_with_connector(connector)
             .await
             .map_err(|e| Error::Bug(format!("the in-memory link: {e}")))
-    }
-
-    fn router(&self) -> Router {
-        let core = self.core.clone();
-        let runs = RunServiceServer::new(RunApi { core: core.clone(), tasks: self.tasks.clone() });
-        let governance = GovernanceServiceServer::new(GovernanceApi { core: core.clone(), tasks: self.tasks.clone() });
-        let admin = AdminServiceServer::new(AdminApi { core: core.clone(), tasks: self.tasks.clone() });
-        let workers = WorkerServiceServer::new(WorkerApi {
-            core,
-            workers: self.workers.clone(),
-            coordinator: self.coordinator.clone(),
-            tasks: self.tasks.clone(),
-        });
-        Server::builder()
-            .add_service(runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
-            .add_service(governance.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
-            .add_service(admin.max_decoding_message_size(MAX_MESSAGE))
-            .add_service(workers.max_decoding_message_size(MAX_MESSAGE))
     }
 
     /// Stops: no new work, what is under way ends or is cancelled, the store is closed.

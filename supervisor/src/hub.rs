@@ -102,6 +102,9 @@ pub trait Hub: Send + Sync {
     /// the repository's `flock` may call this.
     fn recover(&self) -> Result<Vec<PathBuf>, HubError>;
 
+    /// Gives up what [`Hub::recover`] rests on, so that the next director can clear what this one may leave.
+    fn retire(&self);
+
     /// Where a ref is.
     fn tip(&self, name: &RefName) -> Result<Option<Oid>, HubError>;
     /// Moves a ref from `old` (`None`: it must not exist) to `new` under the fence. Objects are made durable before,

@@ -3,11 +3,14 @@
 pub mod api;
 pub mod coordination;
 pub mod director;
+pub mod door;
 pub mod engine;
 pub mod error;
 pub mod export;
 pub mod hub;
 pub mod notify;
 pub mod policy;
+pub mod replica;
+pub mod services;
 pub mod store;
 pub mod workers;

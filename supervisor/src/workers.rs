@@ -1,14 +1,12 @@
-//! The workers that are connected, as the director sees them: who has room, and where a grant goes.
+//! The workers that are connected to this process, and where what they are told at once goes. Grants are not told:
+//! every session reads its own from the store.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
-use autopack_shared::domain::ids::{Oid, WorkerId};
-use autopack_shared::domain::project::BuilderConfig;
-use autopack_shared::domain::record::{Lease, Phase};
-use autopack_shared::domain::run_file::GateCommand;
+use autopack_shared::domain::ids::WorkerId;
 
 /// Messages that may wait for one worker.
 const INBOX: usize = 64;
@@ -16,8 +14,6 @@ const INBOX: usize = 64;
 /// What a worker is told.
 #[derive(Debug, Clone)]
 pub enum WorkerOrder {
-    /// Work.
-    Grant(Box<GrantOrder>),
     /// Stop working on a run.
     Revoke {
         /// The run.
@@ -42,27 +38,9 @@ pub enum WorkerOrder {
     },
 }
 
-/// A grant with all that a worker needs.
-#[derive(Debug, Clone)]
-pub struct GrantOrder {
-    /// The lease.
-    pub lease: Lease,
-    /// The phase.
-    pub phase: Phase,
-    /// The commit to start from.
-    pub base: Oid,
-    /// The builder entry of the fork commit that the phase names.
-    pub builder: Option<BuilderConfig>,
-    /// Gate commands, for verify.
-    pub gate: Vec<GateCommand>,
-    /// Builders may run without a sandbox.
-    pub insecure_no_sandbox: bool,
-}
-
 #[derive(Debug)]
 struct Connected {
     session: String,
-    slots: u32,
     orders: mpsc::Sender<WorkerOrder>,
 }
 
@@ -86,9 +64,9 @@ impl Workers {
     }
 
     /// Adds a worker and returns where its orders arrive.
-    pub fn connect(&self, worker: WorkerId, session: String, slots: u32) -> mpsc::Receiver<WorkerOrder> {
+    pub fn connect(&self, worker: WorkerId, session: String) -> mpsc::Receiver<WorkerOrder> {
         let (orders, inbox) = mpsc::channel(INBOX);
-        self.lock().insert(worker, Connected { session, slots, orders });
+        self.lock().insert(worker, Connected { session, orders });
         self.changed.send_modify(|n| *n += 1);
         inbox
     }
@@ -103,34 +81,15 @@ impl Workers {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// A worker with room, given the leases that are active: the one with the most free slots.
-    #[must_use]
-    pub fn with_room(&self, active: &[Lease]) -> Option<(WorkerId, String)> {
-        let used = |worker: &WorkerId| active.iter().filter(|l| l.worker == *worker).count();
-        self.lock()
-            .iter()
-            .map(|(id, c)| (i64::from(c.slots) - i64::try_from(used(id)).unwrap_or(i64::MAX), id, c))
-            .filter(|(free, _, _)| *free > 0)
-            .max_by_key(|(free, _, _)| *free)
-            .map(|(_, id, c)| (id.clone(), c.session.clone()))
-    }
-
-    /// Whether a session is connected.
-    #[must_use]
-    pub fn is_connected(&self, worker: &WorkerId, session: &str) -> bool {
-        self.lock().get(worker).is_some_and(|c| c.session == session)
-    }
-
-    /// How many are connected.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
     /// Sends an order; false when the worker is gone or does not keep up.
     #[must_use]
     pub fn send(&self, worker: &WorkerId, order: WorkerOrder) -> bool {
         self.lock().get(worker).is_some_and(|c| c.orders.try_send(order).is_ok())
+    }
+
+    /// Something about workers changed: whoever directs here looks again.
+    pub fn nudge(&self) {
+        self.changed.send_modify(|n| *n += 1);
     }
 
     /// Rises whenever a worker comes or goes.

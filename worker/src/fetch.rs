@@ -49,12 +49,7 @@ struct Partial {
 ///
 /// # Errors
 /// `fetch_refused` with the supervisor's reason, or `fetch_cut` after several tries.
-pub(crate) async fn pack(
-    channel: &Channel,
-    claim: &Claim,
-    commit: Oid,
-    have: &[Oid],
-) -> Result<Vec<u8>, BuildError> {
+pub(crate) async fn pack(channel: &Channel, claim: &Claim, commit: Oid, have: &[Oid]) -> Result<Vec<u8>, BuildError> {
     let mut partial = Partial::default();
     let mut pause = PAUSE;
     let mut last = String::new();
@@ -82,13 +77,7 @@ enum Cut {
     Broken(String),
 }
 
-async fn stream(
-    channel: &Channel,
-    claim: &Claim,
-    commit: Oid,
-    have: &[Oid],
-    partial: &mut Partial,
-) -> Result<(), Cut> {
+async fn stream(channel: &Channel, claim: &Claim, commit: Oid, have: &[Oid], partial: &mut Partial) -> Result<(), Cut> {
     let mut client = WorkerServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
     let call = FetchRequest {
         worker_id: claim.worker.clone(),

@@ -12,23 +12,24 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Digest, Scope};
 use autopack_shared::domain::project::{FILE_NAME, ProjectConfig};
-use autopack_shared::domain::record::Project;
+use autopack_shared::domain::record::{Principal, Project};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb;
 use autopack_shared::wire::pb::admin_service_server::AdminService;
 
+use super::cores::{Cores, caller};
 use super::{Core, show};
 use crate::error::Error;
-use crate::store::{RunFilter, verify};
+use crate::store::{RunFilter, Store, verify};
 
 /// Audit records read at a time.
 const PAGE: u32 = 1000;
 
 /// The service.
 pub struct AdminApi {
-    /// What every service needs.
-    pub core: Arc<Core>,
+    /// The projects.
+    pub cores: Arc<Cores>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -39,23 +40,25 @@ type Entries = Pin<Box<dyn Stream<Item = Result<pb::AuditEntry, Status>> + Send>
 impl AdminService for AdminApi {
     type ExportAuditStream = Entries;
 
-    async fn status(&self, _call: Call<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
-        Ok(Response::new(self.core.status().await?))
+    async fn status(&self, call: Call<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        Ok(Response::new(self.cores.asked(&call).await?.status().await?))
     }
 
     async fn leases(&self, call: Call<pb::LeasesRequest>) -> Result<Response<pb::LeasesResponse>, Status> {
-        Ok(Response::new(self.core.leases(&call.into_inner()).await?))
+        let core = self.cores.asked(&call).await?;
+        Ok(Response::new(core.leases(&call.into_inner()).await?))
     }
 
     async fn register(&self, call: Call<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
-        Ok(Response::new(self.core.register(call.into_inner()).await?))
+        let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
+        Ok(Response::new(core.register(call.into_inner(), principal).await?))
     }
 
     async fn verify_audit(
         &self,
         _call: Call<pb::VerifyAuditRequest>,
     ) -> Result<Response<pb::VerifyAuditResponse>, Status> {
-        let report = verify::verify(self.core.store.as_ref()).await.map_err(Error::from)?;
+        let report = verify::verify(self.cores.store().as_ref()).await.map_err(Error::from)?;
         Ok(Response::new(pb::VerifyAuditResponse {
             code: report.exit_code(),
             records: report.records,
@@ -67,11 +70,11 @@ impl AdminService for AdminApi {
     async fn export_audit(&self, call: Call<pb::ExportAuditRequest>) -> Result<Response<Entries>, Status> {
         let wanted = call.into_inner().chain;
         let (out, stream) = mpsc::channel(256);
-        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
+        let (store, stop) = (self.cores.store().clone(), self.tasks.stop().clone());
         self.tasks.spawn("export-audit", OnError::Log, async move {
             // A reader that stalls does not hold up the end of the engine.
             let exported = tokio::select! {
-                exported = core.export(&wanted, &out) => exported,
+                exported = export(store.as_ref(), &wanted, &out) => exported,
                 () = stop.cancelled() => Ok(()),
             };
             match exported {
@@ -84,40 +87,44 @@ impl AdminService for AdminApi {
     }
 }
 
-impl Core {
-    async fn export(&self, wanted: &str, out: &mpsc::Sender<Result<pb::AuditEntry, Status>>) -> Result<(), Error> {
-        let mut tx = self.store.read().await?;
-        let heads = tx.audit_heads().await?;
-        drop(tx);
-        for (chain, end, _) in heads {
-            if !wanted.is_empty() && wanted != chain {
-                continue;
-            }
-            let mut from = 1;
-            while from <= end {
-                // One view a page: a slow reader keeps no view open.
-                let page = self.store.read().await?.audit(&chain, from, PAGE).await?;
-                let Some(last) = page.last() else { break };
-                from = last.seq + 1;
-                for r in page.into_iter().filter(|r| r.seq <= end) {
-                    let entry = pb::AuditEntry {
-                        chain: r.chain,
-                        seq: r.seq,
-                        leaf_index: r.leaf_index,
-                        body: r.body,
-                        prev_hash: r.prev_hash.to_hex(),
-                        hash: r.hash.to_hex(),
-                        at_ms: r.at.as_millis(),
-                    };
-                    if out.send(Ok(entry)).await.is_err() {
-                        return Ok(());
-                    }
+async fn export(
+    store: &dyn Store,
+    wanted: &str,
+    out: &mpsc::Sender<Result<pb::AuditEntry, Status>>,
+) -> Result<(), Error> {
+    let mut tx = store.read().await?;
+    let heads = tx.audit_heads().await?;
+    drop(tx);
+    for (chain, end, _) in heads {
+        if !wanted.is_empty() && wanted != chain {
+            continue;
+        }
+        let mut from = 1;
+        while from <= end {
+            // One view a page: a slow reader keeps no view open.
+            let page = store.read().await?.audit(&chain, from, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            from = last.seq + 1;
+            for r in page.into_iter().filter(|r| r.seq <= end) {
+                let entry = pb::AuditEntry {
+                    chain: r.chain,
+                    seq: r.seq,
+                    leaf_index: r.leaf_index,
+                    body: r.body,
+                    prev_hash: r.prev_hash.to_hex(),
+                    hash: r.hash.to_hex(),
+                    at_ms: r.at.as_millis(),
+                };
+                if out.send(Ok(entry)).await.is_err() {
+                    return Ok(());
                 }
             }
         }
-        Ok(())
     }
+    Ok(())
+}
 
+impl Core {
     async fn status(&self) -> Result<pb::StatusResponse, Error> {
         let mut tx = self.store.read().await?;
         let project = tx.project(&self.project).await?;
@@ -154,7 +161,7 @@ impl Core {
     }
 
     /// Takes copies of policy files for commits that lack them. What cannot be used is not registered.
-    async fn register(&self, call: pb::RegisterRequest) -> Result<pb::RegisterResponse, Error> {
+    async fn register(&self, call: pb::RegisterRequest, principal: Principal) -> Result<pb::RegisterResponse, Error> {
         for (path, text) in &call.files {
             let refused = |why: String| Error::Invalid { field: path.clone(), why };
             if path == FILE_NAME {
@@ -181,7 +188,7 @@ impl Core {
         tx.put_project(&project).await?;
         tx.append_audit(AuditDraft {
             chain: format!("project/{}", self.project),
-            actor: self.principal(),
+            actor: principal,
             op: "policy.registered".to_owned(),
             object_type: "project".to_owned(),
             object_id: self.project.to_string(),

@@ -11,26 +11,27 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::audit::ROW;
-use autopack_shared::domain::ids::{Digest, RequestId};
+use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::record::{Principal, Request, Vote};
 use autopack_shared::domain::state::{RequestEvent, RequestState};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::governance_service_server::GovernanceService;
 use autopack_shared::wire::pb::{self, Choice};
 
+use super::cores::{Cores, caller, find_request};
 use super::{Core, show};
 use crate::director::moves::{self, Note, note, pin};
 use crate::director::run_blocking;
 use crate::error::Error;
-use crate::store::{RequestFilter, Tx};
+use crate::store::{RequestFilter, Store, Tx};
 
 /// Characters of a reason that are kept.
 const MAX_REASON: usize = 2000;
 
 /// The service.
 pub struct GovernanceApi {
-    /// What every service needs.
-    pub core: Arc<Core>,
+    /// The projects.
+    pub cores: Arc<Cores>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -42,31 +43,33 @@ impl GovernanceService for GovernanceApi {
     type WatchStream = Requests;
 
     async fn list(&self, call: Call<pb::ListRequestsRequest>) -> Result<Response<pb::ListRequestsResponse>, Status> {
-        let requests = self.core.list_requests(&call.into_inner()).await?;
+        let requests = list_requests(self.cores.store().as_ref(), &call.into_inner()).await?;
         Ok(Response::new(pb::ListRequestsResponse { requests }))
     }
 
     async fn get(&self, call: Call<pb::GetRequestRequest>) -> Result<Response<pb::RequestDetail>, Status> {
-        Ok(Response::new(self.core.request_detail(&call.into_inner().request_id).await?))
+        let id = call.into_inner().request_id;
+        Ok(Response::new(self.cores.of_request(&id).await?.request_detail(&id).await?))
     }
 
     async fn decide(&self, call: Call<pb::DecideRequest>) -> Result<Response<pb::Request>, Status> {
-        let principal = self.core.principal();
-        Ok(Response::new(self.core.decide(call.into_inner(), &principal).await?))
+        let principal = caller(&call);
+        let core = self.cores.of_request(&call.get_ref().request_id).await?;
+        Ok(Response::new(core.decide(call.into_inner(), &principal).await?))
     }
 
     async fn watch(&self, call: Call<pb::WatchRequestsRequest>) -> Result<Response<Requests>, Status> {
         let run_id = call.into_inner().run_id;
         let (out, stream) = mpsc::channel(64);
-        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
+        let (store, stop) = (self.cores.store().clone(), self.tasks.stop().clone());
         self.tasks.spawn("watch-requests", OnError::Log, async move {
-            let mut changes = core.store.changes();
+            let mut changes = store.changes();
             let mut seen: BTreeMap<String, String> = BTreeMap::new();
             loop {
                 changes.mark_unchanged();
                 let all =
                     pb::ListRequestsRequest { states: vec!["ALL".to_owned()], run_id: run_id.clone(), limit: 1000 };
-                for request in core.list_requests(&all).await?.into_iter().rev() {
+                for request in list_requests(store.as_ref(), &all).await?.into_iter().rev() {
                     if seen.insert(request.id.clone(), request.state.clone()).as_deref() != Some(request.state.as_str())
                         && out.send(Ok(request)).await.is_err()
                     {
@@ -84,57 +87,37 @@ impl GovernanceService for GovernanceApi {
     }
 }
 
+async fn list_requests(store: &dyn Store, call: &pb::ListRequestsRequest) -> Result<Vec<pb::Request>, Error> {
+    let mut states = Vec::new();
+    for word in &call.states {
+        if word == "ALL" {
+            states = RequestState::ALL.to_vec();
+            break;
+        }
+        let state = word
+            .to_lowercase()
+            .parse()
+            .map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?;
+        states.push(state);
+    }
+    if states.is_empty() {
+        states.push(RequestState::Pending);
+    }
+    let run = if call.run_id.is_empty() { None } else { Some(call.run_id.parse()?) };
+    let limit = if call.limit == 0 { 1000 } else { call.limit.min(10_000) };
+    let mut tx = store.read().await?;
+    let mut shown = Vec::new();
+    for request in tx.requests(&RequestFilter { run, phase: None, states, limit }).await? {
+        let votes = tx.votes(&request.id).await?;
+        shown.push(show::request(&request, approving(&votes)));
+    }
+    Ok(shown)
+}
+
 impl Core {
-    async fn list_requests(&self, call: &pb::ListRequestsRequest) -> Result<Vec<pb::Request>, Error> {
-        let mut states = Vec::new();
-        for word in &call.states {
-            if word == "ALL" {
-                states = RequestState::ALL.to_vec();
-                break;
-            }
-            let state = word
-                .to_lowercase()
-                .parse()
-                .map_err(|e| Error::Invalid { field: "states".to_owned(), why: format!("{e}") })?;
-            states.push(state);
-        }
-        if states.is_empty() {
-            states.push(RequestState::Pending);
-        }
-        let run = if call.run_id.is_empty() { None } else { Some(call.run_id.parse()?) };
-        let limit = if call.limit == 0 { 1000 } else { call.limit.min(10_000) };
-        let mut tx = self.store.read().await?;
-        let mut shown = Vec::new();
-        for request in tx.requests(&RequestFilter { run, phase: None, states, limit }).await? {
-            let votes = tx.votes(&request.id).await?;
-            shown.push(show::request(&request, approving(&votes)));
-        }
-        Ok(shown)
-    }
-
-    /// A request by its id or by a prefix that fits only one.
-    async fn find_request(&self, tx: &mut dyn Tx, id: &str) -> Result<Request, Error> {
-        let missing = || Error::NotFound { what: "request", id: id.to_owned() };
-        let exact = RequestId::new(id)?;
-        if let Some(request) = tx.request(&exact).await? {
-            return Ok(request);
-        }
-        let filter = RequestFilter { limit: 10_000, ..RequestFilter::default() };
-        let mut fitting: Vec<Request> = tx.requests(&filter).await?;
-        fitting.retain(|r| r.id.as_str().starts_with(id) || r.id.as_str().trim_start_matches("req-").starts_with(id));
-        match fitting.len() {
-            1 => fitting.pop().ok_or_else(missing),
-            0 => Err(missing()),
-            n => Err(Error::Invalid {
-                field: "request_id".to_owned(),
-                why: format!("{n} requests begin with {id:?}: name more of it"),
-            }),
-        }
-    }
-
     async fn request_detail(&self, id: &str) -> Result<pb::RequestDetail, Error> {
         let mut tx = self.store.read().await?;
-        let request = self.find_request(tx.as_mut(), id).await?;
+        let request = find_request(tx.as_mut(), id).await?;
         let decision = tx.decision(&request.decision).await?;
         let phase = tx.phase(&request.run, &request.phase).await?;
         let votes = tx.votes(&request.id).await?;
@@ -172,7 +155,7 @@ impl Core {
         let hash =
             Digest::of(format!("{}|{approve}|{expected}|{reason}|{}", call.request_id, call.reason_code).as_bytes());
         let mut tx = self.store.tx(&[]).await?;
-        let request = self.find_request(tx.as_mut(), &call.request_id).await?;
+        let request = find_request(tx.as_mut(), &call.request_id).await?;
         if let Some((before, _)) = self.idem(tx.as_mut(), &call.idempotency_key, principal, "Decide").await? {
             if before != hash {
                 return Err(Error::Exists {

@@ -11,12 +11,13 @@ use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
 use autopack_shared::domain::path::PathRoots;
-use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Run};
+use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Principal, Run};
 use autopack_shared::domain::state::{ApplyState, PhaseState};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::run_service_server::RunService;
 use autopack_shared::wire::pb::{self, SteerOp};
 
+use super::cores::{Cores, caller};
 use super::{Core, show};
 use crate::director::moves::{Note, note};
 use crate::director::{ref_of, run_blocking};
@@ -33,8 +34,8 @@ const PAGE: u32 = 200;
 
 /// The service.
 pub struct RunApi {
-    /// What every service needs.
-    pub core: Arc<Core>,
+    /// The projects.
+    pub cores: Arc<Cores>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -46,25 +47,28 @@ impl RunService for RunApi {
     type WatchStream = Events;
 
     async fn submit(&self, call: Call<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
-        let principal = self.core.principal();
-        Ok(Response::new(self.core.submit(call.into_inner(), &principal).await?))
+        let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
+        Ok(Response::new(core.submit(call.into_inner(), &principal).await?))
     }
 
     async fn get(&self, call: Call<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
-        Ok(Response::new(self.core.show_run(&call.into_inner().run_id).await?))
+        let id = call.into_inner().run_id;
+        Ok(Response::new(self.cores.of_run(&id).await?.show_run(&id).await?))
     }
 
     async fn list(&self, call: Call<pb::ListRunsRequest>) -> Result<Response<pb::ListRunsResponse>, Status> {
-        Ok(Response::new(pb::ListRunsResponse { runs: self.core.list_runs(&call.into_inner()).await? }))
+        let core = self.cores.asked(&call).await?;
+        Ok(Response::new(pb::ListRunsResponse { runs: core.list_runs(&call.into_inner()).await? }))
     }
 
     async fn watch(&self, call: Call<pb::WatchRequest>) -> Result<Response<Events>, Status> {
         let call = call.into_inner();
-        let mut tx = self.core.store.read().await.map_err(Error::from)?;
-        let run = self.core.run(tx.as_mut(), &call.run_id).await?;
+        let core = self.cores.of_run(&call.run_id).await?;
+        let mut tx = core.store.read().await.map_err(Error::from)?;
+        let run = core.run(tx.as_mut(), &call.run_id).await?;
         drop(tx);
         let (out, stream) = mpsc::channel(256);
-        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
+        let stop = self.tasks.stop().clone();
         self.tasks.spawn("watch", OnError::Log, async move {
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
@@ -79,24 +83,34 @@ impl RunService for RunApi {
     }
 
     async fn diff(&self, call: Call<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
-        Ok(Response::new(self.core.diff(&call.into_inner()).await?))
+        let call = call.into_inner();
+        Ok(Response::new(self.cores.of_run(&call.run_id).await?.diff(&call).await?))
     }
 
     async fn steer(&self, call: Call<pb::SteerRequest>) -> Result<Response<pb::SteerResponse>, Status> {
-        Ok(Response::new(self.core.steer(call.into_inner()).await?))
+        let principal = caller(&call);
+        let call = call.into_inner();
+        Ok(Response::new(self.cores.of_run(&call.run_id).await?.steer(call, principal).await?))
     }
 
     async fn land(&self, call: Call<pb::LandRequest>) -> Result<Response<pb::LandResponse>, Status> {
-        let principal = self.core.principal();
-        Ok(Response::new(self.core.land(&call.into_inner(), &principal).await?))
+        let principal = caller(&call);
+        let call = call.into_inner();
+        Ok(Response::new(self.cores.of_run(&call.run_id).await?.land(&call, &principal).await?))
     }
 
     async fn explain(&self, call: Call<pb::GetRunRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
-        Ok(Response::new(self.core.explain(&call.into_inner().run_id).await?))
+        let id = call.into_inner().run_id;
+        Ok(Response::new(self.cores.of_run(&id).await?.explain(&id).await?))
     }
 
     async fn save_points(&self, call: Call<pb::SavePointsRequest>) -> Result<Response<pb::SavePointsResponse>, Status> {
-        Ok(Response::new(self.core.save_points(&call.into_inner().run_id).await?))
+        let core = if call.get_ref().run_id.is_empty() {
+            self.cores.asked(&call).await?
+        } else {
+            self.cores.of_run(&call.get_ref().run_id).await?
+        };
+        Ok(Response::new(core.save_points(&call.into_inner().run_id).await?))
     }
 }
 
@@ -189,8 +203,7 @@ impl Core {
         }
     }
 
-    async fn steer(&self, call: pb::SteerRequest) -> Result<pb::SteerResponse, Error> {
-        let principal = self.principal();
+    async fn steer(&self, call: pb::SteerRequest, principal: Principal) -> Result<pb::SteerResponse, Error> {
         let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
         let text: String = call.text.chars().take(2000).collect();
         PathRoots::new(call.scope.clone())

@@ -18,15 +18,18 @@ use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
 mod fetch;
+mod orders;
+mod result;
 mod session;
 
 use session::SessionTask;
 
-use super::Core;
+use super::cores::Cores;
+use crate::coordination::timers::Timers;
 use crate::coordination::{Coordinator, SessionFacts};
 use crate::director::run_blocking;
 use crate::error::Error;
-use crate::hub::AttemptKey;
+use crate::hub::{AttemptKey, HubError};
 use crate::store::StoreError;
 use crate::workers::Workers;
 
@@ -44,12 +47,16 @@ const BUDGET: PackBudget = PackBudget { inflated: 1024 * 1024 * 1024, objects: 2
 
 /// The service.
 pub struct WorkerApi {
-    /// What every service needs.
-    pub core: Arc<Core>,
+    /// The projects.
+    pub cores: Arc<Cores>,
     /// The registry.
     pub workers: Arc<Workers>,
     /// Liveness.
     pub coordinator: Arc<dyn Coordinator>,
+    /// Times of sessions.
+    pub timers: Timers,
+    /// Whether sessions outlive their streams.
+    pub lingers: bool,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -76,19 +83,22 @@ impl WorkerService for WorkerApi {
         let facts = SessionFacts {
             host: String::new(),
             boot_id: hello.boot_id.clone(),
-            slots: hello.slots,
+            slots: hello.slots.clamp(1, 1024),
             sandbox_level: hello.sandbox_level.clone(),
         };
         self.coordinator.open_session(&worker, &hello.session, &facts).await.map_err(Error::from)?;
-        let orders = self.workers.connect(worker.clone(), hello.session.clone(), hello.slots.clamp(1, 1024));
+        let orders = self.workers.connect(worker.clone(), hello.session.clone());
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
         let (out, outbound) = mpsc::channel(OUTBOX);
         let session = SessionTask {
-            core: self.core.clone(),
+            cores: self.cores.clone(),
             workers: self.workers.clone(),
             coordinator: self.coordinator.clone(),
             worker,
             session: hello.session,
+            held: hello.held,
+            lingers: self.lingers,
+            timers: self.timers.clone(),
             stop: self.tasks.stop().clone(),
         };
         self.tasks.spawn("worker-session", OnError::Log, session.serve(inbound, orders, out));
@@ -150,7 +160,7 @@ fn not_theirs(run: &RunId) -> Error {
 impl WorkerApi {
     /// The open lease of a run at an epoch, for its holder only.
     async fn lease_of(&self, run: &RunId, epoch: u64, worker: &str, session: &str) -> Result<Lease, Error> {
-        let mut tx = self.core.store.read().await?;
+        let mut tx = self.cores.store().read().await?;
         let current = tx.epoch(&Scope::Run(run.clone())).await?;
         if current != Some(epoch) {
             return Err(StoreError::Fenced { scope: format!("run/{run}"), held: epoch, current }.into());
@@ -163,16 +173,17 @@ impl WorkerApi {
     async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
         let (run, phase) = (RunId::new(header.run_id.clone())?, PhaseId::new(header.phase_id.clone())?);
         let (base, tree): (Oid, Oid) = (header.base.parse()?, header.result_tree.parse()?);
-        let Some(director) = self.core.director.clone() else {
-            return Err(Error::Bug("a worker uploads to a process that is no director".to_owned()));
-        };
         let lease = self.lease_of(&run, header.epoch, &header.worker_id, &header.session).await?;
         if lease.phase != phase || lease.attempt != header.attempt {
             return Err(not_theirs(&run));
         }
         let key = AttemptKey { run, epoch: header.epoch, phase, attempt: header.attempt };
-        let (hub, token, received) = (self.core.hub.clone(), director.token, pack.len() as u64);
+        let core = self.cores.named(&lease.project).await?;
+        let (hub, received) = (core.hub.clone(), pack.len() as u64);
         run_blocking(move || {
+            // The run's fence in the store was checked; what is kept alive here is named by the run's epoch. So it may
+            // rest on whichever director's token is in force.
+            let token = hub.fence()?.ok_or(HubError::BadFence)?;
             let quarantine = hub.quarantine()?;
             quarantine.ingest(&pack, &BUDGET)?;
             quarantine.verify(base, tree)?;

@@ -1,24 +1,20 @@
 //! Grants: the gate, the fences and the lease in one transaction; then the locks; then the worker
-//! (`coordination.md` 3.5). And the way back: leases of workers that are gone.
+//! (`coordination.md` 3.5). The worker hears of it from its session, which looks for leases of its own.
 
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
-use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::state::{
-    AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
-};
+use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
 
 use super::moves::{self, Note, note};
 use super::view::RunView;
 use super::{Denial, Director, ref_of};
-use crate::coordination::{LockName, LockOwner};
+use crate::coordination::{LockName, LockOwner, SessionEntry};
 use crate::error::Error;
 use crate::hub::HubRead as _;
 use crate::store::Tx;
-use crate::workers::{GrantOrder, WorkerOrder};
 
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
@@ -31,8 +27,10 @@ impl Director {
             self.deny(&view.run.id, denial);
             return Ok(false);
         }
-        let Some((worker, session)) = self.workers.with_room(&active) else {
-            let what = if self.workers.count() == 0 { "no worker is connected" } else { "every worker slot is taken" };
+        let sessions = self.coordinator.sessions().await?;
+        let taken = tx.active_leases(None).await?;
+        let Some((worker, session)) = with_room(&sessions, &taken) else {
+            let what = if sessions.is_empty() { "no worker is connected" } else { "every worker slot is taken" };
             self.deny(&view.run.id, Denial::new("no_slot", what, "a worker that becomes free"));
             return Ok(false);
         };
@@ -60,11 +58,6 @@ impl Director {
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
         self.allow(&run.id);
-        let order = self.order(&run, phase, lease, base).await?;
-        if !self.workers.send(&worker, WorkerOrder::Grant(Box::new(order))) {
-            tracing::warn!(worker = %worker, "the worker is gone; its leases are taken back");
-            self.lost_session(&worker, &owner.session).await?;
-        }
         Ok(true)
     }
 
@@ -142,22 +135,6 @@ impl Director {
             ended_at: None,
             reason: None,
         })
-    }
-
-    /// All that the worker needs, with the builder entry and the gate of the fork commit.
-    async fn order(&self, run: &Run, phase: Phase, lease: Lease, base: Oid) -> Result<GrantOrder, Error> {
-        let policy = self.policy_of(run).await?;
-        let builder = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name).cloned(),
-            BuilderSpec::Command { name: None, .. }
-            | BuilderSpec::Agent { .. }
-            | BuilderSpec::Llm { .. }
-            | BuilderSpec::Patch { .. }
-            | BuilderSpec::Landing { .. }
-            | BuilderSpec::Remediation { .. } => None,
-        };
-        let gate = policy.gate_of(&phase);
-        Ok(GrantOrder { lease, phase, base, builder, gate, insecure_no_sandbox: run.tainted })
     }
 
     /// The gate, counted inside the grant's transaction, and the scopes of those who work now.
@@ -259,92 +236,14 @@ impl Director {
         tx.insert_attempt(&attempt).await?;
         moves::attempt(tx, &mut attempt, AttemptEvent::Start, None).await
     }
-
-    /// Takes back every lease of a session that is gone.
-    pub(crate) async fn lost_session(&self, worker: &WorkerId, session: &str) -> Result<(), Error> {
-        let mut tx = self.store.read().await?;
-        let leases = tx.active_leases(None).await?;
-        drop(tx);
-        for lease in leases.into_iter().filter(|l| l.worker == *worker && l.session == session) {
-            self.revoke(&lease, LeaseEvent::Expire, "its worker is gone").await?;
-        }
-        Ok(())
-    }
-
-    /// Ends a lease from above: bumps the run's epoch so that nothing of it is accepted any more, and gives the work
-    /// back to the queue.
-    pub(crate) async fn revoke(&self, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<(), Error> {
-        let system = Principal::system();
-        let mut tx = self.fenced(&[]).await?;
-        let scope = Scope::Run(lease.run.clone());
-        if tx.epoch(&scope).await? == Some(lease.epoch) {
-            tx.bump(&scope, "director").await?;
-        }
-        let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
-            return Ok(());
-        };
-        if lease.state.is_terminal() {
-            return Ok(());
-        }
-        let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
-        moves::lease(tx.as_mut(), &mut lease, event, Some(reason.to_owned()), &system).await?;
-        if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
-            if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
-                lose_verify(tx.as_mut(), &mut phase, reason).await?;
-            }
-            if lease.purpose == LeasePurpose::Build
-                && phase.state == PhaseState::Executing
-                && phase.attempt == lease.attempt
-            {
-                moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
-                phase.lost_attempts += 1;
-                moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
-            }
-        }
-        if let Some(mut run) = tx.run(&lease.run).await? {
-            release_run(tx.as_mut(), &mut run, Some(reason.to_owned())).await?;
-        }
-        tx.commit().await?;
-        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        self.coordinator
-            .unlock(&[LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())], &owner)
-            .await?;
-        let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
-        // A worker that is gone needs no telling.
-        let _told = self.workers.send(&lease.worker, order);
-        Ok(())
-    }
 }
 
-/// A verification that came to no answer: not the change's fault, so it is tried again, but not for ever.
-pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str) -> Result<(), Error> {
-    phase.lost_attempts += 1;
-    if phase.lost_attempts >= super::next::MAX_LOST {
-        let reason = Some(format!("the gate came to no answer {} times: {reason}", super::next::MAX_LOST));
-        return moves::phase(tx, phase, PhaseEvent::RollBack, reason, &Principal::system()).await;
-    }
-    Ok(tx.update_phase(phase).await?)
-}
-
-/// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
-pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<String>) -> Result<(), Error> {
-    let system = Principal::system();
-    if run.pause_requested && matches!(run.state, RunState::Leased | RunState::Running) {
-        if run.state == RunState::Leased {
-            moves::run(tx, run, RunEvent::Start, None, &system).await?;
-        }
-        run.pause_requested = false;
-        return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
-    }
-    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
-        RunEvent::Requeue
-    } else {
-        RunEvent::LeaseLost
-    };
-    if run.state.next(event).is_err() {
-        return Ok(());
-    }
-    moves::run(tx, run, event, reason, &system).await
+/// The live session with the most free slots.
+fn with_room(sessions: &[SessionEntry], active: &[Lease]) -> Option<(WorkerId, String)> {
+    let used = |worker: &WorkerId| active.iter().filter(|l| l.worker == *worker).count();
+    let free = |s: &SessionEntry| i64::from(s.facts.slots) - i64::try_from(used(&s.worker)).unwrap_or(i64::MAX);
+    let roomy = sessions.iter().map(|s| (free(s), s)).filter(|(free, _)| *free > 0);
+    roomy.max_by_key(|(free, _)| *free).map(|(_, s)| (s.worker.clone(), s.session.clone()))
 }
 
 async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {

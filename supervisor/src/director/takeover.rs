@@ -3,36 +3,60 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use autopack_shared::domain::ids::{FencingToken, Scope};
+use autopack_shared::domain::ids::{Fence, FencingToken, Scope};
 use autopack_shared::domain::state::{LeaseEvent, LeaseState};
 
 use crate::error::Error;
 use crate::hub::HubError;
-use crate::store::RunFilter;
+use crate::store::{RunFilter, Store};
 
 use super::{Director, DirectorParts, run_blocking};
 
+/// The directorship of a store: every director before this one is fenced off.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    epoch: u64,
+    /// Nobody directed this store before.
+    fresh: bool,
+}
+
+impl Claim {
+    /// Raises the store's fence for a replica that won the election.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn raise(store: &dyn Store, replica: &str) -> Result<Self, Error> {
+        let mut tx = store.tx(&[]).await?;
+        let fresh = tx.epoch(&Scope::Director).await?.is_none();
+        let epoch = tx.bump(&Scope::Director, replica).await?;
+        tx.commit().await?;
+        Ok(Self { epoch, fresh })
+    }
+}
+
 impl Director {
-    /// Takes over: bumps the store's fence, then the hub's, then takes back what an earlier director left. The order
-    /// is fixed (`coordination.md` 3.6).
+    /// Takes over a project: after the store's fence the hub's, then what an earlier director left. The order is
+    /// fixed (`coordination.md` 3.6).
     ///
     /// # Errors
     /// When store, hub or coordination refuse.
-    pub async fn take_over(parts: DirectorParts, replica: &str) -> Result<Self, Error> {
-        parts.coordinator.campaign(replica).await?;
+    pub async fn take_over(parts: DirectorParts, claim: Claim) -> Result<Self, Error> {
         let hub = parts.hub.clone();
         let found = run_blocking(move || hub.fence()).await?;
-        let mut tx = parts.store.tx(&[]).await?;
+        let epoch = claim.epoch;
+        let mut tx = parts.store.tx(&[Fence { scope: Scope::Director, epoch }]).await?;
         let mut incarnation = tx.incarnation().await?;
         if let Some(found) = found
-            && tx.epoch(&Scope::Director).await?.is_none()
+            && claim.fresh
+            && found.incarnation >= incarnation
         {
             // A new store over a hub that had another: everything of the old one is older than this.
             incarnation = found.incarnation.saturating_add(1);
             tx.set_incarnation(incarnation).await?;
+            tx.commit().await?;
+        } else {
+            drop(tx);
         }
-        let epoch = tx.bump(&Scope::Director, replica).await?;
-        tx.commit().await?;
         let token = FencingToken { incarnation, epoch };
         let hub = parts.hub.clone();
         // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
@@ -70,10 +94,11 @@ impl Director {
     /// Takes back the leases of sessions that did not survive, before anything is granted.
     async fn adopt(&self) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
-        let leases = tx.active_leases(None).await?;
+        let leases = tx.active_leases(Some(&self.project)).await?;
         drop(tx);
         for lease in leases {
-            if !self.workers.is_connected(&lease.worker, &lease.session) || lease.state == LeaseState::Granting {
+            let alive = self.coordinator.session_alive(&lease.worker, &lease.session).await?;
+            if !alive || lease.state == LeaseState::Granting {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }
         }

@@ -2,7 +2,7 @@
 //! repository only objects, `refs/heads/autopack/**`, `refs/autopack/**`, `save-before-*` tags and the target of a
 //! landing are written: no configuration, no `HEAD`, no index, no work tree.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,9 @@ use super::journal::{Journal, locks_below, stays};
 use super::read::descends;
 use super::refs::{self, Change};
 use super::{AttemptKey, CasOutcome, CommitSpec, HeadFacts, Hub, HubError, RefName, SavePoint};
+
+/// The file whose lock is the right to remove locks from a hub of ours; never unlinked.
+const TURN: &str = "autopack.flock";
 
 /// Whose repository the hub is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +46,17 @@ pub struct HubOptions {
 }
 
 impl HubOptions {
+    /// For a bare repository that only supervisors write, with what this process needs in its state folder.
+    #[must_use]
+    pub fn cluster(state_dir: &Path, project: &str) -> Self {
+        Self {
+            journal: state_dir.join("hubs").join(format!("{project}.journal")),
+            scratch: state_dir.join("tmp").join(project),
+            lock_wait: Duration::from_secs(5),
+            ownership: Ownership::Ours,
+        }
+    }
+
     /// For the user's own repository, with everything of ours in places of the data directory that no run can be
     /// named like.
     #[must_use]
@@ -66,6 +80,8 @@ pub struct LocalHub {
     options: HubOptions,
     /// Held during a ref change: one writer a process, so that the journal says what is locked now.
     journal: Mutex<Journal>,
+    /// The right to remove locks from a hub that several hosts' supervisors share: a file lock beside its refs.
+    turn: Mutex<Option<File>>,
 }
 
 impl LocalHub {
@@ -83,7 +99,7 @@ impl LocalHub {
             }
         }
         let journal = Journal::open(&options.journal).map_err(io_error(&options.journal))?;
-        Ok(Self { path: path.to_path_buf(), common, options, journal: Mutex::new(journal) })
+        Ok(Self { path: path.to_path_buf(), common, options, journal: Mutex::new(journal), turn: Mutex::default() })
     }
 
     /// Makes the bare repository of a cluster at `path`, or opens it, and sets what `coordination.md` 3.6 asks for.
@@ -106,6 +122,23 @@ impl LocalHub {
     #[must_use]
     pub fn objects_dir(&self) -> PathBuf {
         self.common.join("objects")
+    }
+
+    /// Whether the right to remove locks is ours; the kernel frees it when its holder ends.
+    fn take_turn(&self) -> Result<bool, HubError> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if turn.is_some() {
+            return Ok(true);
+        }
+        let path = self.common.join(TURN);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(io_error(&path))?;
+        match file.try_lock() {
+            Ok(()) => *turn = Some(file),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+            Err(TryLockError::Error(error)) => return Err(io_error(&path)(error)),
+        }
+        Ok(true)
     }
 
     pub(super) fn common(&self) -> &Path {
@@ -174,7 +207,15 @@ impl Hub for LocalHub {
         self.raise(token)
     }
 
+    fn retire(&self) {
+        *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn recover(&self) -> Result<Vec<PathBuf>, HubError> {
+        if self.options.ownership == Ownership::Ours && !self.take_turn()? {
+            // A director that was replaced is still there and may be in the middle of a move: its locks are not stale.
+            return Ok(Vec::new());
+        }
         let mut journal = self.journal();
         let names = journal.names().map_err(io_error(journal.path()))?;
         let mut removed = Vec::new();

@@ -15,7 +15,7 @@ impl Core {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), id).await?;
         let mut blockers = Vec::new();
-        blockers.extend(run_blocker(&run, self.director.is_some()));
+        blockers.extend(run_blocker(&run, self.director().is_some()));
         if let Some(lease) = tx.active_leases(Some(&run.project)).await?.into_iter().find(|l| l.run == run.id) {
             let what = format!("{} works on it, epoch {}", lease.worker, lease.epoch);
             let remedy = format!("its end, or autopack runs cancel {id}");
@@ -28,7 +28,7 @@ impl Core {
                 failed: false,
             });
         }
-        if let Some(denial) = self.director.as_ref().and_then(|d| d.denial(&run.id))
+        if let Some(denial) = self.director().and_then(|d| d.denial(&run.id))
             && !run.state.is_terminal()
         {
             blockers.push(pb::Blocker {

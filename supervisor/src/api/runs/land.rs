@@ -33,7 +33,7 @@ impl Core {
     /// Lands a run, or says what to do instead.
     pub(super) async fn land(&self, call: &pb::LandRequest, principal: &Principal) -> Result<pb::LandResponse, Error> {
         let (run, newest) = self.landable(&call.run_id).await?;
-        let Some(director) = self.director.clone() else {
+        let Some(director) = self.director() else {
             let why = "this process does not drive runs".to_owned();
             return Err(state("engine", self.project.to_string(), "PASSIVE".to_owned(), why));
         };
@@ -118,7 +118,7 @@ impl Core {
             return Ok(pb::LandResponse { run: Some(open), instead: String::new(), landed: false });
         }
         let landing = self.landing_run(run, target, tip, theirs, principal).await?;
-        if let Some(director) = self.director.clone() {
+        if let Some(director) = self.director() {
             // The merge must outlive a gc of the user's while somebody decides about it.
             let hub = self.hub.clone();
             let key = AttemptKey { run: landing.id.clone(), epoch: 0, phase: PhaseId::new("land")?, attempt: 0 };

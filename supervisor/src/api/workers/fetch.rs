@@ -42,8 +42,8 @@ impl WorkerApi {
             return Err(Error::Invalid { field: "have".to_owned(), why: format!("more than {MAX_HAVE} commits") });
         }
         let have = call.have.iter().map(|id| id.parse()).collect::<Result<Vec<Oid>, _>>()?;
-        self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
-        let hub = self.core.hub.clone();
+        let lease = self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
+        let hub = self.cores.named(&lease.project).await?.hub.clone();
         let pack = run_blocking(move || {
             let repo = hub.repository()?;
             Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)

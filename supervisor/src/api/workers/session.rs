@@ -1,25 +1,26 @@
 //! One worker's session: orders out, events and results in, each under its run's epoch and from the lease's holder.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope, WorkerId};
-use autopack_shared::domain::record::{Event, LeasePurpose, Principal};
-use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Scope, WorkerId};
+use autopack_shared::domain::record::{Event, Lease, Principal};
 use autopack_shared::domain::secret::redact;
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RunEvent};
+use autopack_shared::domain::state::{LeaseState, RunEvent};
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 
-use super::Core;
-use crate::coordination::{Coordinator, LockName, LockOwner};
-use crate::director::grant::{lose_verify, release_run};
-use crate::director::{Denial, moves};
+use super::orders::order_message;
+use crate::api::cores::Cores;
+use crate::coordination::Coordinator;
+use crate::coordination::timers::Timers;
+use crate::director::{Denial, lease, moves};
 use crate::error::Error;
-use crate::store::StoreError;
-use crate::workers::{GrantOrder, WorkerOrder, Workers};
+use crate::store::{StoreError, Tx};
+use crate::workers::{WorkerOrder, Workers};
 
 /// A worker that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -50,12 +51,32 @@ async fn patiently<F: Future<Output = Result<(), Error>>>(take: impl Fn() -> F) 
 }
 
 pub(super) struct SessionTask {
-    pub(super) core: Arc<Core>,
+    pub(super) cores: Arc<Cores>,
     pub(super) workers: Arc<Workers>,
     pub(super) coordinator: Arc<dyn Coordinator>,
     pub(super) worker: WorkerId,
     pub(super) session: String,
+    /// What the worker said it works on when it came.
+    pub(super) held: Vec<pb::HeldLease>,
+    /// Whether the session outlives its stream.
+    pub(super) lingers: bool,
+    pub(super) timers: Timers,
     pub(super) stop: tokio_util::sync::CancellationToken,
+}
+
+/// The leases that this stream has brought to the worker: run and epoch.
+pub(super) type Sent = BTreeMap<RunId, u64>;
+
+/// How a session's stream ended.
+enum Ended {
+    /// The worker stopped everything and left.
+    SaidGoodbye,
+    /// It broke, or one side went away.
+    Lost,
+}
+
+fn gone() -> Error {
+    Error::Bug("the worker's stream is gone".to_owned())
 }
 
 impl SessionTask {
@@ -65,17 +86,20 @@ impl SessionTask {
         orders: mpsc::Receiver<WorkerOrder>,
         out: mpsc::Sender<Result<pb::SupervisorMessage, Status>>,
     ) -> Result<(), Error> {
-        let served = self.talk(inbound, orders, out).await;
+        let mut sent = Sent::default();
+        let served = match self.compare(&self.held, true, &mut sent).await {
+            Ok(()) => self.talk(inbound, orders, out, &mut sent).await,
+            Err(error) => out.send(Err(error.into())).await.map(|()| Ended::Lost).map_err(|_| gone()),
+        };
         self.workers.disconnect(&self.worker, &self.session);
-        let closed = self.coordinator.close_session(&self.worker, &self.session).await;
-        // On shutdown the leases are left as they are: the next start takes them back.
-        if let Some(director) = &self.core.director
-            && !self.stop.is_cancelled()
-        {
-            director.lost_session(&self.worker, &self.session).await?;
+        // Where a stream can break, the worker may still be at work and come back: its session runs out by itself.
+        let lingers = self.lingers && !matches!(served, Ok(Ended::SaidGoodbye));
+        if !lingers && !self.stop.is_cancelled() {
+            self.coordinator.close_session(&self.worker, &self.session).await?;
+            // Whoever directs here looks again.
+            self.workers.nudge();
         }
-        served?;
-        Ok(closed?)
+        served.map(|_| ())
     }
 
     async fn talk(
@@ -83,67 +107,110 @@ impl SessionTask {
         mut inbound: Streaming<pb::WorkerMessage>,
         mut orders: mpsc::Receiver<WorkerOrder>,
         out: mpsc::Sender<Result<pb::SupervisorMessage, Status>>,
-    ) -> Result<(), Error> {
-        let welcome = pb::Welcome { heartbeat_ms: 2000, soft_ms: 8000, self_ms: 12_000 };
-        let say = |body| pb::SupervisorMessage { body: Some(body) };
-        let mut open = out.send(Ok(say(supervisor_message::Body::Welcome(welcome)))).await.is_ok();
+        sent: &mut Sent,
+    ) -> Result<Ended, Error> {
+        let say = |body| Ok(pb::SupervisorMessage { body: Some(body) });
+        let mut changes = self.cores.store().changes();
+        changes.mark_changed();
+        out.send(say(supervisor_message::Body::Welcome(self.welcome()))).await.map_err(|_| gone())?;
         let mut beats = 0_u32;
-        while open {
+        loop {
             tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = self.stop.cancelled() => return Ok(Ended::Lost),
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return Ok(Ended::Lost);
+                    }
+                    match self.news(sent).await {
+                        Ok(news) => for body in news {
+                            out.send(say(body)).await.map_err(|_| gone())?;
+                        },
+                        // Looked at again at the next change or heartbeat.
+                        Err(error) => tracing::warn!(worker = %self.worker, %error, "leases could not be looked at"),
+                    }
+                }
                 order = orders.recv() => match order {
-                    Some(order) => open = out.send(Ok(say(order_message(order, &self.core)?))).await.is_ok(),
-                    None => break,
+                    Some(order) => out.send(say(order_message(order))).await.map_err(|_| gone())?,
+                    None => return Ok(Ended::Lost),
                 },
                 message = tokio::time::timeout(SILENCE, inbound.message()) => match message.unwrap_or(Ok(None)) {
+                    Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Goodbye(_)), .. })) => {
+                        return Ok(Ended::SaidGoodbye);
+                    }
                     Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Heartbeat(beat)), .. })) => {
                         beats += 1;
-                        self.beat(&beat, beats).await;
+                        if !self.beat(&beat, beats, sent).await {
+                            return Ok(Ended::Lost);
+                        }
+                        changes.mark_changed();
                     }
                     Ok(Some(pb::WorkerMessage { body: Some(body), .. })) => {
-                        if let Some(answer) = self.handle(body).await {
-                            open = out.send(Ok(say(answer))).await.is_ok();
+                        if let Some(answer) = self.handle(body, sent).await {
+                            out.send(say(answer)).await.map_err(|_| gone())?;
                         }
                     }
                     Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => break,
+                    Ok(None) | Err(_) => return Ok(Ended::Lost),
                 },
             }
         }
-        Ok(())
     }
 
-    /// Keeps the session alive. Now and then, leases that the worker does not know of are taken back: its job ended
-    /// without a word, or its last word was refused.
-    async fn beat(&self, beat: &pb::Heartbeat, count: u32) {
-        if let Err(error) = self.coordinator.renew_session(&self.worker, &self.session).await {
-            tracing::warn!(worker = %self.worker, %error, "the session could not be renewed");
+    fn welcome(&self) -> pb::Welcome {
+        let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let timers = &self.timers;
+        pb::Welcome {
+            heartbeat_ms: ms(timers.heartbeat),
+            soft_ms: ms(timers.worker_soft),
+            self_ms: ms(timers.worker_self),
+        }
+    }
+
+    /// Keeps the session alive; false when it is gone. Now and then, leases that the worker does not know of are given
+    /// up: its job ended without a word, or its last word was refused.
+    async fn beat(&self, beat: &pb::Heartbeat, count: u32, sent: &mut Sent) -> bool {
+        match self.coordinator.renew_session(&self.worker, &self.session).await {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(error) => tracing::warn!(worker = %self.worker, %error, "the session could not be renewed"),
         }
         if count.is_multiple_of(RECONCILE_BEATS)
-            && let Err(error) = self.reconcile(beat).await
+            && let Err(error) = self.compare(&beat.held, false, sent).await
         {
             tracing::warn!(worker = %self.worker, %error, "leases could not be compared");
         }
+        true
     }
 
-    async fn reconcile(&self, beat: &pb::Heartbeat) -> Result<(), Error> {
-        let Some(director) = &self.core.director else { return Ok(()) };
-        let mut tx = self.core.store.read().await?;
+    /// Gives up the leases that the worker does not say it works on; when it just came, at once.
+    async fn compare(&self, held: &[pb::HeldLease], came: bool, sent: &mut Sent) -> Result<(), Error> {
+        let mut tx = self.cores.store().read().await?;
         let now = tx.now();
         let leases = tx.active_leases(None).await?;
         drop(tx);
         for lease in leases.iter().filter(|l| l.worker == self.worker && l.session == self.session) {
-            let held = beat.held.iter().any(|h| h.run_id == lease.run.as_str() && h.epoch == lease.epoch);
-            if !held && now.millis_since(lease.granted_at) > 10_000 {
-                director.revoke(lease, LeaseEvent::Expire, "its worker no longer works on it").await?;
+            let works = held.iter().any(|h| h.run_id == lease.run.as_str() && h.epoch == lease.epoch);
+            if works {
+                sent.insert(lease.run.clone(), lease.epoch);
+            } else if lease.state == LeaseState::Held && (came || now.millis_since(lease.granted_at) > 10_000) {
+                let why = "its worker no longer works on it";
+                lease::give_up(self.cores.store().as_ref(), self.coordinator.as_ref(), lease, why).await?;
+            }
+        }
+        if came {
+            // What it works on and has no lease for is taken from it at the first look.
+            for held in held {
+                sent.entry(RunId::new(held.run_id.clone())?).or_insert(held.epoch);
             }
         }
         Ok(())
     }
 
-    async fn handle(&self, body: worker_message::Body) -> Option<supervisor_message::Body> {
+    async fn handle(&self, body: worker_message::Body, sent: &mut Sent) -> Option<supervisor_message::Body> {
         match body {
-            worker_message::Body::Hello(_) | worker_message::Body::Heartbeat(_) => None,
+            worker_message::Body::Hello(_) | worker_message::Body::Heartbeat(_) | worker_message::Body::Goodbye(_) => {
+                None
+            }
             worker_message::Body::Event(event) => {
                 let (run_id, epoch, upto) = (event.run_id.clone(), event.epoch, event.run_seq);
                 match patiently(|| self.event(event.clone())).await {
@@ -159,8 +226,15 @@ impl SessionTask {
             }
             worker_message::Body::Result(result) => {
                 let (run_id, epoch) = (result.run_id.clone(), result.epoch);
+                let upto = result.run_seq + 1;
                 match patiently(|| self.result(result.clone())).await {
-                    Ok(()) => None,
+                    Ok(()) => {
+                        if let Ok(run) = RunId::new(run_id.clone()) {
+                            sent.remove(&run);
+                        }
+                        // One above its events: the result itself.
+                        Some(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto }))
+                    }
                     Err(error) => Some(self.refused(run_id, epoch, &error)),
                 }
             }
@@ -175,17 +249,18 @@ impl SessionTask {
 
     /// What cannot be written down has to be told to whoever asks why nothing moves.
     fn deny(&self, run: &str, error: &Error) {
-        if let (Some(director), Ok(run)) = (&self.core.director, RunId::new(run.to_owned()))
-            && error.is_full()
-        {
-            director.deny(&run, Denial::of(error));
+        let Ok(run) = RunId::new(run.to_owned()) else { return };
+        if error.is_full() {
+            for director in self.cores.opened().iter().filter_map(|core| core.director()) {
+                director.deny(&run, Denial::of(error));
+            }
         }
     }
 
     /// Stores an event under the run's epoch; the first one of an epoch starts the run.
     async fn event(&self, event: pb::RunEvent) -> Result<(), Error> {
         let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
-        let mut tx = self.core.store.tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
+        let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
         self.own(tx.as_mut(), &run, event.epoch).await?;
         if let Some(mut found) = tx.run(&run).await?
             && found.state.next(RunEvent::Start).is_ok()
@@ -202,12 +277,7 @@ impl SessionTask {
     }
 
     /// Only the holder of the lease speaks for it.
-    async fn own(
-        &self,
-        tx: &mut dyn crate::store::Tx,
-        run: &RunId,
-        epoch: u64,
-    ) -> Result<autopack_shared::domain::record::Lease, Error> {
+    pub(super) async fn own(&self, tx: &mut dyn Tx, run: &RunId, epoch: u64) -> Result<Lease, Error> {
         let lease = tx.leases(run).await?.into_iter().find(|l| l.epoch == epoch && !l.state.is_terminal());
         match lease {
             Some(lease) if lease.worker == self.worker && lease.session == self.session => Ok(lease),
@@ -220,127 +290,4 @@ impl SessionTask {
             }
         }
     }
-
-    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder.
-    async fn result(&self, result: pb::AttemptResult) -> Result<(), Error> {
-        let (run, phase) = (RunId::new(result.run_id.clone())?, PhaseId::new(result.phase_id.clone())?);
-        let ok = match result.outcome() {
-            pb::Outcome::Ok => true,
-            pb::Outcome::Failed => false,
-            pb::Outcome::Unspecified => {
-                return Err(Error::Invalid { field: "outcome".to_owned(), why: "it is not set".to_owned() });
-            }
-        };
-        let system = Principal::system();
-        let mut tx = self.core.store.tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
-        let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
-        let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
-        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
-        if lease.phase != phase || lease.attempt != result.attempt {
-            return Err(Error::Forbidden {
-                reason: "lease_not_yours",
-                why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt),
-            });
-        }
-        let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
-        match lease.purpose {
-            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, &result, reason).await?,
-            LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
-                lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
-            }
-            LeasePurpose::Verify if found.state == PhaseState::Verifying => {
-                let event = if ok { PhaseEvent::Pass } else { PhaseEvent::RollBack };
-                if ok {
-                    moves::end_attempt(tx.as_mut(), &found, AttemptEvent::Succeed, None).await?;
-                }
-                let reason = reason.or_else(|| Some("the gate is green".to_owned()));
-                moves::phase(tx.as_mut(), &mut found, event, reason, &system).await?;
-            }
-            LeasePurpose::Verify => {}
-        }
-        moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Release, None, &system).await?;
-        if let Some(mut run) = tx.run(&run).await? {
-            release_run(tx.as_mut(), &mut run, None).await?;
-        }
-        tx.commit().await?;
-        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        Ok(self.coordinator.unlock(&[LockName::Run(run.clone()), LockName::Workspace(run)], &owner).await?)
-    }
-}
-
-async fn accept_build(
-    tx: &mut dyn crate::store::Tx,
-    phase: &mut autopack_shared::domain::record::Phase,
-    result: &pb::AttemptResult,
-    reason: Option<String>,
-) -> Result<(), Error> {
-    let system = Principal::system();
-    let fenced = || Error::Forbidden {
-        reason: "fenced",
-        why: format!("attempt {} of {} is not running", result.attempt, phase.id),
-    };
-    if phase.state != PhaseState::Executing || phase.attempt != result.attempt {
-        return Err(fenced());
-    }
-    let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
-    attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
-    if let Some(reason) = reason {
-        moves::attempt(tx, &mut attempt, AttemptEvent::Fail, Some(reason.clone())).await?;
-        phase.failed_attempts += 1;
-        phase.feedback.push(reason.clone());
-        // These will not get better by trying again.
-        let fixed = matches!(phase.spec.builder, BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. });
-        let same_again = fixed && !matches!(result.reason.as_str(), "workspace" | "io" | "upload_refused");
-        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
-            phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
-        }
-        let event =
-            if phase.failed_attempts < phase.spec.max_attempts { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
-        return moves::phase(tx, phase, event, Some(reason), &system).await;
-    }
-    let tree: Oid = result.result_tree.parse()?;
-    attempt.result_tree = Some(tree);
-    moves::attempt(tx, &mut attempt, AttemptEvent::Collect, None).await?;
-    phase.base = Some(attempt.base);
-    phase.tree = Some(tree);
-    moves::phase(tx, phase, PhaseEvent::Collect, Some(format!("tree {}", tree.short())), &system).await
-}
-
-fn order_message(order: WorkerOrder, core: &Core) -> Result<supervisor_message::Body, Error> {
-    Ok(match order {
-        WorkerOrder::Grant(order) => supervisor_message::Body::Grant(grant_message(*order, core)?),
-        WorkerOrder::Revoke { run, epoch, reason } => {
-            supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason })
-        }
-        WorkerOrder::Verdict { run, phase, attempt, verdict, request } => {
-            supervisor_message::Body::Verdict(pb::VerdictNotice {
-                run_id: run,
-                phase_id: phase,
-                attempt,
-                verdict,
-                request_id: request.unwrap_or_default(),
-            })
-        }
-    })
-}
-
-fn grant_message(order: GrantOrder, core: &Core) -> Result<pb::Grant, Error> {
-    let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
-    Ok(pb::Grant {
-        lease_id: order.lease.id.to_string(),
-        run_id: order.lease.run.to_string(),
-        project: core.project.to_string(),
-        epoch: order.lease.epoch,
-        ws_epoch: order.lease.ws_epoch,
-        phase_id: order.lease.phase.to_string(),
-        attempt: order.lease.attempt,
-        purpose: format!("{:?}", order.lease.purpose).to_lowercase(),
-        base: order.base.to_string(),
-        phase_json: json(serde_json::to_string(&order.phase.spec))?,
-        builder_json: order.builder.as_ref().map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-        gate_json: json(serde_json::to_string(&order.gate))?,
-        feedback: order.phase.feedback,
-        objects_dir: String::new(),
-        insecure_no_sandbox: order.insecure_no_sandbox,
-    })
 }

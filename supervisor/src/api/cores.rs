@@ -1,0 +1,152 @@
+//! The projects of one supervisor, and which of them a call is about.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use tonic::Request as Call;
+
+use autopack_shared::domain::ids::{ProjectId, RequestId, RunId};
+use autopack_shared::domain::record::{Principal, Project, Request};
+use autopack_shared::wire::PROJECT_HEADER;
+
+use super::Core;
+use crate::error::Error;
+use crate::store::{RequestFilter, Store, Tx};
+
+/// Makes what a project needs when it is first asked for.
+#[async_trait]
+pub trait Opener: Send + Sync {
+    /// Opens a project.
+    async fn open(&self, project: &Project) -> Result<Core, Error>;
+}
+
+/// The projects that are open, and how others are opened.
+pub struct Cores {
+    store: Arc<dyn Store>,
+    opener: Option<Arc<dyn Opener>>,
+    // Never held across an await.
+    open: RwLock<BTreeMap<ProjectId, Arc<Core>>>,
+}
+
+impl Cores {
+    /// The one project of an embedded engine.
+    #[must_use]
+    pub fn one(core: Arc<Core>) -> Self {
+        let store = core.store.clone();
+        Self { store, opener: None, open: RwLock::new(BTreeMap::from([(core.project.clone(), core)])) }
+    }
+
+    /// Whatever projects the store knows.
+    #[must_use]
+    pub fn of_store(store: Arc<dyn Store>, opener: Arc<dyn Opener>) -> Self {
+        Self { store, opener: Some(opener), open: RwLock::default() }
+    }
+
+    /// The store of all projects.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Those that are open.
+    #[must_use]
+    pub fn opened(&self) -> Vec<Arc<Core>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// A project by name.
+    ///
+    /// # Errors
+    /// When the store does not know it, or its repository cannot be used.
+    pub async fn named(&self, id: &ProjectId) -> Result<Arc<Core>, Error> {
+        let known = self.open.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(core) = known {
+            return Ok(core);
+        }
+        let missing = || Error::NotFound { what: "project", id: id.to_string() };
+        let Some(opener) = &self.opener else { return Err(missing()) };
+        let project = self.store.read().await?.project(id).await?.ok_or_else(missing)?;
+        let core = Arc::new(opener.open(&project).await?);
+        // Whoever came first is kept: a project has one core.
+        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(open.entry(id.clone()).or_insert(core).clone())
+    }
+
+    /// The project that a call names, or the only one there is.
+    ///
+    /// # Errors
+    /// When it names none and there are several.
+    pub async fn asked<T>(&self, call: &Call<T>) -> Result<Arc<Core>, Error> {
+        if let Some(named) = call.metadata().get(PROJECT_HEADER) {
+            let field = || "project".to_owned();
+            let text =
+                named.to_str().map_err(|_| Error::Invalid { field: field(), why: "it is no text".to_owned() })?;
+            return self.named(&ProjectId::new(text)?).await;
+        }
+        let mut opened = self.opened();
+        if self.opener.is_none()
+            && let Some(only) = opened.pop()
+        {
+            return Ok(only);
+        }
+        let projects = self.store.read().await?.projects().await?;
+        match projects.as_slice() {
+            [only] => self.named(&only.id).await,
+            [] => Err(Error::NotFound { what: "project", id: "(none was added yet)".to_owned() }),
+            several => {
+                let names: Vec<&str> = several.iter().map(|project| project.id.as_str()).collect();
+                let why = format!("name one of {} with --project", names.join(", "));
+                Err(Error::Invalid { field: "project".to_owned(), why })
+            }
+        }
+    }
+
+    /// The project of a run.
+    ///
+    /// # Errors
+    /// When there is no such run.
+    pub async fn of_run(&self, id: &str) -> Result<Arc<Core>, Error> {
+        let id = RunId::new(id)?;
+        let found = self.store.read().await?.run(&id).await?;
+        let run = found.ok_or_else(|| Error::NotFound { what: "run", id: id.to_string() })?;
+        self.named(&run.project).await
+    }
+
+    /// The project of a request, by its id or by a prefix that fits only one.
+    ///
+    /// # Errors
+    /// When there is no such request.
+    pub async fn of_request(&self, id: &str) -> Result<Arc<Core>, Error> {
+        let mut tx = self.store.read().await?;
+        let request = find_request(tx.as_mut(), id).await?;
+        drop(tx);
+        self.of_run(request.run.as_str()).await
+    }
+}
+
+/// A request by its id or by a prefix that fits only one.
+pub(super) async fn find_request(tx: &mut dyn Tx, id: &str) -> Result<Request, Error> {
+    let missing = || Error::NotFound { what: "request", id: id.to_owned() };
+    let exact = RequestId::new(id)?;
+    if let Some(request) = tx.request(&exact).await? {
+        return Ok(request);
+    }
+    let filter = RequestFilter { limit: 10_000, ..RequestFilter::default() };
+    let mut fitting: Vec<Request> = tx.requests(&filter).await?;
+    fitting.retain(|r| r.id.as_str().starts_with(id) || r.id.as_str().trim_start_matches("req-").starts_with(id));
+    match fitting.len() {
+        1 => fitting.pop().ok_or_else(missing),
+        0 => Err(missing()),
+        n => Err(Error::Invalid {
+            field: "request_id".to_owned(),
+            why: format!("{n} requests begin with {id:?}: name more of it"),
+        }),
+    }
+}
+
+/// Who calls: as the door has found, or the owner, where the only door is the owner's socket.
+pub(super) fn caller<T>(call: &Call<T>) -> Principal {
+    let owner = || Principal { id: "local:owner".to_owned(), method: "socket".to_owned() };
+    call.extensions().get::<Principal>().cloned().unwrap_or_else(owner)
+}

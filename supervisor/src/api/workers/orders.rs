@@ -1,0 +1,103 @@
+//! What a session brings to its worker. Grants and ends of leases are read from the store, so that it does not matter
+//! which supervisor granted them.
+
+use autopack_shared::domain::ids::{Oid, RunId};
+use autopack_shared::domain::record::{Lease, LeasePurpose};
+use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::state::LeaseState;
+use autopack_shared::wire::pb::{self, supervisor_message};
+
+use super::session::{Sent, SessionTask};
+use crate::error::Error;
+use crate::workers::WorkerOrder;
+
+impl SessionTask {
+    /// Leases that are new, and those that ended other than by the worker's own result.
+    pub(super) async fn news(&self, sent: &mut Sent) -> Result<Vec<supervisor_message::Body>, Error> {
+        let mut tx = self.cores.store().read().await?;
+        let mut leases = tx.active_leases(None).await?;
+        drop(tx);
+        leases.retain(|l| l.worker == self.worker && l.session == self.session);
+        let mut news = Vec::new();
+        let ended = |(run, epoch): &(&RunId, &u64)| !leases.iter().any(|l| l.run == **run && l.epoch == **epoch);
+        let ended: Vec<(RunId, u64)> = sent.iter().filter(ended).map(|(run, epoch)| (run.clone(), *epoch)).collect();
+        for (run, epoch) in ended {
+            sent.remove(&run);
+            let reason = "the lease ended".to_owned();
+            news.push(supervisor_message::Body::Revoke(pb::Revoke { run_id: run.to_string(), epoch, reason }));
+        }
+        for lease in leases.iter().filter(|l| l.state == LeaseState::Held) {
+            if sent.get(&lease.run) == Some(&lease.epoch) {
+                continue;
+            }
+            if let Some(grant) = self.grant(lease).await? {
+                sent.insert(lease.run.clone(), lease.epoch);
+                news.push(supervisor_message::Body::Grant(grant));
+            }
+        }
+        Ok(news)
+    }
+
+    /// All that the worker needs, with the builder entry and the gate of the fork commit.
+    async fn grant(&self, lease: &Lease) -> Result<Option<pb::Grant>, Error> {
+        let core = self.cores.named(&lease.project).await?;
+        let mut tx = core.store.read().await?;
+        let (Some(run), Some(phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
+            return Ok(None);
+        };
+        let base: Option<Oid> = match (lease.purpose, &phase.apply) {
+            (LeasePurpose::Build, _) => phase.base,
+            (LeasePurpose::Verify, Some(apply)) => tx.apply(apply).await?.map(|apply| apply.new),
+            (LeasePurpose::Verify, None) => None,
+        };
+        drop(tx);
+        // It moved on between two reads: the lease has ended too, or the next look finds it whole.
+        let Some(base) = base else { return Ok(None) };
+        let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
+        let builder = match &phase.spec.builder {
+            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name),
+            BuilderSpec::Command { name: None, .. }
+            | BuilderSpec::Agent { .. }
+            | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Landing { .. }
+            | BuilderSpec::Remediation { .. } => None,
+        };
+        let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
+        Ok(Some(pb::Grant {
+            lease_id: lease.id.to_string(),
+            run_id: lease.run.to_string(),
+            project: lease.project.to_string(),
+            epoch: lease.epoch,
+            ws_epoch: lease.ws_epoch,
+            phase_id: lease.phase.to_string(),
+            attempt: lease.attempt,
+            purpose: format!("{:?}", lease.purpose).to_lowercase(),
+            base: base.to_string(),
+            phase_json: json(serde_json::to_string(&phase.spec))?,
+            builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
+            gate_json: json(serde_json::to_string(&policy.gate_of(&phase)))?,
+            feedback: phase.feedback,
+            objects_dir: String::new(),
+            insecure_no_sandbox: run.tainted,
+        }))
+    }
+}
+
+/// An order as a message.
+pub(super) fn order_message(order: WorkerOrder) -> supervisor_message::Body {
+    match order {
+        WorkerOrder::Revoke { run, epoch, reason } => {
+            supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason })
+        }
+        WorkerOrder::Verdict { run, phase, attempt, verdict, request } => {
+            supervisor_message::Body::Verdict(pb::VerdictNotice {
+                run_id: run,
+                phase_id: phase,
+                attempt,
+                verdict,
+                request_id: request.unwrap_or_default(),
+            })
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The result of an attempt: accepted once, at the run's current epoch, from the lease's holder.
+
+use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
+use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
+use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::secret::redact;
+use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState};
+use autopack_shared::wire::pb;
+
+use super::session::SessionTask;
+use crate::coordination::{LockName, LockOwner};
+use crate::director::lease::{lose_verify, release_run};
+use crate::director::moves;
+use crate::error::Error;
+use crate::store::Tx;
+
+impl SessionTask {
+    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder.
+    pub(super) async fn result(&self, result: pb::AttemptResult) -> Result<(), Error> {
+        let (run, phase) = (RunId::new(result.run_id.clone())?, PhaseId::new(result.phase_id.clone())?);
+        let ok = match result.outcome() {
+            pb::Outcome::Ok => true,
+            pb::Outcome::Failed => false,
+            pb::Outcome::Unspecified => {
+                return Err(Error::Invalid { field: "outcome".to_owned(), why: "it is not set".to_owned() });
+            }
+        };
+        let system = Principal::system();
+        let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
+        let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
+        let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
+        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
+        if lease.phase != phase || lease.attempt != result.attempt {
+            return Err(Error::Forbidden {
+                reason: "lease_not_yours",
+                why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt),
+            });
+        }
+        let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
+        match lease.purpose {
+            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, &result, reason).await?,
+            LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
+                lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
+            }
+            LeasePurpose::Verify if found.state == PhaseState::Verifying => {
+                let event = if ok { PhaseEvent::Pass } else { PhaseEvent::RollBack };
+                if ok {
+                    moves::end_attempt(tx.as_mut(), &found, AttemptEvent::Succeed, None).await?;
+                }
+                let reason = reason.or_else(|| Some("the gate is green".to_owned()));
+                moves::phase(tx.as_mut(), &mut found, event, reason, &system).await?;
+            }
+            LeasePurpose::Verify => {}
+        }
+        moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Release, None, &system).await?;
+        if let Some(mut run) = tx.run(&run).await? {
+            release_run(tx.as_mut(), &mut run, None).await?;
+        }
+        tx.commit().await?;
+        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
+        Ok(self.coordinator.unlock(&[LockName::Run(run.clone()), LockName::Workspace(run)], &owner).await?)
+    }
+}
+
+async fn accept_build(
+    tx: &mut dyn Tx,
+    phase: &mut Phase,
+    result: &pb::AttemptResult,
+    reason: Option<String>,
+) -> Result<(), Error> {
+    let system = Principal::system();
+    let fenced = || Error::Forbidden {
+        reason: "fenced",
+        why: format!("attempt {} of {} is not running", result.attempt, phase.id),
+    };
+    if phase.state != PhaseState::Executing || phase.attempt != result.attempt {
+        return Err(fenced());
+    }
+    let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
+    attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
+    if let Some(reason) = reason {
+        moves::attempt(tx, &mut attempt, AttemptEvent::Fail, Some(reason.clone())).await?;
+        phase.failed_attempts += 1;
+        phase.feedback.push(reason.clone());
+        // These will not get better by trying again.
+        let fixed = matches!(phase.spec.builder, BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. });
+        let same_again = fixed && !matches!(result.reason.as_str(), "workspace" | "io" | "upload_refused");
+        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
+            phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
+        }
+        let event =
+            if phase.failed_attempts < phase.spec.max_attempts { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
+        return moves::phase(tx, phase, event, Some(reason), &system).await;
+    }
+    let tree: Oid = result.result_tree.parse()?;
+    attempt.result_tree = Some(tree);
+    moves::attempt(tx, &mut attempt, AttemptEvent::Collect, None).await?;
+    phase.base = Some(attempt.base);
+    phase.tree = Some(tree);
+    moves::phase(tx, phase, PhaseEvent::Collect, Some(format!("tree {}", tree.short())), &system).await
+}

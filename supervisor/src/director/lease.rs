@@ -1,0 +1,134 @@
+//! How leases end other than by a result: taken back from above, or given up because nobody works on them any more.
+
+use std::collections::BTreeSet;
+
+use autopack_shared::domain::ids::{Fence, Scope};
+use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal, Run};
+use autopack_shared::domain::state::{
+    AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
+};
+
+use super::{Director, moves};
+use crate::coordination::{Coordinator, LockName, LockOwner};
+use crate::error::Error;
+use crate::store::{Store, Tx};
+use crate::workers::WorkerOrder;
+
+impl Director {
+    /// Takes back the leases of this project whose sessions are gone. Whether any lease is left.
+    pub(super) async fn reap(&self) -> Result<bool, Error> {
+        let mut tx = self.store.read().await?;
+        let leases = tx.active_leases(Some(&self.project)).await?;
+        drop(tx);
+        if leases.is_empty() {
+            return Ok(false);
+        }
+        let sessions = self.coordinator.sessions().await?;
+        let live: BTreeSet<_> = sessions.iter().map(|s| (s.worker.as_str(), s.session.as_str())).collect();
+        for lease in leases.iter().filter(|l| !live.contains(&(l.worker.as_str(), l.session.as_str()))) {
+            self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
+        }
+        Ok(true)
+    }
+
+    /// Ends a lease from above: bumps the run's epoch so that nothing of it is accepted any more, and gives the work
+    /// back to the queue.
+    pub(crate) async fn revoke(&self, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<(), Error> {
+        let mut tx = self.fenced(&[]).await?;
+        let scope = Scope::Run(lease.run.clone());
+        if tx.epoch(&scope).await? == Some(lease.epoch) {
+            tx.bump(&scope, "director").await?;
+        }
+        if !end(tx.as_mut(), lease, event, reason).await? {
+            return Ok(());
+        }
+        tx.commit().await?;
+        unlock(self.coordinator.as_ref(), lease).await?;
+        let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
+        // A worker that is gone, or that another replica talks to, hears of it from its session.
+        let _told = self.workers.send(&lease.worker, order);
+        Ok(())
+    }
+}
+
+/// Gives up a lease on behalf of its worker, which no longer works on it.
+pub(crate) async fn give_up(
+    store: &dyn Store,
+    coordinator: &dyn Coordinator,
+    lease: &Lease,
+    reason: &str,
+) -> Result<(), Error> {
+    let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
+    if end(tx.as_mut(), lease, LeaseEvent::Expire, reason).await? {
+        tx.commit().await?;
+        unlock(coordinator, lease).await?;
+    }
+    Ok(())
+}
+
+async fn unlock(coordinator: &dyn Coordinator, lease: &Lease) -> Result<(), Error> {
+    let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
+    let locks = [LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())];
+    Ok(coordinator.unlock(&locks, &owner).await?)
+}
+
+/// Ends a lease and gives its work back to the queue; false when it had ended already.
+async fn end(tx: &mut dyn Tx, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<bool, Error> {
+    let system = Principal::system();
+    let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
+        return Ok(false);
+    };
+    if lease.state.is_terminal() {
+        return Ok(false);
+    }
+    let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
+    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), &system).await?;
+    if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
+        if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
+            lose_verify(tx, &mut phase, reason).await?;
+        }
+        if lease.purpose == LeasePurpose::Build
+            && phase.state == PhaseState::Executing
+            && phase.attempt == lease.attempt
+        {
+            moves::end_attempt(tx, &phase, AttemptEvent::Lose, Some(reason.to_owned())).await?;
+            phase.lost_attempts += 1;
+            moves::phase(tx, &mut phase, PhaseEvent::Retry, Some(reason.to_owned()), &system).await?;
+        }
+    }
+    if let Some(mut run) = tx.run(&lease.run).await? {
+        release_run(tx, &mut run, Some(reason.to_owned())).await?;
+    }
+    Ok(true)
+}
+
+/// A verification that came to no answer: not the change's fault, so it is tried again, but not for ever.
+pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str) -> Result<(), Error> {
+    phase.lost_attempts += 1;
+    if phase.lost_attempts >= super::next::MAX_LOST {
+        let reason = Some(format!("the gate came to no answer {} times: {reason}", super::next::MAX_LOST));
+        return moves::phase(tx, phase, PhaseEvent::RollBack, reason, &Principal::system()).await;
+    }
+    Ok(tx.update_phase(phase).await?)
+}
+
+/// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
+pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<String>) -> Result<(), Error> {
+    let system = Principal::system();
+    if run.pause_requested && matches!(run.state, RunState::Leased | RunState::Running) {
+        if run.state == RunState::Leased {
+            moves::run(tx, run, RunEvent::Start, None, &system).await?;
+        }
+        run.pause_requested = false;
+        return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
+    }
+    let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
+        RunEvent::Requeue
+    } else {
+        RunEvent::LeaseLost
+    };
+    if run.state.next(event).is_err() {
+        return Ok(());
+    }
+    moves::run(tx, run, event, reason, &system).await
+}

@@ -1,0 +1,192 @@
+//! One supervisor of a cluster: serves whoever comes, and directs while it is elected. Any number of them share one
+//! PostgreSQL, one etcd and the hubs (`coordination.md` 3.1).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tonic::transport::server::TcpIncoming;
+
+use autopack_shared::domain::record::Project;
+use autopack_shared::runtime::clock::{Clock, IdSource};
+use autopack_shared::runtime::process::{OnError, Tasks};
+
+use crate::api::cores::{Cores, Opener};
+use crate::api::{Core, DirectorSlot};
+use crate::coordination::Coordinator;
+use crate::coordination::etcd::EtcdCoordinator;
+use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
+use crate::coordination::timers::Timers;
+use crate::director::{DirectorConfig, run_blocking};
+use crate::door::Door;
+use crate::error::Error;
+use crate::hub::{Hub, HubOptions, LocalHub};
+use crate::policy::PolicyBook;
+use crate::services::Services;
+use crate::store::Store;
+use crate::store::postgres::{PostgresConfig, PostgresStore};
+use crate::workers::Workers;
+
+mod lead;
+
+/// How long shutdown waits for what is under way.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a supervisor of a cluster is made of.
+pub struct ReplicaConfig {
+    /// Its name; unique among the live ones.
+    pub id: String,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where others reach it; shown to people.
+    pub advertise: String,
+    /// The control store.
+    pub store: PostgresConfig,
+    /// The members of etcd.
+    pub etcd: Vec<String>,
+    /// Names the cluster in etcd.
+    pub cluster_id: String,
+    /// Times of sessions and of the election.
+    pub timers: Timers,
+    /// Where this process keeps exports, journals and scratch files.
+    pub state_dir: PathBuf,
+    /// Who may come in.
+    pub door: Door,
+    /// Limits of the director.
+    pub director: DirectorConfig,
+}
+
+/// A running supervisor.
+pub struct Replica {
+    services: Services,
+    store: Arc<dyn Store>,
+    coordinator: Arc<dyn Coordinator>,
+    tasks: Tasks,
+    address: SocketAddr,
+}
+
+/// Opens the hubs of projects.
+struct HubOpener {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    state_dir: PathBuf,
+}
+
+#[async_trait]
+impl Opener for HubOpener {
+    async fn open(&self, project: &Project) -> Result<Core, Error> {
+        let hub = open_hub(&self.state_dir, project).await?;
+        let book = Arc::new(PolicyBook::new(project.id.clone(), hub.clone(), self.store.clone()));
+        Ok(Core {
+            project: project.id.clone(),
+            store: self.store.clone(),
+            hub,
+            book,
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            director: DirectorSlot::default(),
+            mode: "cluster",
+        })
+    }
+}
+
+/// Opens a project's hub.
+async fn open_hub(state_dir: &Path, project: &Project) -> Result<Arc<dyn Hub>, Error> {
+    let (repo, options) = (PathBuf::from(&project.repo), HubOptions::cluster(state_dir, project.id.as_str()));
+    let hub = run_blocking(move || {
+        if let Some(folder) = options.journal.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|source| crate::hub::HubError::Io { path: folder.to_path_buf(), source })?;
+        }
+        LocalHub::open(&repo, options)
+    })
+    .await?;
+    Ok(Arc::new(hub))
+}
+
+impl Replica {
+    /// Opens the store, joins the cluster and starts serving.
+    ///
+    /// # Errors
+    /// When PostgreSQL or etcd refuse or cannot be reached, or the address is taken.
+    pub async fn open(config: ReplicaConfig, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, Error> {
+        let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&config.store, ids.clone()).await?);
+        let mut tx = store.read().await?;
+        let identity = StoreIdentity { incarnation: tx.incarnation().await?, cluster: tx.cluster_id().await? };
+        drop(tx);
+        let etcd = EtcdConfig {
+            endpoints: config.etcd,
+            cluster_id: config.cluster_id,
+            replica: Seat { id: config.id.clone(), addr: config.advertise },
+            store: identity,
+            user: None,
+            tls: None,
+            timers: config.timers.clone(),
+        };
+        let coordinator: Arc<dyn Coordinator> = Arc::new(EtcdCoordinator::connect(&etcd, clock.clone()).await?);
+        let opener = HubOpener {
+            store: store.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            state_dir: config.state_dir.clone(),
+        };
+        let tasks = Tasks::new();
+        let services = Services {
+            cores: Arc::new(Cores::of_store(store.clone(), Arc::new(opener))),
+            workers: Arc::new(Workers::default()),
+            coordinator: coordinator.clone(),
+            timers: config.timers,
+            lingers: true,
+            door: config.door,
+            tasks: tasks.clone(),
+        };
+        let incoming = TcpIncoming::bind(config.listen)
+            .map_err(|e| Error::Invalid { field: "listen".to_owned(), why: format!("{}: {e}", config.listen) })?
+            .with_nodelay(Some(true));
+        let address =
+            incoming.local_addr().map_err(|e| Error::Invalid { field: "listen".to_owned(), why: e.to_string() })?;
+        let (router, stop) = (services.router(), tasks.stop().clone());
+        tasks.spawn("api", OnError::Stop, async move {
+            router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+        });
+        let lead = lead::Lead {
+            id: config.id,
+            services: services.clone(),
+            store: store.clone(),
+            coordinator: coordinator.clone(),
+            clock,
+            ids,
+            state_dir: config.state_dir,
+            director: DirectorConfig { reap: true, ..config.director },
+        };
+        let stop = tasks.stop().clone();
+        tasks.spawn("election", OnError::Stop, async move { lead.run(&stop).await });
+        Ok(Self { services, store, coordinator, tasks, address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Completes when it stops by itself.
+    pub async fn stopped(&self) {
+        self.tasks.stop().cancelled().await;
+    }
+
+    /// Stops: no new work, what is under way ends or is cancelled; another replica takes over at once.
+    pub async fn shutdown(&self) {
+        self.tasks.shutdown(GRACE).await;
+        for core in self.services.cores.opened() {
+            core.direct(None);
+        }
+        if let Err(error) = self.coordinator.resign().await {
+            tracing::warn!(%error, "the directorship could not be given back; it runs out by itself");
+        }
+        self.store.close().await;
+    }
+}

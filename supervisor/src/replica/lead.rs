@@ -1,0 +1,156 @@
+//! Leading: stand for election, direct every project while elected, step down at once when the seat is in doubt.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::domain::record::Project;
+use autopack_shared::runtime::clock::{Clock, IdSource};
+
+use crate::coordination::{Coordinator, Directorship};
+use crate::director::{Claim, Director, DirectorConfig, DirectorParts};
+use crate::error::Error;
+use crate::export::Exporter;
+use crate::notify::FileNotifier;
+use crate::services::Services;
+use crate::store::Store;
+
+/// The longest a follower waits before it looks again whether the seat is free.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long a director that was told to stop has to end what it does.
+const WIND_DOWN: Duration = Duration::from_secs(5);
+
+/// What leading needs.
+pub(super) struct Lead {
+    pub(super) id: String,
+    pub(super) services: Services,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) coordinator: Arc<dyn Coordinator>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<dyn IdSource>,
+    pub(super) state_dir: PathBuf,
+    pub(super) director: DirectorConfig,
+}
+
+impl Lead {
+    /// Follows and leads in turn until stopped.
+    pub(super) async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut seat = self.coordinator.directorship();
+        while !stop.is_cancelled() {
+            match self.coordinator.campaign(&self.id).await {
+                Ok(()) => {
+                    tracing::info!(replica = self.id, "elected");
+                    let led = self.lead(stop).await;
+                    self.let_go();
+                    if let Err(error) = led {
+                        tracing::warn!(replica = self.id, %error, "stepped down");
+                    }
+                    if let Err(error) = self.coordinator.resign().await {
+                        tracing::warn!(%error, "the seat could not be given back; it runs out by itself");
+                    }
+                }
+                Err(refusal) => tracing::debug!(replica = self.id, %refusal, "not elected"),
+            }
+            seat.mark_unchanged();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                _changed = seat.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn let_go(&self) {
+        for core in self.services.cores.opened() {
+            core.direct(None);
+            core.hub.retire();
+        }
+    }
+
+    /// Directs every project until the seat is lost or a director was fenced off.
+    async fn lead(&self, stop: &CancellationToken) -> Result<(), Error> {
+        let claim = Claim::raise(self.store.as_ref(), &self.id).await?;
+        let mut seat = self.coordinator.directorship();
+        let mut changes = self.store.changes();
+        let term = stop.child_token();
+        let mut directors: JoinSet<Result<(), Error>> = JoinSet::new();
+        let mut directed: BTreeMap<ProjectId, ()> = BTreeMap::new();
+        let ended = loop {
+            seat.borrow_and_update();
+            if !matches!(*self.coordinator.directorship().borrow(), Directorship::Leading { .. }) {
+                break Ok(());
+            }
+            changes.mark_unchanged();
+            if let Err(error) = self.take_in(claim, &term, &mut directors, &mut directed).await {
+                break Err(error);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break Ok(()),
+                _changed = seat.changed() => {}
+                changed = changes.changed() => if changed.is_err() { break Ok(()) },
+                Some(ended) = directors.join_next() => match ended {
+                    Ok(done) => break done,
+                    Err(panic) => break Err(Error::Bug(format!("a director panicked: {panic}"))),
+                },
+                // A project that could not be opened is tried again.
+                () = tokio::time::sleep(LOOK), if directed.is_empty() => {}
+            }
+        };
+        term.cancel();
+        let all = async { while directors.join_next().await.is_some() {} };
+        if tokio::time::timeout(WIND_DOWN, all).await.is_err() {
+            directors.abort_all();
+        }
+        ended
+    }
+
+    /// Takes over the projects that are not directed yet.
+    async fn take_in(
+        &self,
+        claim: Claim,
+        term: &CancellationToken,
+        directors: &mut JoinSet<Result<(), Error>>,
+        directed: &mut BTreeMap<ProjectId, ()>,
+    ) -> Result<(), Error> {
+        let projects = self.store.read().await?.projects().await?;
+        for project in projects.into_iter().filter(|project| !directed.contains_key(&project.id)).collect::<Vec<_>>() {
+            match self.director_of(&project, claim).await {
+                Ok(director) => {
+                    let (serving, term) = (director, term.clone());
+                    directors.spawn(async move { serving.serve(&term).await });
+                    directed.insert(project.id, ());
+                }
+                Err(error) => tracing::error!(project = %project.id, %error, "the project cannot be directed"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn director_of(&self, project: &Project, claim: Claim) -> Result<Arc<Director>, Error> {
+        let core = self.services.cores.named(&project.id).await?;
+        let exports = self.state_dir.join("projects").join(project.id.as_str());
+        let parts = DirectorParts {
+            project: project.id.clone(),
+            store: self.store.clone(),
+            hub: core.hub.clone(),
+            coordinator: self.coordinator.clone(),
+            workers: self.services.workers.clone(),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            book: core.book.clone(),
+            exporter: Arc::new(Exporter::new(exports)),
+            notifier: Arc::new(FileNotifier::new(self.state_dir.join("notices.jsonl"))),
+            config: self.director.clone(),
+        };
+        let director = Arc::new(Director::take_over(parts, claim).await?);
+        core.direct(Some(director.clone()));
+        Ok(director)
+    }
+}
