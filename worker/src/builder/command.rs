@@ -69,10 +69,9 @@ impl Builder for CommandBuilder {
                 Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | "))))
             }
             ProcEnd::Signal(signal) => Err(BuildError::new("builder_failed", format!("signal {signal} ended it"))),
-            ProcEnd::Timeout => Err(BuildError::new(
-                "timeout",
-                format!("it was still running after {} s and was killed", task.seconds),
-            )),
+            ProcEnd::Timeout => {
+                Err(BuildError::new("timeout", format!("it was still running after {} s and was killed", task.seconds)))
+            }
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
         }
     }
