@@ -165,7 +165,8 @@ where
     tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::new(reason, format!("it panicked: {e}")))?
 }
 
-fn failed(reason: &'static str, error: &dyn std::error::Error) -> BuildError {
+/// A failure of the system: `reason`, or a disk that is full.
+pub(crate) fn failed(reason: &'static str, error: &dyn std::error::Error) -> BuildError {
     BuildError::new(if disk::is_full(error) { DISK_FULL } else { reason }, chain(error))
 }
 
