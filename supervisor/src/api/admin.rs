@@ -20,6 +20,7 @@ use autopack_shared::wire::pb::admin_service_server::AdminService;
 
 use super::cores::{Cores, caller};
 use super::{Core, show};
+use crate::coordination::Coordinator;
 use crate::error::Error;
 use crate::store::{RunFilter, Store, verify};
 
@@ -30,6 +31,8 @@ const PAGE: u32 = 1000;
 pub struct AdminApi {
     /// The projects.
     pub cores: Arc<Cores>,
+    /// Liveness.
+    pub coordinator: Arc<dyn Coordinator>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -52,6 +55,25 @@ impl AdminService for AdminApi {
     async fn register(&self, call: Call<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
         let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
         Ok(Response::new(core.register(call.into_inner(), principal).await?))
+    }
+
+    async fn add_project(&self, call: Call<pb::AddProjectRequest>) -> Result<Response<pb::Project>, Status> {
+        let principal = caller(&call);
+        Ok(Response::new(self.cores.add(call.into_inner(), principal).await?))
+    }
+
+    async fn projects(&self, _call: Call<pb::ProjectsRequest>) -> Result<Response<pb::ProjectsResponse>, Status> {
+        let mut tx = self.cores.store().read().await.map_err(Error::from)?;
+        let projects = tx.projects().await.map_err(Error::from)?;
+        Ok(Response::new(pb::ProjectsResponse { projects: projects.iter().map(show::project).collect() }))
+    }
+
+    async fn workers(&self, _call: Call<pb::WorkersRequest>) -> Result<Response<pb::WorkersResponse>, Status> {
+        let sessions = self.coordinator.sessions().await.map_err(Error::from)?;
+        let mut tx = self.cores.store().read().await.map_err(Error::from)?;
+        let leases = tx.active_leases(None).await.map_err(Error::from)?;
+        let workers = sessions.iter().map(|session| show::worker(session, &leases)).collect();
+        Ok(Response::new(pb::WorkersResponse { workers }))
     }
 
     async fn verify_audit(

@@ -1,16 +1,18 @@
 //! The projects of one supervisor, and which of them a call is about.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use tonic::Request as Call;
 
+use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{ProjectId, RequestId, RunId};
 use autopack_shared::domain::record::{Principal, Project, Request};
-use autopack_shared::wire::PROJECT_HEADER;
+use autopack_shared::wire::{PROJECT_HEADER, pb};
 
-use super::Core;
+use super::{Core, show};
 use crate::error::Error;
 use crate::store::{RequestFilter, Store, Tx};
 
@@ -100,6 +102,50 @@ impl Cores {
                 Err(Error::Invalid { field: "project".to_owned(), why })
             }
         }
+    }
+
+    /// Makes a repository known under a name.
+    ///
+    /// # Errors
+    /// When the name stands for another repository, or this one cannot be a hub.
+    pub async fn add(&self, call: pb::AddProjectRequest, principal: Principal) -> Result<pb::Project, Error> {
+        let id = ProjectId::new(call.name)?;
+        let repo = Path::new(&call.repo);
+        if !repo.is_absolute() {
+            return Err(Error::Invalid { field: "repo".to_owned(), why: "it is no absolute path".to_owned() });
+        }
+        let Some(opener) = &self.opener else {
+            let why = "an embedded engine has the one project it was started for".to_owned();
+            return Err(Error::Invalid { field: "name".to_owned(), why });
+        };
+        let mut tx = self.store.tx(&[]).await?;
+        let project = match tx.project(&id).await? {
+            Some(known) if known.repo == call.repo => return Ok(show::project(&known)),
+            Some(known) => {
+                let hint = "use another name, or the repository it stands for";
+                return Err(Error::Exists { what: "project", id: format!("{id} ({})", known.repo), hint });
+            }
+            None => Project { id: id.clone(), repo: call.repo, registered: BTreeMap::new(), created_at: tx.now() },
+        };
+        // What cannot be opened is not added.
+        opener.open(&project).await?;
+        tx.put_project(&project).await?;
+        tx.append_audit(AuditDraft {
+            chain: format!("project/{id}"),
+            actor: principal,
+            op: "project.added".to_owned(),
+            object_type: "project".to_owned(),
+            object_id: id.to_string(),
+            before: None,
+            after: None,
+            fence: None,
+            digests: BTreeMap::new(),
+            reason: project.repo.clone(),
+            request: BTreeMap::new(),
+        })
+        .await?;
+        tx.commit().await?;
+        Ok(show::project(&project))
     }
 
     /// The project of a run.

@@ -1,12 +1,13 @@
 //! Stored things as wire messages, and diffs as text.
 
 use autopack_shared::domain::ids::Oid;
-use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Request, Run};
+use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Project, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
 use autopack_shared::repo::diff::unified_diff;
 use autopack_shared::wire::pb;
 
+use crate::coordination::SessionEntry;
 use crate::error::Error;
 use crate::hub::{Hub, HubError};
 
@@ -151,4 +152,31 @@ pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Erro
     let redacted = redact(&shown);
     // Bytes that are no UTF-8 stay as they are unless there is something to hide.
     Ok(if redacted == shown { (text, cut) } else { (redacted.into_bytes(), cut) })
+}
+
+/// A project.
+#[must_use]
+pub fn project(project: &Project) -> pb::Project {
+    pb::Project {
+        name: project.id.to_string(),
+        repo: project.repo.clone(),
+        created_ms: project.created_at.as_millis(),
+    }
+}
+
+/// A worker's session, with how many of these leases it has.
+#[must_use]
+pub fn worker(session: &SessionEntry, leases: &[Lease]) -> pb::Worker {
+    let taken = leases.iter().filter(|l| l.worker == session.worker && l.session == session.session).count();
+    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    pb::Worker {
+        worker_id: session.worker.to_string(),
+        session: session.session.clone(),
+        slots: session.facts.slots,
+        taken: u32::try_from(taken).unwrap_or(u32::MAX),
+        sandbox_level: session.facts.sandbox_level.clone(),
+        via: session.holder.clone(),
+        age_ms: ms(session.life.age),
+        remaining_ms: session.life.remaining.map_or(0, ms),
+    }
 }
