@@ -228,7 +228,7 @@ pub enum GateReport {
     /// By its exit code alone.
     #[default]
     None,
-    /// By a JUnit XML file.
+    /// By a JUnit XML file. Not read by this version, and refused rather than ignored.
     Junit,
 }
 
@@ -306,6 +306,10 @@ impl RunFile {
             if phase.gate.iter().any(|g| g.run.trim().is_empty() || g.name.trim().is_empty()) {
                 return Err(field("gate", "a gate command needs 'name' and 'run'"));
             }
+            if phase.gate.iter().any(|g| g.report == GateReport::Junit) {
+                let why = "junit reports are not read by this version: leave it out, and the exit code decides";
+                return Err(field("gate.report", why));
+            }
         }
         Ok(())
     }
@@ -324,6 +328,19 @@ mod tests {
         let run = file(r#"{"phases":[{"id":"a","goal":"x","builder":{"kind":"command","argv":["true"]}}]}"#);
         run.validate().unwrap();
         assert_eq!((run.phases[0].max_attempts, run.phases[0].timeout), (5, 1800));
+    }
+
+    #[test]
+    fn a_report_that_nobody_reads_is_refused() {
+        let with = |report: &str| {
+            let gate = format!(r#""gate":[{{"name":"t","run":"true","report":"{report}"}}]"#);
+            file(&format!(
+                r#"{{"phases":[{{"id":"a","goal":"x","builder":{{"kind":"command","argv":["true"]}},{gate}}}]}}"#
+            ))
+        };
+        with("none").validate().unwrap();
+        let error = with("junit").validate().unwrap_err().to_string();
+        assert!(error.starts_with("phases.a.gate.report: "), "{error}");
     }
 
     #[test]
