@@ -23,6 +23,7 @@ mod harness;
 mod help;
 mod house_rules;
 mod kill;
+mod leftovers;
 mod owners;
 mod playground;
 mod policy_cases;

@@ -57,8 +57,10 @@ impl Builder for CommandBuilder {
             "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
             "timeout_seconds": task.seconds,
         });
-        std::fs::write(&file, document.to_string())
-            .map_err(|e| BuildError::new("workspace", format!("cannot write {}: {e}", file.display())))?;
+        std::fs::write(&file, document.to_string()).map_err(|e| {
+            let BuildError { reason, message } = BuildError::of("workspace", &e);
+            BuildError { reason, message: format!("cannot write {}: {message}", file.display()) }
+        })?;
         let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
             .await
             .map_err(|e| BuildError::new("builder_failed", e.to_string()))?;

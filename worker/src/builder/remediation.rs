@@ -37,7 +37,7 @@ impl Builder for RemediationBuilder {
             .map_err(|e| BuildError::new("builder_failed", format!("the remediation panicked: {e}")))?;
         match done {
             Ok(report) => Ok(BuildReport { notes: report.notes }),
-            Err(error) => Err(BuildError::new(error.reason(), error.to_string())),
+            Err(error) => Err(BuildError::of(error.reason(), &error)),
         }
     }
 }

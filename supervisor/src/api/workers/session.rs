@@ -20,7 +20,7 @@ use crate::coordination::timers::Timers;
 use crate::director::{Denial, lease, moves};
 use crate::error::Error;
 use crate::store::{StoreError, Tx};
-use crate::workers::{WorkerOrder, Workers};
+use crate::workers::{Generation, WorkerOrder, Workers};
 
 /// A worker that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -61,6 +61,7 @@ pub(super) struct SessionTask {
     /// Whether the session outlives its stream.
     pub(super) lingers: bool,
     pub(super) timers: Timers,
+    pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
 }
 
@@ -91,7 +92,10 @@ impl SessionTask {
             Ok(()) => self.talk(inbound, orders, out, &mut sent).await,
             Err(error) => out.send(Err(error.into())).await.map(|()| Ended::Lost).map_err(|_| gone()),
         };
-        self.workers.disconnect(&self.worker, &self.session);
+        if !self.workers.disconnect(&self.worker, self.generation) {
+            // The worker is back under the same session: closing it now would end what it has begun.
+            return served.map(|_| ());
+        }
         // Where a stream can break, the worker may still be at work and come back: its session runs out by itself.
         let lingers = self.lingers && !matches!(served, Ok(Ended::SaidGoodbye));
         if !lingers && !self.stop.is_cancelled() {
