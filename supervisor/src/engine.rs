@@ -1,5 +1,6 @@
 //! Wires the ports into one supervisor: store, hub, coordination, director, services.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tonic::transport::{Channel, Endpoint, Server, Uri};
 use tower::service_fn;
 
 use autopack_shared::domain::ids::ProjectId;
-use autopack_shared::domain::record::Project;
+use autopack_shared::domain::record::{Principal, Project};
 use autopack_shared::repo::locate::common_dir;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
@@ -30,7 +31,7 @@ use crate::api::governance::GovernanceApi;
 use crate::api::runs::RunApi;
 use crate::api::workers::WorkerApi;
 use crate::coordination::Coordinator;
-use crate::director::{Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::director::{Director, DirectorConfig, DirectorParts, moves, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::{Hub, HubOptions, LocalHub};
@@ -229,6 +230,7 @@ async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error>
         registered: known.map(|p| p.registered).unwrap_or_default(),
         created_at: tx.now(),
     };
-    tx.put_project(&project).await?;
+    let why = ("project.registered", "its repository");
+    moves::project(tx.as_mut(), &project, &Principal::system(), why, BTreeMap::new()).await?;
     Ok(tx.commit().await?)
 }

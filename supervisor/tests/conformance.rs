@@ -28,6 +28,7 @@ mod rows;
 #[path = "conformance/time.rs"]
 mod time;
 
+use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
 
 /// Every case, once for each engine.

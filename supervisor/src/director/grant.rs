@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
@@ -11,7 +12,7 @@ use autopack_shared::domain::state::{
     AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
 };
 
-use super::moves::{self, Note, note};
+use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Denial, Director, ref_of};
 use crate::coordination::{LockName, LockOwner};
@@ -37,8 +38,8 @@ impl Director {
         };
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
-        let epoch = tx.bump(&Scope::Run(run.id.clone()), worker.as_str()).await?;
-        let ws_epoch = tx.bump(&Scope::Workspace(run.id.clone()), worker.as_str()).await?;
+        let epoch = moves::bump(tx.as_mut(), &Scope::Run(run.id.clone()), worker.as_str()).await?;
+        let ws_epoch = moves::bump(tx.as_mut(), &Scope::Workspace(run.id.clone()), worker.as_str()).await?;
         let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
         lease.granted_at = tx.now();
         tx.insert_lease(&lease).await?;
@@ -277,7 +278,7 @@ impl Director {
         let mut tx = self.fenced(&[]).await?;
         let scope = Scope::Run(lease.run.clone());
         if tx.epoch(&scope).await? == Some(lease.epoch) {
-            tx.bump(&scope, "director").await?;
+            moves::bump(tx.as_mut(), &scope, "director").await?;
         }
         let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
             return Ok(());
@@ -322,7 +323,7 @@ pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str
         let reason = Some(format!("the gate came to no answer {} times: {reason}", super::next::MAX_LOST));
         return moves::phase(tx, phase, PhaseEvent::RollBack, reason, &Principal::system()).await;
     }
-    Ok(tx.update_phase(phase).await?)
+    moves::update_phase(tx, phase, reason).await
 }
 
 /// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
@@ -357,7 +358,7 @@ async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {
             object: "lease",
             id: lease.id.to_string(),
             moved: None,
-            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string())]),
+            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string()), (ROW.to_owned(), pin(lease)?)]),
             reason: format!("{:?} for {}", lease.purpose, lease.worker).to_lowercase(),
             text: None,
         },

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::hub::HubError;
 use crate::store::RunFilter;
 
-use super::{Director, DirectorParts, run_blocking};
+use super::{Director, DirectorParts, moves, run_blocking};
 
 impl Director {
     /// Takes over: bumps the store's fence, then the hub's, then takes back what an earlier director left. The order
@@ -31,7 +31,7 @@ impl Director {
             incarnation = found.incarnation.saturating_add(1);
             tx.set_incarnation(incarnation).await?;
         }
-        let epoch = tx.bump(&Scope::Director, replica).await?;
+        let epoch = moves::bump(tx.as_mut(), &Scope::Director, replica).await?;
         tx.commit().await?;
         let token = FencingToken { incarnation, epoch };
         let hub = parts.hub.clone();

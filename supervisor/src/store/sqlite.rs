@@ -23,6 +23,7 @@ mod applies;
 mod clock;
 mod doc;
 mod error;
+mod facts;
 mod fences;
 mod journal;
 mod phases;

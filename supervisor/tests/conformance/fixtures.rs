@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::{AuditDraft, ROW, row_digest};
+use autopack_shared::domain::audit::{AuditDraft, ORIGIN, PHASE, ROW, row_digest};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -17,7 +17,7 @@ use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 
 // The port comes through the parent, since the crate's own tests use these rows too.
-use super::{Store, Tx};
+use super::{FenceRow, Store, Tx};
 
 /// A checked name.
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -257,6 +257,7 @@ pub(crate) fn event(run: &str, text: &str) -> Event {
         text: text.to_owned(),
         data: json!({ "before": "queued", "n": 1 }),
         at: at(24),
+        prev: None,
     }
 }
 
@@ -287,14 +288,13 @@ pub(crate) fn pinned(mut draft: AuditDraft, row: &impl serde::Serialize) -> Audi
     draft
 }
 
-/// The draft that tells of a run's creation.
+/// The draft that tells of the creation of a run with one phase `p`.
 pub(crate) fn created(id: &str) -> AuditDraft {
     let (chain, run) = (format!("run/{id}"), run(id));
     let mut draft = draft(&chain, "run.created", "run", id, Some("created"));
-    draft.digests.insert("fork".to_owned(), run.fork_commit.to_string());
-    draft.digests.insert("policy".to_owned(), run.policy_digest.to_string());
-    draft.digests.extend(run.anchor_digest.map(|anchor| ("anchor".to_owned(), anchor.to_string())));
-    draft
+    draft.digests.insert(ORIGIN.to_owned(), row_digest(&run.origin()).unwrap());
+    draft.digests.insert(format!("{PHASE}p"), row_digest(&phase(id, "p", 0)).unwrap());
+    pinned(draft, &run)
 }
 
 pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
@@ -304,9 +304,14 @@ pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
 /// Becomes director; the fence to write with.
 pub(crate) async fn director(store: &dyn Store) -> Fence {
     let mut tx = store.tx(&[]).await.unwrap();
-    let epoch = tx.bump(&Scope::Director, "test").await.unwrap();
+    let scope = Scope::Director;
+    let epoch = tx.bump(&scope, "test").await.unwrap();
+    let fence = FenceRow { scope: scope.to_string(), epoch, holder: "test".to_owned(), granted_at: tx.now() };
+    let mut bumped = draft("cluster", "fence.bump", "fence", &fence.scope, None);
+    bumped.digests.insert("epoch".to_owned(), epoch.to_string());
+    tx.append_audit(pinned(bumped, &fence)).await.unwrap();
     tx.commit().await.unwrap();
-    Fence { scope: Scope::Director, epoch }
+    Fence { scope, epoch }
 }
 
 /// A transaction of a fresh director.
@@ -323,11 +328,13 @@ pub(crate) async fn add_run(store: &dyn Store, id: &str) {
     tx.commit().await.unwrap();
 }
 
-/// The same, with everything that the log has to say of it: one record.
+/// The same, with everything that the log has to say of it: two records, after the director's.
 pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
     add_run(store, id).await;
     let mut tx = directing(store).await;
     tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
     tx.append_audit(created(id)).await.unwrap();
+    let tried = draft(&format!("run/{id}"), "attempt.created", "attempt", &format!("{id}/p/1"), Some("created"));
+    tx.append_audit(pinned(tried, &attempt(id, "p", 1))).await.unwrap();
     tx.commit().await.unwrap();
 }

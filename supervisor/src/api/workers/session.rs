@@ -196,7 +196,7 @@ impl SessionTask {
         let text: String = redact(&event.text).chars().take(500).collect();
         let at = tx.now();
         let mut stored =
-            Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at };
+            Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at, prev: None };
         tx.append_event(&mut stored).await?;
         Ok(tx.commit().await?)
     }

@@ -8,10 +8,12 @@ use sqlx::query_scalar;
 
 use autopack_shared::domain::audit::{EVENT, row_digest};
 use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::record::Apply;
 use autopack_shared::runtime::clock::ManualClock;
 
 use super::*;
 use crate::store::StoreError;
+use crate::store::facts::FenceRow;
 
 #[path = "../../../tests/conformance/fixtures.rs"]
 mod fixtures;
@@ -55,8 +57,11 @@ impl Bench {
         tx.append_audit(fixtures::created("a")).await.unwrap();
         tx.insert_phase(&phase("a", "p", 0)).await.unwrap();
         tx.insert_attempt(&attempt("a", "p", 1)).await.unwrap();
+        let tried = draft("run/a", "attempt.created", "attempt", "a/p/1", Some("created"));
+        tx.append_audit(pinned(tried, &attempt("a", "p", 1))).await.unwrap();
         tx.insert_lease(&lease("l-1", "a")).await.unwrap();
-        tx.append_audit(draft("run/a", "lease.granting", "lease", "l-1", None)).await.unwrap();
+        let granted = draft("run/a", "lease.granting", "lease", "l-1", None);
+        tx.append_audit(pinned(granted, &lease("l-1", "a"))).await.unwrap();
         tx.insert_decision(&decision("d-1", "a")).await.unwrap();
         let decided = draft("run/a", "decision.recorded", "decision", "d-1", None);
         tx.append_audit(pinned(decided, &decision("d-1", "a"))).await.unwrap();
@@ -67,11 +72,14 @@ impl Bench {
         let voted = draft("run/a", "vote.recorded", "request", "q-1", None);
         tx.append_audit(pinned(voted, &vote("q-1", "local:ann"))).await.unwrap();
         tx.insert_command(&fixtures::command("c-1", "a")).await.unwrap();
-        tx.insert_apply(&apply("a-1", "a")).await.unwrap();
-        tx.add_window(&run("a"), &name("a-1"), &[("code".to_owned(), 1)].into()).await.unwrap();
+        let asked = draft("run/a", "command.recorded", "command", "c-1", Some("open"));
+        tx.append_audit(pinned(asked, &fixtures::command("c-1", "a"))).await.unwrap();
+        let apply = Apply { prepared_at: tx.now(), ..apply("a-1", "a") };
+        tx.insert_apply(&apply).await.unwrap();
+        tx.add_window(&run("a"), &name("a-1"), &decision("d-1", "a").class_sizes).await.unwrap();
         let mut line = event("a", "x");
         tx.append_event(&mut line).await.unwrap();
-        let mut prepared = pinned(draft("run/a", "apply.prepared", "apply", "a-1", None), &apply("a-1", "a"));
+        let mut prepared = pinned(draft("run/a", "apply.prepared", "apply", "a-1", None), &apply);
         prepared.digests.insert(EVENT.to_owned(), row_digest(&line).unwrap());
         tx.append_audit(prepared).await.unwrap();
         tx.append_audit(draft("cluster", "x.y", "run", "a", None)).await.unwrap();
