@@ -301,17 +301,22 @@ pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
     Fence { scope: Scope::Run(name(run)), epoch }
 }
 
+/// Raises an epoch, and logs it.
+pub(crate) async fn bump(tx: &mut dyn Tx, scope: &Scope, holder: &str) -> u64 {
+    let epoch = tx.bump(scope, holder).await.unwrap();
+    let fence = FenceRow { scope: scope.to_string(), epoch, holder: holder.to_owned(), granted_at: tx.now() };
+    let mut bumped = draft(&FenceRow::chain(&fence.scope), "fence.bump", "fence", &fence.scope, None);
+    bumped.digests.insert("epoch".to_owned(), epoch.to_string());
+    tx.append_audit(pinned(bumped, &fence)).await.unwrap();
+    epoch
+}
+
 /// Becomes director; the fence to write with.
 pub(crate) async fn director(store: &dyn Store) -> Fence {
     let mut tx = store.tx(&[]).await.unwrap();
-    let scope = Scope::Director;
-    let epoch = tx.bump(&scope, "test").await.unwrap();
-    let fence = FenceRow { scope: scope.to_string(), epoch, holder: "test".to_owned(), granted_at: tx.now() };
-    let mut bumped = draft("cluster", "fence.bump", "fence", &fence.scope, None);
-    bumped.digests.insert("epoch".to_owned(), epoch.to_string());
-    tx.append_audit(pinned(bumped, &fence)).await.unwrap();
+    let epoch = bump(tx.as_mut(), &Scope::Director, "test").await;
     tx.commit().await.unwrap();
-    Fence { scope, epoch }
+    Fence { scope: Scope::Director, epoch }
 }
 
 /// A transaction of a fresh director.
@@ -330,8 +335,9 @@ pub(crate) async fn add_run(store: &dyn Store, id: &str) {
 
 /// The same, with everything that the log has to say of it: two records, after the director's.
 pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
-    add_run(store, id).await;
     let mut tx = directing(store).await;
+    tx.insert_run(&run(id)).await.unwrap();
+    tx.insert_phase(&phase(id, "p", 0)).await.unwrap();
     tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
     tx.append_audit(created(id)).await.unwrap();
     let tried = draft(&format!("run/{id}"), "attempt.created", "attempt", &format!("{id}/p/1"), Some("created"));

@@ -48,7 +48,11 @@ fn lease(row: &SqliteRow) -> StoreResult<LeaseChange> {
         commit: natural(row, 0)?,
         lease: text(row, 1)?.to_owned(),
         project: text(row, 2)?.to_owned(),
-        starts: maybe_integer(row, 3)? == Some(1),
+        starts: match maybe_integer(row, 3)? {
+            Some(1) => true,
+            Some(-1) => false,
+            other => return Err(StoreError::Corrupt(format!("a lease that changed by {other:?}"))),
+        },
     })
 }
 
