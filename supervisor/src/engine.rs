@@ -220,7 +220,8 @@ async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error>
         let data_dir = config.data_dir.display().to_string();
         return Err(Error::OtherRepository { data_dir, known: project.repo, asked: repo });
     }
-    if known.as_ref().is_some_and(|p| p.repo == repo) {
+    // Who only looks leaves nothing behind.
+    if !config.drive || known.as_ref().is_some_and(|p| p.repo == repo) {
         return Ok(());
     }
     let mut tx = store.tx(&[]).await?;

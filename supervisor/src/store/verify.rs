@@ -188,7 +188,11 @@ impl Log {
         let stored = self.lease_changes.iter().map(|change| (&change.lease, Some(&change.project), change.starts));
         let rises = self.lease_changes.is_sorted_by(|one, next| one.commit < next.commit);
         let same = rises && logged.eq(stored);
-        Ok(if same { Vec::new() } else { vec![semantic("lease history".to_owned(), "it is not the one that was logged")] })
+        Ok(if same {
+            Vec::new()
+        } else {
+            vec![semantic("lease history".to_owned(), "it is not the one that was logged")]
+        })
     }
 
     /// A chain that is gone with its head leaves a hole in the numbering of the whole log, or an end before its end.
