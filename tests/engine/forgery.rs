@@ -207,7 +207,9 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
         Value::Array(items) if !items.is_empty() => {
             items.iter().enumerate().for_each(|(n, item)| places(item, &format!("{at}/{n}"), out));
         }
-        _ => out.push(at.to_owned()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            out.push(at.to_owned());
+        }
     }
 }
 
