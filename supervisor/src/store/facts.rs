@@ -43,7 +43,7 @@ impl FenceRow {
     #[must_use]
     pub fn chain(scope: &str) -> String {
         match scope.split_once('/') {
-            Some(("run" | "workspace", run)) => format!("run/{run}"),
+            Some(("run" | "ws", run)) => format!("run/{run}"),
             _ => "cluster".to_owned(),
         }
     }
