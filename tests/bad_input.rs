@@ -76,6 +76,10 @@ fn a_policy_with_an_unknown_key_or_without_rules_does_not_load() {
             assert!(ran.stderr.contains(named), "{command:?} {text:?}: {}", ran.stderr);
         }
     }
+    bench.write("autopack.toml", "[policy]\nalowed = [\"x/**\"]\n");
+    bench.commit("a policy that does not load");
+    let up = bench.run(&["up"]).expect(2);
+    assert!(reason(&up) == "policy_invalid" && up.stderr.contains("unknown key `alowed`"), "{}", up.stderr);
     bench.write("autopack.toml", "[worker]\nslotz = 1\n");
     let ran = bench.run(&["policy", "check"]).expect(2);
     assert!(ran.stderr.contains("did you mean `worker.slots`?"), "{}", ran.stderr);

@@ -131,8 +131,69 @@ fn supervise_asks_the_gate_first() {
         .json();
     let states: Vec<&str> = ran["runs"].as_array().unwrap().iter().map(|run| text(run, "state")).collect();
     assert_eq!(states, ["WAITING", "WAITING"]);
+}
+
+/// A run file that adds one page below `examples/`, phase after phase.
+fn pages(run: &str, phases: &[(&str, &str)]) -> String {
+    let mut file = format!("run_id: {run}\nphases:\n");
+    for (id, after) in phases {
+        let name = format!("examples/{run}-{id}.md");
+        let diff = format!(
+            "diff --git a/{name} b/{name}\\nnew file mode 100644\\nindex 0000000..1111111\\n--- /dev/null\\n+++ b/{name}\\n@@ -0,0 +1 @@\\n+{id}\\n"
+        );
+        file.push_str(&format!(
+            "  - id: {id}\n    goal: add {id}\n    category: documentation\n    depends_on: [{after}]\n    scope: {{paths: [{name}]}}\n    builder: {{kind: patch, diff: \"{diff}\"}}\n"
+        ));
+    }
+    file
+}
+
+#[test]
+fn supervise_drives_four_runs_two_at_once() {
+    let bench = Bench::with(SITE);
+    let place = ".autopack/anchor_v2.json";
+    let mut anchor: Value = serde_json::from_slice(&std::fs::read(bench.repo().join(place)).unwrap()).unwrap();
+    anchor["pivot_intentions"]["parallelism_isolation"] =
+        json!({ "allowed": true, "isolation_model": "four_layer", "max_concurrent_runs": 2 });
+    bench.write(place, &anchor.to_string());
+    // A gate that is green once another one runs or has run: one at a time would never end.
+    let met = bench.path().join("met");
+    std::fs::create_dir(&met).unwrap();
+    let wait = format!("mktemp -p {0}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.02; done", met.display());
+    let policy = "[policy]\nextends = \"autopack\"\n\n[[gate.commands]]\nname = \"meet\"\n";
+    bench.write("autopack.toml", &format!("{policy}run = \"{wait}\"\n"));
+    bench.commit("two at once");
+    for run in ["w1", "w2", "w3", "w4"] {
+        bench.write("../run.yaml", &pages(run, &[("one", "")]));
+        bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    }
+    let all = ["autopilot", "supervise", "--run-ids", "w1,w2,w3,w4", "--workers", "2", "--no-wait", "-o", "json"];
+    let ran = bench.run(&all).expect(0).json();
+    let states: Vec<&str> = ran["runs"].as_array().unwrap().iter().map(|run| text(run, "state")).collect();
+    assert_eq!(states, ["SUCCEEDED"; 4]);
     let leases = bench.run(&["leases", "list", "--all", "-o", "json"]).expect(0).json();
-    assert!(leases["peak"].as_u64().unwrap() <= 2 && leases["leases"].as_array().unwrap().len() >= 2, "{leases}");
+    assert_eq!(leases["peak"], 2, "{leases}");
+}
+
+#[test]
+fn supervise_with_nothing_to_do_is_done_and_ends_as_its_other_runs_do() {
+    let bench = initialised();
+    waiting(&bench, "r1").expect(4);
+    std::fs::remove_file(bench.repo().join("NOTES-old.md")).unwrap();
+    bench.write("config/baseline_policy.yaml", "version: 1\n");
+    bench.commit("no gaps");
+    let supervise = |runs: &str| {
+        let args = ["autopilot", "supervise", "--run-ids", runs, "--workers", "2", "--no-wait"];
+        bench.run(&args)
+    };
+    let idle = supervise("i1").expect(0);
+    assert!(idle.stderr.contains("i1: nothing to do"), "{}", idle.stderr);
+    assert_eq!(session(&bench, "i1")["status"], "nothing_to_do");
+    supervise("i2,r1").expect(4);
+    // Something to do, and nothing that may be done: uncommitted.
+    bench.write("NOTES-new.md", "# New notes\n");
+    assert!(supervise("i3").expect(5).stderr.contains("i3: no action of the plan may run"));
+    supervise("i4,r1").expect(4);
 }
 
 #[test]
@@ -141,6 +202,8 @@ fn a_run_file_is_submitted_once_and_steered() {
     let file = "run_id: hand\nphases:\n  - id: one\n    goal: say hello\n    builder: {kind: patch, diff: ''}\n";
     bench.write("../run.yaml", file);
     bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    let folder = bench.run(&["runs", "submit", "docs"]).expect(2);
+    assert!(folder.stderr.starts_with("error[invalid]"), "{}", folder.stderr);
     let again = bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
     assert!(again.stdout.contains("is there already"), "{}", again.stdout);
     bench.write("../run.yaml", &file.replace("hello", "goodbye"));
@@ -202,6 +265,9 @@ fn audit_verify_ends_in_its_own_codes() {
     bench.run(&["audit", "verify", "-o", "sarif"]).expect(64);
     bench.run(&["audit", "bogus"]).expect(2);
     let bench = initialised();
+    let data = bench.repo().join(".autonomous_runs");
+    let elsewhere = ["audit", "verify", "--data-dir", data.to_str().unwrap()];
+    bench.run_in(&bench.path().join("home"), &elsewhere, &[]).expect(0);
     let report = bench.run(&["audit", "verify", "--json", "--semantic"]).expect(0).json();
     assert_eq!(report["format"], "audit_verify/1");
 }
@@ -262,16 +328,7 @@ fn the_doctor_looks_and_leaves_everything_alone() {
 #[test]
 fn a_save_point_is_looked_at_and_gone_back_to() {
     let bench = Bench::with(SITE);
-    let mut file = "run_id: hand\nphases:\n".to_owned();
-    for (id, after) in [("one", ""), ("two", "one"), ("three", "two")] {
-        let name = format!("examples/{id}.md");
-        let diff = format!(
-            "diff --git a/{name} b/{name}\\nnew file mode 100644\\nindex 0000000..1111111\\n--- /dev/null\\n+++ b/{name}\\n@@ -0,0 +1 @@\\n+{id}\\n"
-        );
-        file.push_str(&format!(
-            "  - id: {id}\n    goal: add {id}\n    category: documentation\n    depends_on: [{after}]\n    scope: {{paths: [examples]}}\n    builder: {{kind: patch, diff: \"{diff}\"}}\n"
-        ));
-    }
+    let file = pages("hand", &[("one", ""), ("two", "one"), ("three", "two")]);
     bench.write("../run.yaml", &file);
     bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
     bench.run(&["runs", "resume", "hand"]).expect(0);

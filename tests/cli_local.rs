@@ -185,3 +185,16 @@ fn settings_name_where_they_came_from() {
     assert_eq!(origin("data_dir"), "--data-dir");
     assert_eq!(origin("supervisor.grace_seconds"), "default");
 }
+
+#[test]
+fn the_gate_on_paper_answers_also_what_cannot_be_read() {
+    let bench = Bench::with(&[("a", "1\n")]);
+    let check = |more: &[&str], code| {
+        let ran = bench.run(&[&["gate", "check", "--workers", "2", "-o", "json"], more].concat()).expect(code).json();
+        (ran["allow"].clone(), ran["reason"].as_str().unwrap().to_owned())
+    };
+    let no = |reason: &str| (serde_json::json!(false), reason.to_owned());
+    assert_eq!(check(&["--anchor", "/nope", "--runs", "2"], 5), no("anchor_invalid"));
+    assert_eq!(check(&["--anchor", ".", "--runs", "2"], 5), no("anchor_invalid"));
+    assert_eq!(check(&["--runs", "99999999999999999999"], 2), no("invalid_input"));
+}

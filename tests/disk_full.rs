@@ -14,6 +14,9 @@ use crate::harness::{Bench, Ran, SITE};
 /// Says to the test, started once more, that it is in a namespace.
 const INSIDE: &str = "AUTOPACK_TEST_NAMESPACE";
 
+/// Says that this machine has no namespaces and its owner knows.
+const NO_MOUNTS: &str = "AUTOPACK_TEST_NO_MOUNTS";
+
 /// How large a small disk is, in KiB.
 const SIZE: u64 = 8 * 1024;
 
@@ -158,7 +161,7 @@ pub(crate) fn in_a_namespace(test: &str, body: impl FnOnce()) {
     let ways: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     let Some(way) = ways.into_iter().find(|way| works(way)) else {
         let why = "no small disk can be mounted here: neither root nor user namespaces may";
-        assert!(std::env::var_os("CI").is_none(), "{why}");
+        assert!(std::env::var_os(NO_MOUNTS).is_some(), "{why}; {NO_MOUNTS}=1 leaves such tests out");
         println!("not run: {why}");
         return;
     };

@@ -14,12 +14,38 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).expect("the tests run in a clone that can be read")
 }
 
+/// What the parallelism gate can answer.
+const GATE: [GateReason; 8] = [
+    GateReason::Allowed,
+    GateReason::InvalidInput,
+    GateReason::AnchorInvalid,
+    GateReason::AnchorRequired,
+    GateReason::PolicyUndefined,
+    GateReason::NotAllowed,
+    GateReason::OverLimit,
+    GateReason::IsolationInsufficient,
+];
+
 /// The words in backticks that open the rows of the first table after a mark.
 fn first_column(text: &str, mark: &str) -> Vec<String> {
     let after = text.split_once(mark).map_or("", |(_, rest)| rest);
     let rows = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     let word = |row: &str| row.strip_prefix("| `")?.split_once('`').map(|(word, _)| word.to_owned());
     rows.filter_map(word).collect()
+}
+
+/// Every word in backticks in the first cells of the first table after a mark.
+fn first_cells(text: &str, mark: &str) -> BTreeSet<String> {
+    let after = text.split_once(mark).map_or("", |(_, rest)| rest);
+    let rows = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+/// The words that a source hands over right after a mark.
+fn first_arguments(text: &str, mark: &str) -> BTreeSet<String> {
+    let word = |rest: &str| rest.trim_start().strip_prefix('"')?.split_once('"').map(|(word, _)| word.to_owned());
+    text.split(mark).skip(1).filter_map(word).collect()
 }
 
 /// The arrows of the diagram after a mark, as `from --> to: event`.
@@ -82,17 +108,30 @@ fn every_reason_is_listed_in_the_order_of_the_code() {
 #[test]
 fn every_reason_of_the_parallelism_gate_is_listed() {
     let listed = first_column(&read("docs/GATES.md"), "## The parallelism gate");
-    let wanted = [
-        GateReason::Allowed,
-        GateReason::InvalidInput,
-        GateReason::AnchorInvalid,
-        GateReason::AnchorRequired,
-        GateReason::PolicyUndefined,
-        GateReason::NotAllowed,
-        GateReason::OverLimit,
-        GateReason::IsolationInsufficient,
-    ];
-    assert_eq!(listed, wanted.map(GateReason::as_str));
+    assert_eq!(listed, GATE.map(GateReason::as_str));
+}
+
+#[test]
+fn every_word_of_explain_is_listed() {
+    let listed = first_cells(&read("docs/AUTOPILOT_OPERATIONS.md"), "## Why does it not move?");
+    let files = repository().expect("the tests run in a clone that can be read");
+    let mut said = BTreeSet::new();
+    for file in files.iter().filter(|file| file.path.starts_with("supervisor/src/")) {
+        said.extend(first_arguments(&file.text, "Denial::new("));
+        if file.path.ends_with("/explain.rs") {
+            said.extend(first_arguments(&file.text, "blocker("));
+            said.extend(first_arguments(&file.text, "kind: "));
+        }
+    }
+    assert!(said.contains("lease") && said.contains("approval") && said.contains("no_slot"), "{said:?}");
+    said.extend(
+        GATE.iter()
+            .filter(|reason| !matches!(reason, GateReason::Allowed | GateReason::InvalidInput))
+            .map(|r| r.as_str().to_owned()),
+    );
+    // What a failed step says for itself is open; these are the ones that a person can do something about.
+    said.extend(["disk_full", "read_only", "locked", "unavailable"].map(str::to_owned));
+    assert_eq!(listed, said);
 }
 
 #[test]

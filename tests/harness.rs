@@ -117,13 +117,22 @@ impl Bench {
 
     /// Runs the binary somewhere, with more environment.
     pub(crate) fn run_in(&self, folder: &Path, args: &[&str], env: &[(&str, &str)]) -> Ran {
-        let output = self.command(folder).args(args).envs(env.iter().copied()).output().unwrap();
-        ran(&output)
+        self.finish(self.command(folder).args(args).envs(env.iter().copied()))
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn finish(&self, command: &mut Command) -> Ran {
+        ran(&command.output().unwrap())
     }
 
     /// The binary, ready to be started in a folder.
     pub(crate) fn command(&self, folder: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_autopack")), folder)
+    }
+
+    /// Another place of the binary, likewise.
+    pub(crate) fn command_of(&self, program: &Path, folder: &Path) -> Command {
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("HOME", self.dir.path().join("home"))

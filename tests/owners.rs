@@ -105,14 +105,31 @@ fn decisions_come_over_the_socket_of_the_one_that_runs() {
 }
 
 #[test]
+fn an_owner_keeps_the_files_of_a_run_that_ends_while_nobody_goes_with_it() {
+    let bench = Bench::with(SITE);
+    let mut owner = Started::new(&bench, &["up"]);
+    owner.until("next, in another terminal");
+    bench.run(RUN).expect(4);
+    approve(&bench);
+    let folder = bench.repo().join(".autonomous_runs/k");
+    let file = std::fs::read_dir(folder.join("autopilot")).unwrap().next().unwrap().unwrap().path();
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let kept = || read(&file).contains("\"completed\"") && read(&folder.join("run_summary.md")).contains("SUCCEEDED");
+    // Each look takes as long as a command does; commands that go with the run would write the files themselves.
+    let mut looks = 0..400;
+    while !kept() {
+        assert!(looks.next().is_some(), "{}", read(&file));
+        bench.run(&["runs", "show", "k"]).expect(0);
+    }
+}
+
+#[test]
 fn one_that_drives_takes_over_from_an_owner_that_is_killed() {
     let bench = gated();
     let mut owner = Started::new(&bench, RUN);
     owner.until("go: until");
     let mut second = Started::new(&bench, RUN);
     second.until("going on with the run k");
-    // As long as another command takes, so that it follows the run by now.
-    bench.run(&["runs", "show", "k"]).expect(0);
     owner.kill_9();
     // It was attached; now it owns, and verifies what the first one had under way.
     second.until("the engine went away; connected again and going on");

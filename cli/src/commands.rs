@@ -2,6 +2,7 @@
 
 mod anchor;
 mod approvals;
+mod audit;
 mod autopilot;
 pub(crate) mod decide;
 mod demo;
@@ -39,7 +40,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Leases(command) => operate::leases(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
         Command::Gate(command) => gate::run(context, &command),
-        Command::Audit(command) => operate::audit(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
         Command::Up(_) => operate::up(context).await,
         Command::Doctor(_) => doctor::run(context),
         Command::Config(command) => settings::config(context, &command),

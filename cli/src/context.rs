@@ -109,6 +109,12 @@ impl Context {
         Ok(self.place.get_or_init(|| Place { root, data_dir, settings }))
     }
 
+    /// The data directory that the person names, where the command does as well without its repository.
+    pub(crate) fn named_data_dir(&self) -> Result<Option<PathBuf>, CliError> {
+        let named = self.global.repo.is_none().then_some(self.global.data_dir.as_ref()).flatten();
+        named.map(|data_dir| std::path::absolute(data_dir).during("find the data directory")).transpose()
+    }
+
     /// The settings: the file of `--config`, else `autopack.toml` of the repository where there is one.
     pub(crate) fn settings(&self, root: Option<&Path>) -> Result<Settings, CliError> {
         let named = self.global.config.clone();

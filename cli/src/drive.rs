@@ -99,7 +99,12 @@ impl Outcome {
 
 /// How several ends together end a command: left by the person, then the first of 4, 5, 1 that applies, else 0.
 pub(crate) fn exit_of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Exit {
-    let ends: Vec<Exit> = outcomes.into_iter().map(Outcome::exit).collect();
+    first_of(outcomes.into_iter().map(Outcome::exit))
+}
+
+/// The same of exits.
+pub(crate) fn first_of(ends: impl IntoIterator<Item = Exit>) -> Exit {
+    let ends: Vec<Exit> = ends.into_iter().collect();
     let order = [Exit::Interrupted, Exit::Waiting, Exit::Refused, Exit::WorkFailed];
     order.into_iter().find(|exit| ends.contains(exit)).unwrap_or(Exit::Done)
 }

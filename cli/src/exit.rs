@@ -149,7 +149,13 @@ const IO_REASONS: &[(io::ErrorKind, &str)] = &[
     (io::ErrorKind::StorageFull, "disk_full"),
     (io::ErrorKind::QuotaExceeded, "disk_full"),
     (io::ErrorKind::ReadOnlyFilesystem, "read_only"),
+    (io::ErrorKind::PermissionDenied, "read_only"),
+    (io::ErrorKind::IsADirectory, "invalid"),
 ];
+
+/// What helps against failures of the system where the remedy of their reason does not fit.
+const IO_REMEDIES: &[(io::ErrorKind, &str)] =
+    &[(io::ErrorKind::NotFound, "check the path"), (io::ErrorKind::IsADirectory, "name a file")];
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -235,8 +241,12 @@ impl CliError {
                 [Cow::Borrowed(what), Cow::Borrowed(status.message()), fix]
             }
             Self::Io { what, source } => {
-                let missing = source.kind() == io::ErrorKind::NotFound;
-                let fix = if missing { "check the path" } else { remedy(&self.reason()) };
+                let kind = source.kind();
+                // What was to be read is no data directory.
+                let unread = kind == io::ErrorKind::PermissionDenied && what.starts_with("cannot read");
+                let known = IO_REMEDIES.iter().find(|(of, _)| *of == kind).map(|(_, fix)| *fix);
+                let own = if unread { Some("make it readable for this user") } else { known };
+                let fix = own.unwrap_or_else(|| remedy(&self.reason()));
                 [Cow::Borrowed(what), Cow::Owned(source.to_string()), Cow::Borrowed(fix)]
             }
         }

@@ -57,6 +57,14 @@ pub enum CoordinationError {
         /// The folder or file.
         path: String,
     },
+    /// This user may not write there.
+    #[error("{path}: {why}")]
+    ReadOnly {
+        /// The folder or file.
+        path: String,
+        /// What the system says.
+        why: String,
+    },
     /// The service is away.
     #[error("coordination is unavailable: {0}")]
     Unavailable(String),
@@ -69,6 +77,8 @@ impl CoordinationError {
         let path = path.display().to_string();
         if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             Self::Full { path }
+        } else if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
+            Self::ReadOnly { path, why: error.to_string() }
         } else {
             Self::Unusable { path, why: error.to_string() }
         }

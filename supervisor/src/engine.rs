@@ -38,6 +38,7 @@ use crate::notify::FileNotifier;
 use crate::policy::PolicyBook;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::store::verify::{AuditReport, verify};
 use crate::workers::Workers;
 
 /// Bytes that may lie in the in-memory link in each direction.
@@ -184,6 +185,24 @@ impl Engine {
             tracing::warn!(%error, "the data directory's lock could not be given back");
         }
     }
+}
+
+/// Verifies the records of a data directory alone: what they say needs no repository.
+///
+/// # Errors
+/// When an engine owns the data directory, or its store cannot be read at all.
+pub async fn verify_alone(
+    data_dir: &Path,
+    coordinator: &dyn Coordinator,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+) -> Result<AuditReport, Error> {
+    coordinator.campaign("audit").await?;
+    let store = SqliteStore::open(&data_dir.join("autopack.db"), clock, ids).await?;
+    let report = verify(&store).await;
+    store.close().await;
+    coordinator.resign().await?;
+    Ok(report?)
 }
 
 /// Makes the project known to the store.

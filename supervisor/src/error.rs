@@ -1,5 +1,7 @@
 //! Every failure of the supervisor, and the one place that makes a gRPC `Status` (`house.md` 4).
 
+use std::io::ErrorKind;
+
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -14,6 +16,9 @@ use crate::store::StoreError;
 
 /// A disk that is full: no fault of anybody's, and not worth trying again at once.
 const DISK_FULL: (&str, Code) = ("disk_full", Code::ResourceExhausted);
+
+/// What this user may not write.
+const READ_ONLY: (&str, Code) = ("read_only", Code::FailedPrecondition);
 
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
@@ -182,6 +187,7 @@ impl Error {
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Unusable { .. }) => ("unsafe_config", Code::FailedPrecondition),
+            Self::Coordination(CoordinationError::ReadOnly { .. }) => READ_ONLY,
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
             Self::Store(StoreError::Corrupt(_)) => ("store_corrupt", Code::DataLoss),
@@ -216,6 +222,10 @@ impl Error {
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
+            Self::Hub(error) if hub_reason(error) == READ_ONLY => "make the repository writable for this user",
+            Self::Coordination(CoordinationError::ReadOnly { .. }) => {
+                "make it writable for this user, or name another folder: --data-dir, or [worker] root"
+            }
             Self::Invalid { .. }
             | Self::NotFound { .. }
             | Self::Exists { .. }
@@ -235,7 +245,10 @@ impl Error {
 
 fn hub_reason(error: &HubError) -> (&'static str, Code) {
     match error {
-        HubError::ReadOnly { .. } => ("read_only", Code::FailedPrecondition),
+        HubError::ReadOnly { .. } => READ_ONLY,
+        HubError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => READ_ONLY,
+        // libgit2 passes on the system's text and not its number.
+        HubError::Git(error) if error.message().contains("Permission denied") => READ_ONLY,
         HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
         HubError::Locked { .. } => ("locked", Code::Aborted),
         HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),

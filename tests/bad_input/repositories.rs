@@ -5,6 +5,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::reason;
@@ -127,6 +130,45 @@ fn a_read_only_repository_is_refused_by_name() {
         }
         assert!(Command::new("umount").arg(repo).status().unwrap().success());
     });
+}
+
+/// The binary as the files' owner whom their bits bind; root they do not, so it becomes somebody else.
+fn as_their_owner(bench: &Bench, args: &[&str]) -> Ran {
+    if !nix::unistd::geteuid().is_root() {
+        return bench.run(args);
+    }
+    let nobody = 65_534;
+    for entry in walkdir::WalkDir::new(bench.path()) {
+        std::os::unix::fs::lchown(entry.unwrap().path(), Some(nobody), Some(nobody)).unwrap();
+    }
+    // Where the tests are built may be closed to others.
+    let program = bench.path().join("autopack");
+    let built = env!("CARGO_BIN_EXE_autopack");
+    if !program.exists() {
+        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(drop)).unwrap();
+    }
+    bench.finish(bench.command_of(&program, &bench.repo()).args(args).uid(nobody).gid(nobody))
+}
+
+#[test]
+fn what_its_owner_may_not_write_is_refused_by_name() {
+    let bench = Bench::with(SITE);
+    let (repo, data) = (bench.repo(), bench.path().join("data"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let elsewhere = [&["--data-dir", data.to_str().unwrap()], RUN].concat();
+    let tries: [(&Path, &[&str], &str); 3] = [
+        (&repo, RUN, "make the data directory writable"),
+        (&bench.path().join("home"), RUN, "make it writable for this user"),
+        (&repo.join(".git/refs"), &elsewhere, "make the repository writable for this user"),
+    ];
+    for (closed, args, remedy) in tries {
+        mode(closed, 0o555);
+        let ran = as_their_owner(&bench, args);
+        mode(closed, 0o755);
+        assert_eq!((ran.code, reason(&ran)), (7, "read_only"), "{closed:?}: {ran:?}");
+        assert!(ran.stderr.contains(&format!("do this: {remedy}")), "{closed:?}: {ran:?}");
+    }
+    assert_eq!(as_their_owner(&bench, RUN).code, 4);
 }
 
 #[test]

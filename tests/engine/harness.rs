@@ -23,7 +23,7 @@ use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 
 /// How long anything may take before a test gives up on it.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(100);
 
 /// A repository with its state folders.
 pub(super) struct Site {

@@ -1,5 +1,7 @@
 //! An engine that is closed in the middle of anything, and opened again on the same folders.
 
+use std::process::Command;
+
 use serde_json::json;
 
 use autopack_shared::wire::pb::Choice;
@@ -26,16 +28,15 @@ async fn a_running_attempt_is_lost_and_made_again_under_a_new_epoch() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;
     // Stops in its first attempt only.
-    let flag = site.dir.path().join("flag");
-    let script = format!("if [ -e {0} ]; then echo 1 > docs/one.md; else touch {0}; sleep 300; fi", flag.display());
+    let (flag, started) = (site.dir.path().join("flag"), site.dir.path().join("started"));
+    assert!(Command::new("mkfifo").arg(&started).status().unwrap().success());
+    let (once, say) = (flag.display(), started.display());
+    let script =
+        format!("if [ -e {once} ]; then echo 1 > docs/one.md; else touch {once}; echo x > {say}; sleep 300; fi");
     rig.submit("lost", &[("p", &script, json!({}))]).await;
     rig.until("lost", "a running builder", |r| r.state == "RUNNING").await;
-    let started = async {
-        while !flag.exists() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_secs(30), started).await.unwrap();
+    // Opening the pipe waits for the builder to open its end.
+    tokio::task::spawn_blocking(move || std::fs::read(started)).await.unwrap().unwrap();
     rig.close().await;
     let mut rig = Rig::open(&site).await;
     let run = rig.until_state("lost", "WAITING").await;

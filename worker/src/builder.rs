@@ -38,14 +38,22 @@ pub struct Task {
     pub scratch: std::path::PathBuf,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Wall seconds of the attempt.
+    pub seconds: u64,
 }
 
 impl Task {
     /// The attempt's wall time.
     #[must_use]
     pub const fn timeout(&self) -> Duration {
-        Duration::from_secs(self.phase.timeout)
+        Duration::from_secs(self.seconds)
     }
+}
+
+/// The wall seconds of an attempt: its phase's, and no more than the builder's entry allows.
+#[must_use]
+pub fn seconds(phase: &PhaseSpec, entry: Option<&BuilderConfig>) -> u64 {
+    entry.map_or(phase.timeout, |entry| phase.timeout.min(u64::from(entry.timeout_seconds)))
 }
 
 /// What a builder says of its work; untrusted.

@@ -1,6 +1,9 @@
 //! One lease from grant to result: worktree, builder, collection, upload; or worktree and gate.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -257,9 +260,10 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
-            env: self.job_env(job, space),
+            env: self.job_env(job, space)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
+            seconds: builder::seconds(&job.spec, job.entry.as_ref()),
         };
         let report = builder.build(&task, space.tree(), cancel).await?;
         for note in &report.notes {
@@ -273,6 +277,9 @@ impl Runner {
             ));
         }
         let collected = self.workspaces.collect(space).await?;
+        for notice in &collected.notices {
+            sink.send("collect.note", notice.clone()).await;
+        }
         let mut notes = report.notes;
         notes.extend(collected.notices);
         self.upload(job, collected.tree, cancel).await?;
@@ -311,7 +318,7 @@ impl Runner {
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space),
+            env: self.job_env(job, space)?,
             lease: self.mark(job),
             log_budget: self.log_budget,
         };
@@ -342,15 +349,24 @@ impl Runner {
         format!("{}|{}", self.mark, job.lease)
     }
 
-    fn job_env(&self, job: &Job, space: &Workspace) -> Vec<(String, String)> {
+    fn job_env(&self, job: &Job, space: &Workspace) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = self.env.clone();
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
         if let Some(data) = &self.run_data {
             // The run's own database, apart from every other run's and from the control store.
             let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
+            private_file(&file).map_err(|e| BuildError::of("workspace", &e))?;
             env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
         }
-        env
+        Ok(env)
     }
+}
+
+/// Makes a file that only its owner reads, where there is none: what a job's own program would make, others could read.
+fn private_file(path: &Path) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }

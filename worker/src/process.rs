@@ -256,7 +256,8 @@ mod tests {
         let mark = dir.path().join("pid");
         let script =
             format!("sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 0.05; done' & wait", mark.display());
-        let report = run(&spec(&script, Duration::from_millis(600)), &CancellationToken::new()).await.unwrap();
+        // Long enough for a busy machine to start the grandchild, which never ends by itself.
+        let report = run(&spec(&script, Duration::from_secs(5)), &CancellationToken::new()).await.unwrap();
         assert_eq!(report.end, ProcEnd::Timeout);
         let pid = std::fs::read_to_string(&mark).unwrap();
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();

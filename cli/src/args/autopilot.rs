@@ -63,7 +63,8 @@ pub(crate) struct Supervise {
     /// How many at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) workers: u32,
-    /// Keep each run's own database file beside its artifacts
+    /// Give each run a database file of its own beside its artifacts, named to builders and gates by DATABASE_URL:
+    /// what this engine always does
     #[arg(long, conflicts_with = "database_url")]
     pub(crate) per_run_sqlite: bool,
     /// A PostgreSQL server that all runs share

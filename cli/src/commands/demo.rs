@@ -1,7 +1,10 @@
 //! `demo`: the product on a scratch clone, step by step. Each step is the real command, run as a person would.
 
+mod ending;
 mod stage;
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -16,6 +19,11 @@ use stage::Stage;
 
 /// Runs `demo`.
 pub(super) async fn run(ctx: &Context, args: &Demo) -> Result<Exit, CliError> {
+    if !args.yes && !ctx.out.interactive {
+        let why = "the demo asks you for decisions, and there is no terminal to ask on";
+        ctx.out.warn(&format!("{why}; go on with: autopack demo --yes, which decides by itself"));
+        return Ok(Exit::Waiting);
+    }
     let source = ctx.root()?;
     let folder = tempfile::Builder::new().prefix("autopack-demo-").tempdir().during("make a folder for the demo")?;
     let stage = Stage::set(ctx, &source, folder.path())?;
@@ -41,18 +49,25 @@ pub(super) async fn run(ctx: &Context, args: &Demo) -> Result<Exit, CliError> {
 
     show.title("5. Your decision", "what needs a person waits, and holds nothing while it does");
     show.step(&["approvals", "list"], &[0]).await?;
-    decide(&show, args.yes).await?;
+    if !decide(&show, args.yes).await? {
+        ctx.out.warn("the terminal was closed before you decided; go on with: autopack demo");
+        return Ok(Exit::Waiting);
+    }
     for run in ["tidy", "outcomes"] {
         show.step(&["runs", "resume", run, "--no-wait"], &[0, 1, 4, 5]).await?;
     }
     show.title("6. Is the record whole?", "every decision is in a hash-chained log");
     show.step(&["audit", "verify"], &[0]).await?;
-    finish(&show, args.keep, folder);
+    let mut told = Vec::new();
+    for run in ["tidy", "outcomes", "red-gate"] {
+        told.extend(ending::lines(&show.json(&["runs", "show", run, "-o", "json"]).await?));
+    }
+    finish(&show, args.keep, folder, &told);
     Ok(Exit::Done)
 }
 
-/// Approves what tier 3 asks, rejects what tier 4 blocked.
-async fn decide(show: &Show<'_>, yes: bool) -> Result<(), CliError> {
+/// Approves what tier 3 asks, rejects what tier 4 blocked; false when nobody is there to answer any more.
+async fn decide(show: &Show<'_>, yes: bool) -> Result<bool, CliError> {
     let list: Value = show.json(&["approvals", "list", "-o", "json"]).await?;
     let requests = list["approvals"].as_array().or_else(|| list["requests"].as_array()).cloned().unwrap_or_default();
     let mut console = Console::new(&show.ctx.out);
@@ -65,28 +80,24 @@ async fn decide(show: &Show<'_>, yes: bool) -> Result<(), CliError> {
             show.step(&["approvals", "reject", &id, "--expect-digest", &digest, "--reason", words], &[0]).await?;
             continue;
         }
-        let approve = if yes || !show.ctx.out.interactive {
+        let approve = if yes {
             true
         } else {
             show.step(&["approvals", "show", &id], &[0]).await?;
-            let answer = console.ask(&format!("Approve {what}? [Y/n] ")).await?.unwrap_or_default();
+            let Some(answer) = console.ask(&format!("Approve {what}? [Y/n] ")).await? else { return Ok(false) };
             !answer.trim().to_lowercase().starts_with('n')
         };
         let verb = if approve { "approve" } else { "reject" };
         let words = if approve { "looked at it in the demo" } else { "not like this" };
         show.step(&["approvals", verb, &id, "--expect-digest", &digest, "--reason", words], &[0]).await?;
     }
-    Ok(())
+    Ok(true)
 }
 
-fn finish(show: &Show<'_>, keep: bool, folder: tempfile::TempDir) {
+fn finish(show: &Show<'_>, keep: bool, folder: tempfile::TempDir, told: &[String]) {
     let out = &show.ctx.out;
     show.title("What happened", "");
-    out.note("  tier 1  small changes inside examples/ were applied by themselves");
-    out.note("  tier 2  a larger one was applied, and you were told");
-    out.note("  tier 3  a change of docs/ waited for your decision, and holds nothing while it does");
-    out.note("  tier 4  a secrets file was blocked, and then rejected");
-    out.note("  gate    a change that the project's own command refused was rolled back by a new commit");
+    told.iter().for_each(|line| out.note(&format!("  {line}")));
     out.note("  Nothing was written to the repository you started in, nor to the checkout of the clone.");
     out.note("\nOn your own repository:");
     out.note("  autopack init && git add autopack.toml .autopack && git commit -m 'autopack'");
@@ -123,9 +134,13 @@ impl Show<'_> {
             .arg("--repo")
             .arg(&self.repo)
             .env("XDG_STATE_HOME", &self.state)
-            .env_remove("AUTOPACK_SERVER")
             .current_dir(parent(&self.repo))
             .kill_on_drop(true);
+        // The scratch clone is no place of theirs: a data directory or a server of the person's is left alone.
+        let ours = |name: &OsString| name.as_bytes().starts_with(b"AUTOPACK_");
+        for name in std::env::vars_os().map(|(name, _)| name).filter(ours) {
+            command.env_remove(name);
+        }
         Ok(command)
     }
 

@@ -9,7 +9,7 @@ use autopack_shared::domain::parallelism::{AnchorState, GateDecision, GateInput,
 
 use crate::args::local::{Gate, GateCheck};
 use crate::context::Context;
-use crate::exit::{CliError, During as _, Exit};
+use crate::exit::{CliError, Exit};
 use crate::terminal::{Tone, line, paint};
 
 /// Runs `gate`.
@@ -21,7 +21,7 @@ pub(crate) fn run(ctx: &Context, command: &Gate) -> Result<Exit, CliError> {
 }
 
 fn check(ctx: &Context, args: &GateCheck) -> Result<Exit, CliError> {
-    let anchor = args.anchor.as_deref().map(read).transpose()?;
+    let anchor = args.anchor.as_deref().map(read);
     let decision = decide(&GateInput {
         anchor: match &anchor {
             None => AnchorState::Absent,
@@ -86,16 +86,17 @@ pub(crate) const fn remedy(reason: GateReason) -> &'static str {
     }
 }
 
-/// A file that is there and cannot be used as an anchor is an answer of the gate, not a failure.
-fn read(file: &Path) -> Result<Result<IntentionAnchorV2, String>, CliError> {
-    let bytes = std::fs::read(file).during(format!("read {}", file.display()))?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned());
-    Ok(text.and_then(|text| IntentionAnchorV2::parse(&text).map_err(|error| error.to_string())))
+/// A file that cannot be read, or not be used as an anchor, is an answer of the gate and no failure.
+fn read(file: &Path) -> Result<IntentionAnchorV2, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    IntentionAnchorV2::parse(&text).map_err(|error| error.to_string())
 }
 
 fn runs(text: &str) -> RunsRequest {
     match text.trim().parse() {
         Ok(count) => RunsRequest::Count(count),
+        // A number that is too large to count with is not the name of a run.
+        Err(_) if text.trim().bytes().all(|byte| byte.is_ascii_digit()) => RunsRequest::Count(-1),
         Err(_) => RunsRequest::Names(text.split(',').map(|name| name.trim().to_owned()).collect()),
     }
 }

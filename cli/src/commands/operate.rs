@@ -1,21 +1,26 @@
-//! `up`, `leases`, `audit`: the engine, what it holds and what it keeps.
+//! `up` and `leases`: the engine and what it holds.
 
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
 
-use autopack_shared::wire::pb::{AuditEntry, ExportAuditRequest, LeasesRequest, StatusRequest, VerifyAuditRequest};
+use autopack_shared::wire::pb::run_service_client::RunServiceClient;
+use autopack_shared::wire::pb::{LeasesRequest, MovesRequest, StatusRequest};
 
-use crate::args::operate::{Audit, AuditQuery, Leases, LeasesList};
-use crate::connect::{Need, connect, has_store};
+use crate::args::operate::{Leases, LeasesList};
+use crate::commands::autopilot::keep_up;
+use crate::connect::{Need, connect};
 use crate::context::Context;
-use crate::drive::Leave;
-use crate::exit::{AUDIT_USAGE, CliError, During as _, Exit};
-use crate::show::{audit_json, clock, lease_json};
-use crate::terminal::{Table, line};
+use crate::drive::{Leave, Outcome, Rest};
+use crate::exit::{CliError, During as _, Exit};
+use crate::rules::{Rules, paper};
+use crate::show::{clock, lease_json};
+use crate::terminal::Table;
 
 /// Runs `up`: owns the engine until it is stopped.
 pub(crate) async fn up(ctx: &Context) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
+    usable_policy(ctx)?;
     let mut leave = Leave::new()?;
     let mut session = connect(ctx, Need::Own).await?;
     let status = match session.admin.status(StatusRequest {}).await.during("look at the engine") {
@@ -42,6 +47,7 @@ pub(crate) async fn up(ctx: &Context) -> Result<Exit, CliError> {
     let stopped = tokio::select! {
         () = leave.asked() => true,
         () = session.lost() => false,
+        () = keep_files(ctx, session.runs.clone()) => false,
     };
     ctx.out.note(if stopped {
         "stopping: work under way is given back; a second Ctrl-C ends at once"
@@ -57,6 +63,29 @@ pub(crate) async fn up(ctx: &Context) -> Result<Exit, CliError> {
     }
     let why = "it lost the data directory, or a part of it failed; its log says more (-v)";
     Err(CliError::refused("unavailable", "the engine stopped by itself", why, "autopack doctor, then start it again"))
+}
+
+/// Refuses a commit whose policy or anchor cannot be used: every run from it would fail, one by one.
+fn usable_policy(ctx: &Context) -> Result<(), CliError> {
+    let paper = paper(&ctx.place()?.root)?;
+    // A repository without a commit may get its first one later.
+    let Ok(head) = paper.commit("HEAD") else { return Ok(()) };
+    let (_, broken) = Rules::at(&paper, head)?;
+    broken.map_or(Ok(()), Err)
+}
+
+/// Keeps session and summary of the runs that come to rest here, where no command goes with them. Never ends.
+async fn keep_files(ctx: &Context, mut runs: RunServiceClient<Channel>) {
+    if let Ok(moves) = runs.moves(MovesRequest {}).await {
+        let mut moves = moves.into_inner();
+        while let Some(Ok(run)) = moves.next().await {
+            if let Some(rest) = Rest::of(&run) {
+                keep_up(ctx, &Outcome { run, rest });
+            }
+        }
+    }
+    // An engine that went away is noticed elsewhere.
+    std::future::pending().await
 }
 
 /// Runs `leases`.
@@ -99,144 +128,5 @@ async fn list_leases(ctx: &Context, args: LeasesList) -> Result<Exit, CliError> 
     }
     ctx.out.table(&table)?;
     ctx.out.note(&format!("at most {} at once so far", answer.peak));
-    Ok(Exit::Done)
-}
-
-/// Runs `audit`.
-pub(crate) async fn audit(ctx: &Context, command: Audit) -> Result<Exit, CliError> {
-    match command {
-        Audit::Verify(_) => verify(ctx).await.or_else(|error| unverified(ctx, error)),
-        Audit::Export(args) => export(ctx, args.chain.unwrap_or_default()).await,
-        Audit::Query(args) => query(ctx, args).await,
-    }
-}
-
-/// The exits of other commands mean something else here: a log that was not found must not look like one cut short.
-fn unverified(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
-    match error.exit() {
-        Exit::Usage | Exit::NotFound | Exit::WorkFailed | Exit::Waiting | Exit::Refused | Exit::Conflict => {
-            ctx.out.failure(&error);
-            Ok(Exit::Audit(AUDIT_USAGE))
-        }
-        Exit::Done
-        | Exit::Unavailable
-        | Exit::Bug
-        | Exit::DataDirLocked
-        | Exit::UnsafeConfig
-        | Exit::Interrupted
-        | Exit::Audit(_) => Err(error),
-    }
-}
-
-async fn verify(ctx: &Context) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
-    let data_dir = &ctx.place()?.data_dir;
-    if !has_store(data_dir) {
-        let why = format!("{} holds no records", data_dir.display());
-        let fix = "name the data directory with --data-dir, or the repository with --repo";
-        return Err(CliError::refused("not_found", "there is nothing to verify", why, fix));
-    }
-    let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.admin.verify_audit(VerifyAuditRequest {}).await;
-    session.close().await;
-    let report = answer.during("verify the audit log")?.into_inner();
-    let exit = if report.code == 0 { Exit::Done } else { Exit::Audit(u8::try_from(report.code).unwrap_or(u8::MAX)) };
-    if ctx.out.machine() {
-        ctx.out.document(&json!({
-            "format": "audit_verify/1", "ok": report.code == 0, "code": report.code, "records": report.records,
-            "chains": report.chains, "problems": report.problems,
-        }))?;
-        return Ok(exit);
-    }
-    let word = if report.code == 0 { "whole" } else { "NOT whole" };
-    ctx.out.text(&format!("{word}: {} records in {} chains\n", report.records, report.chains))?;
-    for problem in &report.problems {
-        ctx.out.text(&format!("  {}\n", line(problem)))?;
-    }
-    if report.code != 0 {
-        ctx.out.note("keep the data directory as it is: cp -a it before anything else");
-    }
-    Ok(exit)
-}
-
-/// Reads the records of a chain, or of all, and hands them on one by one.
-async fn records(
-    ctx: &Context,
-    chain: String,
-    mut take: impl FnMut(AuditEntry) -> Result<(), CliError>,
-) -> Result<(), CliError> {
-    let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.admin.export_audit(ExportAuditRequest { chain }).await.during("read the audit log");
-    let done = match answer {
-        Ok(stream) => {
-            let mut entries = stream.into_inner();
-            let mut done = Ok(());
-            while let (Ok(()), Some(entry)) = (&done, entries.next().await) {
-                done = entry.during("read the audit log").and_then(&mut take);
-            }
-            done
-        }
-        Err(error) => Err(error),
-    };
-    session.close().await;
-    done
-}
-
-async fn export(ctx: &Context, chain: String) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
-    let mut count = 0_u64;
-    records(ctx, chain, |entry| {
-        count += 1;
-        ctx.out.event(&audit_json(&entry))
-    })
-    .await?;
-    if count == 0 {
-        ctx.out.note("no records; next: autopack runs list");
-    }
-    Ok(Exit::Done)
-}
-
-async fn query(ctx: &Context, args: AuditQuery) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
-    let chain = args.run_id.as_ref().map(|run| format!("run/{run}")).unwrap_or_default();
-    let text = |body: &Value, at: &str| body.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut found = std::collections::VecDeque::new();
-    records(ctx, chain, |entry| {
-        let body: Value = serde_json::from_str(&entry.body).unwrap_or(Value::Null);
-        let fits_op = args.op.as_ref().is_none_or(|op| text(&body, "/op").starts_with(op.as_str()));
-        let actor = [text(&body, "/actor/id"), text(&body, "/actor")];
-        if fits_op && args.actor.as_ref().is_none_or(|who| actor.contains(who)) {
-            found.push_back((entry, body));
-            if found.len() > args.limit {
-                found.pop_front();
-            }
-        }
-        Ok(())
-    })
-    .await?;
-    if ctx.out.machine() {
-        ctx.out.list(
-            "records",
-            "record",
-            found
-                .iter()
-                .map(|(entry, body)| {
-                    let mut shown = audit_json(entry);
-                    shown["body"] = body.clone();
-                    shown
-                })
-                .collect(),
-        )?;
-    } else if found.is_empty() {
-        ctx.out.note("no such records; next: autopack audit query");
-    } else {
-        let mut table = Table::new(["AT", "CHAIN", "SEQ", "OP", "OBJECT", "ACTOR", "REASON"]);
-        for (entry, body) in &found {
-            let object = text(body, "/object/id");
-            let (op, actor, reason) = (text(body, "/op"), text(body, "/actor/id"), text(body, "/reason"));
-            table.row([clock(entry.at_ms), entry.chain.clone(), entry.seq.to_string(), op, object, actor, reason]);
-        }
-        ctx.out.table(&table)?;
-    }
     Ok(Exit::Done)
 }

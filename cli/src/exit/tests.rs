@@ -55,4 +55,8 @@ fn a_full_disk_is_a_service_away_and_a_missing_file_is_not_found() {
     assert_eq!(of(io::ErrorKind::StorageFull), Exit::Unavailable);
     assert_eq!(of(io::ErrorKind::NotFound), Exit::NotFound);
     assert_eq!(of(io::ErrorKind::PermissionDenied), Exit::Unavailable);
+    assert_eq!(of(io::ErrorKind::IsADirectory), Exit::Usage);
+    let denied = |what: &str| Err::<(), _>(io::Error::from(io::ErrorKind::PermissionDenied)).during(what).unwrap_err();
+    assert_eq!(denied("write x").reason(), "read_only");
+    assert!(denied("write x").lines()[2].contains("--data-dir") && denied("read x").lines()[2].contains("readable"));
 }

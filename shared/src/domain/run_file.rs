@@ -91,6 +91,9 @@ pub struct PhaseSpec {
     /// Wall seconds of one attempt.
     #[serde(default = "half_an_hour")]
     pub timeout: u64,
+    /// Whether an attempt that changes nothing counts as failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub must_change: bool,
 }
 
 const fn five() -> u32 {
@@ -328,6 +331,8 @@ mod tests {
         let run = file(r#"{"phases":[{"id":"a","goal":"x","builder":{"kind":"command","argv":["true"]}}]}"#);
         run.validate().unwrap();
         assert_eq!((run.phases[0].max_attempts, run.phases[0].timeout), (5, 1800));
+        let written = serde_json::to_string(&run).unwrap();
+        assert!(!run.phases[0].must_change && !written.contains("must_change"), "what is not said changes no digest");
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::store::{RunFilter, Tx};
 mod diff;
 mod explain;
 mod land;
+mod moves;
 mod submit;
 
 /// Events read at a time.
@@ -40,10 +41,12 @@ pub struct RunApi {
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+type Runs = Pin<Box<dyn Stream<Item = Result<pb::Run, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl RunService for RunApi {
     type WatchStream = Events;
+    type MovesStream = Runs;
 
     async fn submit(&self, call: Call<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
         let principal = self.core.principal();
@@ -73,6 +76,18 @@ impl RunService for RunApi {
                     // The reader must not take a failure for the end.
                     Err(error) => out.send(Err(error.into())).await.map_err(|_| Error::Bug("the watcher left".to_owned())),
                 },
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn moves(&self, _call: Call<pb::MovesRequest>) -> Result<Response<Runs>, Status> {
+        let (out, stream) = mpsc::channel(64);
+        let (core, stop) = (self.core.clone(), self.tasks.stop().clone());
+        self.tasks.spawn("moves", OnError::Log, async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                done = core.stream_moves(out) => done,
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

@@ -68,7 +68,7 @@ impl Director {
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
         let refusal = if missing.is_empty() {
-            limits::too_many_files(tx.as_mut(), &view.run, &facts).await?
+            nothing_done(&phase, &verdict).or(limits::too_many_files(tx.as_mut(), &view.run, &facts).await?)
         } else {
             Some(format!("deliverables_missing: {}", missing.join(", ")))
         };
@@ -266,6 +266,12 @@ async fn rejected_before(tx: &mut dyn Tx, phase: &Phase, decision: &Decision) ->
     let newest = tx.requests(&filter).await?.into_iter().next();
     let same = |r: &Request| r.attempt + 1 == phase.attempt && r.base == decision.base && r.tree == decision.tree;
     Ok(newest.filter(same).map(|r| r.id))
+}
+
+/// Why an attempt failed that changed nothing where something had to change.
+fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<String> {
+    let empty = phase.spec.must_change && verdict.verdict == evaluate::Decision::NoChange;
+    empty.then(|| "nothing_done: the builder changed nothing, so what it was asked for is not done".to_owned())
 }
 
 /// Refuses a change: an attempt that counts, with words for the builder.

@@ -55,7 +55,7 @@ impl Builder for CommandBuilder {
         let document = json!({
             "format": "task/1", "run": task.run, "phase": task.phase.id, "attempt": task.attempt, "goal": task.phase.goal,
             "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
-            "timeout_seconds": task.phase.timeout,
+            "timeout_seconds": task.seconds,
         });
         std::fs::write(&file, document.to_string()).map_err(|e| {
             let BuildError { reason, message } = BuildError::of("workspace", &e);
@@ -71,10 +71,9 @@ impl Builder for CommandBuilder {
                 Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | "))))
             }
             ProcEnd::Signal(signal) => Err(BuildError::new("builder_failed", format!("signal {signal} ended it"))),
-            ProcEnd::Timeout => Err(BuildError::new(
-                "timeout",
-                format!("it was still running after {} s and was killed", task.phase.timeout),
-            )),
+            ProcEnd::Timeout => {
+                Err(BuildError::new("timeout", format!("it was still running after {} s and was killed", task.seconds)))
+            }
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
         }
     }

@@ -12,6 +12,13 @@ use autopack_shared::domain::run_file::{
 /// Attempts of a remediation: it does the same each time, so a second one only helps where the base moved.
 const REMEDIATION_ATTEMPTS: u32 = 2;
 
+/// Seconds of a remediation.
+const REMEDIATION_TIMEOUT: u64 = 1800;
+
+/// Seconds of a program of the operator's: the most there are, for its entry in the fork commit's `autopack.toml` is
+/// what bounds it.
+const COMMAND_TIMEOUT: u64 = 86_400;
+
 /// What a plan becomes.
 #[derive(Debug)]
 pub(super) struct Work {
@@ -86,7 +93,9 @@ fn phase_of(number: usize, action: &PlanAction, earlier: &BTreeMap<&str, PhaseId
         builder,
         gate: Vec::new(),
         max_attempts: if remediation { REMEDIATION_ATTEMPTS } else { 5 },
-        timeout: 1800,
+        timeout: if remediation { REMEDIATION_TIMEOUT } else { COMMAND_TIMEOUT },
+        // A remediation that changes nothing found its gap gone; a program that does has not mended it.
+        must_change: !remediation,
     })
 }
 
@@ -157,6 +166,7 @@ mod tests {
         assert_eq!(ids, ["p01-root-clutter", "p02-root-clutter"]);
         assert_eq!((file.phases[0].claimed_risk, file.phases[1].claimed_risk), (None, Some(ClaimedRisk::High)));
         assert_eq!(file.phases[1].depends_on, [file.phases[0].id.clone()], "a blocked action holds nobody up");
+        assert_eq!((file.phases[0].must_change, file.phases[1].must_change), (false, true));
         assert!(matches!(&file.phases[1].builder, BuilderSpec::Command { name: Some(name), .. } if name == "mend"));
         assert_eq!(work.left, [("a2".to_owned(), "never".to_owned())]);
         assert_eq!(work.actions["p02-root-clutter"], "a3");

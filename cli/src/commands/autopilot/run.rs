@@ -111,7 +111,6 @@ async fn go_on(ctx: &Context, args: &Run) -> Result<Option<Exit>, CliError> {
         session.close().await;
         return Ok(None);
     }
-    ctx.out.note(&format!("going on with the run {run}"));
     let work = work_of(run, &plan, RunLimits::default());
     carry_out(ctx, args, session, journal, &work, false).await.map(Some)
 }
@@ -153,26 +152,31 @@ async fn enabled(ctx: &Context, args: &Run, prepared: Prepared) -> Result<Exit, 
 
 /// Ends where no action may run.
 fn nothing_runs(ctx: &Context, mut journal: Journal, prepared: &Prepared) -> Result<Exit, CliError> {
-    let now = ctx.clock.wall();
-    let exit = if prepared.plan.actions.is_empty() {
-        ctx.out.note("nothing to do: the scan found no gaps");
-        Exit::Done
-    } else {
-        let why = "no action of the plan may run";
-        journal.go(SessionStatus::BlockedGap, Some(why.to_owned()), now)?;
-        for (action, why) in &prepared.work.left {
-            ctx.out.note(&format!("  not run: {} ({})", line(action), line(why)));
-        }
-        ctx.out.note(&format!("{why}; next: autopack plan propose says what would change that"));
-        Exit::Refused
-    };
-    journal.save()?;
+    let exit = idle(ctx, &mut journal, prepared)?;
     if ctx.out.machine() {
         let document =
             json!({ "format": "autopilot/1", "session": journal.session, "plan": prepared.plan, "run": Value::Null });
         ctx.out.document(&document)?;
     }
     Ok(exit)
+}
+
+/// Tells why no action runs, and keeps it: there is nothing to do, or nothing that may be done.
+pub(super) fn idle(ctx: &Context, journal: &mut Journal, prepared: &Prepared) -> Result<Exit, CliError> {
+    let run = &prepared.run;
+    let exit = if prepared.plan.actions.is_empty() {
+        ctx.out.note(&format!("{run}: nothing to do: the scan found no gaps"));
+        Exit::Done
+    } else {
+        let why = "no action of the plan may run";
+        journal.go(SessionStatus::BlockedGap, Some(why.to_owned()), ctx.clock.wall())?;
+        for (action, why) in &prepared.work.left {
+            ctx.out.note(&format!("  not run: {} ({})", line(action), line(why)));
+        }
+        ctx.out.note(&format!("{run}: {why}; next: autopack plan propose says what would change that"));
+        Exit::Refused
+    };
+    journal.save().map(|()| exit)
 }
 
 /// Submits the run and sees that it is judged by what was planned with. Tells whether the run is new.
@@ -217,6 +221,9 @@ async fn carry_out(
     let followed = if fresh { follow.add(&run, 0).await } else { follow.add_from_now(&run).await };
     let ended = match followed {
         Ok(()) => {
+            if !fresh {
+                ctx.out.note(&format!("going on with the run {run}"));
+            }
             let drive = Drive::new(ctx, &mut follow, std::slice::from_ref(&run), manner);
             // Boxed, because it is much larger than the rest.
             Box::pin(drive.until_rest(&mut leave)).await

@@ -11,13 +11,13 @@ use autopack_shared::domain::parallelism::{AnchorState, GateInput, RunsRequest, 
 use super::finish::tell;
 use super::journal::Journal;
 use super::phases::Work;
-use super::run::{Prepared, conclude, is_known, start};
+use super::run::{Prepared, conclude, idle, is_known, start};
 use crate::args::autopilot::Supervise;
 use crate::artifact::RunDir;
 use crate::commands::gate;
 use crate::connect::{Need, Session, connect, worker_root};
 use crate::context::Context;
-use crate::drive::{Drive, Leave, Manner, Outcome, close, exit_of};
+use crate::drive::{Drive, Leave, Manner, Outcome, close, first_of};
 use crate::exit::{CliError, Exit};
 use crate::follow::Follow;
 use crate::rules::{Rules, judged, paper};
@@ -55,7 +55,7 @@ pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError
     ask_the_gate(ctx, &args)?;
     let mut leave = Leave::new()?;
     let mut session = connect(ctx, Need::Drive).await?;
-    let begun = match begin(ctx, &args, &mut session).await {
+    let (begun, idle) = match begin(ctx, &args, &mut session).await {
         Ok(begun) => begun,
         Err(error) => {
             session.close().await;
@@ -66,8 +66,7 @@ pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError
     let manner = Manner { wait: ctx.out.interactive && !args.no_wait, prefix: true, ..Manner::default() };
     let ended = go_with(ctx, &mut follow, &begun, manner, &mut leave).await;
     close(follow, &mut leave).await;
-    let idle = args.run_ids.len() - begun.len();
-    report(ctx, begun, &ended?, idle)
+    report(ctx, begun, &ended?, &idle)
 }
 
 /// The gate on paper: it is asked again, with what holds a lease, each time the engine grants one.
@@ -98,10 +97,14 @@ fn ask_the_gate(ctx: &Context, args: &Supervise) -> Result<(), CliError> {
     Err(CliError::refused(decision.reason.as_str(), "the parallelism gate says no", why, gate::remedy(decision.reason)))
 }
 
-/// Submits what is new and takes what is there.
-async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result<BTreeMap<String, Begun>, CliError> {
+/// Submits what is new and takes what is there; and how those end of which nothing runs.
+async fn begin(
+    ctx: &Context,
+    args: &Supervise,
+    session: &mut Session,
+) -> Result<(BTreeMap<String, Begun>, Vec<Exit>), CliError> {
     let data_dir = ctx.place()?.data_dir.clone();
-    let mut begun = BTreeMap::new();
+    let (mut begun, mut ends) = (BTreeMap::new(), Vec::new());
     for run in &args.run_ids {
         if is_known(session, run).await? {
             begun.insert(run.to_string(), known(&data_dir, run));
@@ -110,18 +113,18 @@ async fn begin(ctx: &Context, args: &Supervise, session: &mut Session) -> Result
         let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor.clone() };
         let prepared = Prepared::new(ctx, run.clone(), Survey::take(ctx, wish).await?)?;
         let dir = RunDir::new(&data_dir, run);
-        let journal =
+        let mut journal =
             Journal::begin(dir, &ctx.ids.short(), &prepared.plan, true, prepared.survey.head, ctx.clock.wall());
         prepared.keep(journal.dir())?;
         journal.save()?;
         if prepared.work.file.is_none() {
-            ctx.out.note(&format!("{run}  nothing of its plan may run: autopack plan propose says why"));
+            ends.push(idle(ctx, &mut journal, &prepared)?);
             continue;
         }
         let (journal, _) = start(ctx, session, args.insecure_no_sandbox, journal, &prepared).await?;
         begun.insert(run.to_string(), Begun { journal: Some(journal), work: prepared.work, fresh: true });
     }
-    Ok(begun)
+    Ok((begun, ends))
 }
 
 /// The session and the plan of a run that was submitted before.
@@ -153,7 +156,7 @@ fn report(
     ctx: &Context,
     begun: BTreeMap<String, Begun>,
     outcomes: &BTreeMap<String, Outcome>,
-    idle: usize,
+    idle: &[Exit],
 ) -> Result<Exit, CliError> {
     let mut all = Vec::new();
     for (name, Begun { journal, work, .. }) in begun {
@@ -169,8 +172,7 @@ fn report(
     if ctx.out.machine() {
         ctx.out.document(&json!({ "format": "supervise/1", "runs": all }))?;
     }
-    let exit = exit_of(outcomes.values());
-    Ok(if exit == Exit::Done && idle > 0 && outcomes.is_empty() { Exit::Refused } else { exit })
+    Ok(first_of(outcomes.values().map(Outcome::exit).chain(idle.iter().copied())))
 }
 
 /// Folders of worktrees, by run.

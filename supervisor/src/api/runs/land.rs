@@ -192,6 +192,7 @@ impl Core {
             gate: Vec::new(),
             max_attempts: 1,
             timeout: 60,
+            must_change: false,
         };
         let now = self.clock.wall();
         Ok(Run {

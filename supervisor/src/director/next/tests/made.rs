@@ -22,6 +22,7 @@ fn spec(n: usize, after: Option<usize>) -> PhaseSpec {
         gate: Vec::new(),
         max_attempts: 2,
         timeout: 60,
+        must_change: false,
     }
 }
 
