@@ -22,6 +22,7 @@ mod harness;
 mod help;
 mod house_rules;
 mod kill;
+mod leftovers;
 mod owners;
 mod playground;
 mod policy_cases;

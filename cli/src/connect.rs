@@ -3,6 +3,8 @@
 
 pub(crate) mod address;
 
+use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +29,7 @@ use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
-use autopack_worker::daemon::{self, WorkerConfig};
+use autopack_worker::daemon::{Worker, WorkerConfig};
 use autopack_worker::link::Identity;
 
 use crate::artifact;
@@ -184,6 +186,18 @@ impl Session {
         }
     }
 
+    /// Starts the worker of an engine in this process; why it cannot is told before anything is asked of the engine.
+    async fn work(&self, config: WorkerConfig, channel: Channel) -> Result<(), CliError> {
+        let Some(engine) = &self.far.engine else { return Ok(()) };
+        let worker = Worker::open(config, channel).await.map_err(io::Error::from).during("start the worker")?;
+        let tasks = engine.tasks().clone();
+        engine.tasks().spawn("worker", OnError::Stop, async move {
+            worker.serve(tasks).await;
+            Ok::<_, Infallible>(())
+        });
+        Ok(())
+    }
+
     /// The socket that others reach this engine by.
     pub(crate) fn socket(&self) -> &Path {
         &self.far.socket
@@ -238,9 +252,14 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     let socket = address::to_serve(&ctx.env, &data_dir);
     if drive {
         listen(&engine, &data_dir, &socket)?;
-        start_worker(ctx, place, root, &engine, channel.clone());
     }
-    Ok(session(channel, Far { engine: Some(engine), socket, data_dir, scratch: None }))
+    let worker = worker_config(ctx, place, root);
+    let session = session(channel.clone(), Far { engine: Some(engine), socket, data_dir, scratch: None });
+    if drive && let Err(error) = session.work(worker, channel).await {
+        session.close().await;
+        return Err(error);
+    }
+    Ok(session)
 }
 
 /// Opens an engine over a store that was never made: it is empty, and looking at it leaves nothing behind.
@@ -292,7 +311,7 @@ fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliErro
     Ok(())
 }
 
-fn start_worker(ctx: &Context, place: &Place, root: PathBuf, engine: &Engine, channel: Channel) {
+fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
     let identity = Identity {
         worker: "embedded".to_owned(),
         session: ctx.ids.fresh("session"),
@@ -305,15 +324,14 @@ fn start_worker(ctx: &Context, place: &Place, root: PathBuf, engine: &Engine, ch
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
         .collect();
-    let config = WorkerConfig {
+    WorkerConfig {
         identity,
         root,
         objects: objects_dir(place),
         run_data: Some(place.data_dir.clone()),
         env,
         log_budget: 64 * 1024 * 1024,
-    };
-    engine.tasks().spawn("worker", OnError::Stop, daemon::run(config, channel, engine.tasks().clone()));
+    }
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.

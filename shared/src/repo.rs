@@ -2,6 +2,7 @@
 //! work tree that a builder could have prepared, except through `mirror`.
 
 pub mod collect;
+pub mod commit;
 pub mod diff;
 pub mod disk;
 pub mod facts;

@@ -98,8 +98,8 @@ pub trait Hub: Send + Sync {
     fn fence(&self) -> Result<Option<FencingToken>, HubError>;
     /// Raises the fence; equal is fine, lower is [`HubError::Fenced`].
     fn bump_fence(&self, token: FencingToken) -> Result<(), HubError>;
-    /// Removes the locks that an earlier life of this process left, and names them for the audit. Only the holder of
-    /// the repository's `flock` may call this.
+    /// Removes the locks that an earlier life of this process left, and names them for the audit; its quarantines too.
+    /// Only the holder of the repository's `flock` may call this, before it opens any quarantine.
     fn recover(&self) -> Result<Vec<PathBuf>, HubError>;
 
     /// Where a ref is.

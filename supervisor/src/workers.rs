@@ -1,6 +1,7 @@
 //! The workers that are connected, as the director sees them: who has room, and where a grant goes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -59,9 +60,14 @@ pub struct GrantOrder {
     pub insecure_no_sandbox: bool,
 }
 
+/// One connection of a worker. A worker that comes back has the session of before and another one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Generation(u64);
+
 #[derive(Debug)]
 struct Connected {
     session: String,
+    generation: Generation,
     slots: u32,
     orders: mpsc::Sender<WorkerOrder>,
 }
@@ -71,12 +77,13 @@ struct Connected {
 pub struct Workers {
     // Never held across an await.
     connected: Mutex<BTreeMap<WorkerId, Connected>>,
+    generations: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
 impl Default for Workers {
     fn default() -> Self {
-        Self { connected: Mutex::new(BTreeMap::new()), changed: watch::Sender::new(0) }
+        Self { connected: Mutex::new(BTreeMap::new()), generations: AtomicU64::new(0), changed: watch::Sender::new(0) }
     }
 }
 
@@ -85,22 +92,26 @@ impl Workers {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a worker and returns where its orders arrive.
-    pub fn connect(&self, worker: WorkerId, session: String, slots: u32) -> mpsc::Receiver<WorkerOrder> {
+    /// Adds a worker's connection, in place of an earlier one, and returns where its orders arrive.
+    pub fn connect(&self, worker: WorkerId, session: String, slots: u32) -> (Generation, mpsc::Receiver<WorkerOrder>) {
         let (orders, inbox) = mpsc::channel(INBOX);
-        self.lock().insert(worker, Connected { session, slots, orders });
+        let generation = Generation(self.generations.fetch_add(1, Ordering::Relaxed));
+        self.lock().insert(worker, Connected { session, generation, slots, orders });
         self.changed.send_modify(|n| *n += 1);
-        inbox
+        (generation, inbox)
     }
 
-    /// Removes a worker's session.
-    pub fn disconnect(&self, worker: &WorkerId, session: &str) {
+    /// Removes a worker's connection. False where it came back meanwhile: then all that is left is the new one's.
+    #[must_use]
+    pub fn disconnect(&self, worker: &WorkerId, generation: Generation) -> bool {
         let mut connected = self.lock();
-        if connected.get(worker).is_some_and(|c| c.session == session) {
+        let current = connected.get(worker).is_some_and(|c| c.generation == generation);
+        if current {
             connected.remove(worker);
         }
         drop(connected);
         self.changed.send_modify(|n| *n += 1);
+        current
     }
 
     /// A worker with room, given the leases that are active: the one with the most free slots.
@@ -137,5 +148,24 @@ impl Workers {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_connection_does_not_take_the_new_one_with_it() {
+        let (workers, worker) = (Workers::default(), WorkerId::new("w").unwrap());
+        let (old, mut old_orders) = workers.connect(worker.clone(), "s".to_owned(), 1);
+        let (new, mut orders) = workers.connect(worker.clone(), "s".to_owned(), 1);
+        assert!(old_orders.try_recv().is_err() && old_orders.is_closed(), "the old one is told by its end");
+        assert!(!workers.disconnect(&worker, old));
+        assert!(workers.is_connected(&worker, "s"));
+        let order = WorkerOrder::Revoke { run: "r".to_owned(), epoch: 1, reason: String::new() };
+        assert!(workers.send(&worker, order) && orders.try_recv().is_ok());
+        assert!(workers.disconnect(&worker, new));
+        assert_eq!(workers.count(), 0);
     }
 }

@@ -79,17 +79,48 @@ async fn builders_that_do_nothing_fail_or_lie_do_no_harm() {
     rig.submit("slow", &[("sleeps", "sleep 300", json!({ "max_attempts": 1, "timeout": 1 }))]).await;
     let run = rig.until_state("slow", "FAILED").await;
     assert!(run.phases[0].reason.contains("timeout"), "{run:#?}");
-    rig.submit(
-        "gitty",
-        &[("hooks", "mkdir -p .git/hooks sub/.git; echo x > .git/hooks/a; echo x > sub/.git/config", once.clone())],
-    )
-    .await;
-    let run = rig.until_state("gitty", "FAILED").await;
-    assert!(run.phases[0].reason.contains("git_internal"), "{run:#?}");
     rig.submit("wipe", &[("all", "rm -rf ./* .autopack", once)]).await;
     rig.until_state("wipe", "BLOCKED").await;
     assert!(site.repo().join("README.md").exists());
     rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_builder_that_leaves_a_repository_is_told_and_nothing_of_it_comes_in() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    // The second attempt heeds what the first was told; a `.git` in the root is no harm.
+    let script = "mkdir -p .git/hooks; echo x > .git/hooks/a
+        grep -q sub/.git \"$AUTOPACK_TASK\" || { mkdir -p sub/.git sub/.GIT; echo x > sub/.git/config; }
+        echo x > examples/gitty.txt";
+    rig.submit("gitty", &[("hooks", script, json!({ "max_attempts": 2 }))]).await;
+    let run = rig.until_state("gitty", "WAITING").await;
+    assert_eq!(run.phases[0].attempt, 2);
+    let history = rig.history("gitty").await;
+    let told = history.iter().any(|line| line.contains("git_internal") && line.contains("sub/.git"));
+    assert!(told, "{history:#?}");
+    assert_eq!(history.iter().filter(|line| line.starts_with("worker.patch.uploaded")).count(), 1, "{history:#?}");
+    let fsck = std::process::Command::new("git").current_dir(site.repo()).args(["fsck", "--strict"]).output().unwrap();
+    assert!(fsck.status.success() && !String::from_utf8_lossy(&fsck.stderr).contains("hasDotgit"), "{fsck:?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_worktree_that_nobody_can_make_ends_with_the_phases_time() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("first", &[("p", "true", json!({}))]).await;
+    rig.until_state("first", "SUCCEEDED").await;
+    // Another process that hangs while it has the turn to change the mirror.
+    let held = std::fs::File::options().write(true).open(site.dir.path().join("worker/mirror.lock")).unwrap();
+    held.lock().unwrap();
+    rig.submit("stuck", &[("p", "true", json!({ "max_attempts": 1, "timeout": 1 }))]).await;
+    let run = rig.until_state("stuck", "FAILED").await;
+    assert!(run.phases[0].reason.contains("timeout"), "{run:#?}");
+    drop(held);
+    rig.submit("free", &[("p", "true", json!({}))]).await;
+    rig.until_state("free", "SUCCEEDED").await;
     rig.close().await;
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
+use autopack_shared::repo::disk;
 
 pub mod command;
 pub mod remediation;
@@ -66,7 +67,7 @@ pub struct BuildReport {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct BuildError {
-    /// A stable code: `builder_failed`, `timeout`, `unsupported`, `sandbox_required`, ...
+    /// A stable code: `disk_full`, `builder_failed`, `timeout`, `unsupported`, `sandbox_required`, ...
     pub reason: &'static str,
     /// For people, and for the next attempt.
     pub message: String,
@@ -77,6 +78,19 @@ impl BuildError {
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
+    }
+
+    /// A failure with its causes on one line; `disk_full` where that is the cause, whatever it came to.
+    #[must_use]
+    pub fn of(reason: &'static str, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut next = error.source();
+        while let Some(source) = next {
+            message.push_str(": ");
+            message.push_str(&source.to_string());
+            next = source.source();
+        }
+        Self { reason: if disk::is_full(error) { DISK_FULL } else { reason }, message }
     }
 }
 

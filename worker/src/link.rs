@@ -15,7 +15,7 @@ use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use autopack_shared::wire::{MAX_MESSAGE, PROTOCOL};
 
-use crate::phase::{Job, JobOutput, Runner};
+use crate::phase::{Job, JobOutput, Runner, last_word};
 
 /// Messages that may wait for the stream.
 const OUTBOX: usize = 256;
@@ -149,10 +149,14 @@ fn handle(
         supervisor_message::Body::Grant(grant) => {
             let job = Job::read(&grant).map_err(|why| LinkError::Unreadable { what: "a grant", why })?;
             let cancel = session.child_token();
-            active.insert(grant.run_id.clone(), Active { epoch: grant.epoch, cancel: cancel.clone() });
-            let (runner, jobs_out) = (Arc::clone(runner), jobs_out.clone());
+            let lease = Active { epoch: grant.epoch, cancel: cancel.clone() };
+            if let Some(earlier) = active.insert(grant.run_id.clone(), lease) {
+                earlier.cancel.cancel();
+            }
+            let (runner, out) = (Arc::clone(runner), jobs_out.clone());
             tasks.spawn("lease", OnError::Log, async move {
-                runner.run(job, jobs_out, cancel).await;
+                let work = runner.run(job.clone(), out.clone(), cancel.clone());
+                last_word(job, out, cancel, work).await;
                 Ok::<(), LinkError>(())
             });
         }

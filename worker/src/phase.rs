@@ -22,7 +22,11 @@ use autopack_shared::wire::pb::{self, worker_message};
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::gate::{self, GateContext};
 use crate::upload;
-use crate::workspace::{Workspace, Workspaces, failed};
+use crate::workspace::{Workspace, Workspaces};
+
+mod ending;
+
+pub(crate) use ending::last_word;
 
 /// Pause between two looks whether a full disk has room again.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
@@ -172,7 +176,8 @@ impl Runner {
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            self.report(&job, &sink, &out, done).await;
+            let result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            let _gone = out.send(JobOutput::Done(result)).await;
         }
         // Removing many files takes long, and nobody waits for it.
         if let Some(space) = used {
@@ -180,38 +185,8 @@ impl Runner {
         }
     }
 
-    async fn report(
-        &self,
-        job: &Job,
-        sink: &EventSink,
-        out: &mpsc::Sender<JobOutput>,
-        done: Result<Built, BuildError>,
-    ) {
-        let mut result = pb::AttemptResult {
-            run_id: job.run.to_string(),
-            epoch: job.epoch,
-            phase_id: job.phase.to_string(),
-            attempt: job.attempt,
-            run_seq: sink.seq.load(Ordering::SeqCst),
-            base: job.base.to_string(),
-            ..Default::default()
-        };
-        match done {
-            Ok(built) => {
-                result.set_outcome(pb::Outcome::Ok);
-                result.result_tree = built.tree.to_string();
-                result.notes = built.notes;
-            }
-            Err(error) => {
-                result.set_outcome(pb::Outcome::Failed);
-                error.reason.clone_into(&mut result.reason);
-                result.message = error.message.chars().take(2000).collect();
-            }
-        }
-        let _gone = out.send(JobOutput::Done(result)).await;
-    }
-
-    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt.
+    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt. The
+    /// phase's time is that of one try.
     async fn until_there_is_room(
         &self,
         job: &Job,
@@ -221,10 +196,14 @@ impl Runner {
     ) -> Result<Built, BuildError> {
         let mut told = false;
         loop {
-            let done = match job.purpose {
-                LeasePurpose::Build => self.build(job, sink, cancel, used).await,
-                LeasePurpose::Verify => self.verify(job, sink, cancel, used).await,
+            let space = &mut *used;
+            let work = |stop| async move {
+                match job.purpose {
+                    LeasePurpose::Build => self.build(job, sink, &stop, space).await,
+                    LeasePurpose::Verify => self.verify(job, sink, &stop, space).await,
+                }
             };
+            let done = ending::bounded((ending::wall(job), ending::WIND_DOWN), cancel, work).await;
             match done {
                 Err(error) if error.reason == DISK_FULL && !cancel.is_cancelled() => {
                     // The next try makes its worktree at the same place.
@@ -377,7 +356,7 @@ impl Runner {
         if let Some(data) = &self.run_data {
             // The run's own database, apart from every other run's and from the control store.
             let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
-            private_file(&file).map_err(|e| failed("workspace", &e))?;
+            private_file(&file).map_err(|e| BuildError::of("workspace", &e))?;
             env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
         }
         Ok(env)

@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
-use autopack_shared::repo::disk;
 use autopack_shared::repo::import::{ImportError, import_patch};
 use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, WorkspaceKey};
 
-use crate::builder::{BuildError, DISK_FULL};
+use crate::builder::BuildError;
 
 /// The folder of scratch folders.
 const SCRATCH: &str = ".scratch";
@@ -95,8 +94,8 @@ impl Workspaces {
         let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}"));
         let made = scratch.clone();
         let inner = blocking("workspace", move || {
-            std::fs::create_dir_all(&made).map_err(|e| failed("workspace", &e))?;
-            mirror.create(&key, base).map_err(|e| failed("workspace", &e))
+            std::fs::create_dir_all(&made).map_err(|e| BuildError::of("workspace", &e))?;
+            mirror.create(&key, base).map_err(|e| BuildError::of("workspace", &e))
         })
         .await?;
         Ok(Workspace { inner: Arc::new(inner), scratch })
@@ -105,13 +104,17 @@ impl Workspaces {
     /// The tree that a builder left, as objects in the mirror.
     ///
     /// # Errors
-    /// The collection's reason when the workspace cannot be taken whole.
+    /// The collection's reason when the workspace cannot be taken whole; `git_internal` names what git would refuse.
     pub async fn collect(&self, space: &Workspace) -> Result<Collected, BuildError> {
         let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
         let found = blocking("workspace", move || {
-            mirror.collect(&inner, &CollectLimits::default()).map_err(|e| failed(collect_reason(&e), &e))
+            mirror.collect(&inner, &CollectLimits::default()).map_err(|e| BuildError::of(collect_reason(&e), &e))
         })
         .await?;
+        if !found.nested_git.is_empty() {
+            let named: Vec<_> = found.nested_git.iter().take(20).map(|path| String::from_utf8_lossy(path)).collect();
+            return Err(BuildError::new("git_internal", format!("remove git's own folder: {}", named.join(", "))));
+        }
         let mut notices: Vec<String> = found.skipped.iter().take(20).map(skipped).collect();
         if found.root_git {
             notices.push("a .git in the root was discarded".to_owned());
@@ -126,8 +129,8 @@ impl Workspaces {
     pub async fn import(&self, base: Oid, diff: String) -> Result<Oid, BuildError> {
         let mirror = self.mirror.clone();
         blocking("workspace", move || {
-            let repo = mirror.repository().map_err(|e| failed("workspace", &e))?;
-            import_patch(&repo, base, diff.as_bytes()).map_err(|e| failed(import_reason(&e), &e))
+            let repo = mirror.repository().map_err(|e| BuildError::of("workspace", &e))?;
+            import_patch(&repo, base, diff.as_bytes()).map_err(|e| BuildError::of(import_reason(&e), &e))
         })
         .await
     }
@@ -138,7 +141,7 @@ impl Workspaces {
     /// `workspace` when an object cannot be read.
     pub async fn pack(&self, base: Oid, tree: Oid) -> Result<Vec<u8>, BuildError> {
         let mirror = self.mirror.clone();
-        blocking("workspace", move || mirror.pack(base, tree).map_err(|e| failed("workspace", &e))).await
+        blocking("workspace", move || mirror.pack(base, tree).map_err(|e| BuildError::of("workspace", &e))).await
     }
 
     /// Throws a worktree away. What cannot be removed now is removed at the next start.
@@ -148,7 +151,7 @@ impl Workspaces {
             let gone = mirror.remove(space.inner.key());
             // The scratch folder is swept at the next start where this fails.
             let _swept = std::fs::remove_dir_all(&space.scratch);
-            gone.map_err(|e| failed("workspace", &e))
+            gone.map_err(|e| BuildError::of("workspace", &e))
         })
         .await;
         if let Err(error) = removed {
@@ -163,23 +166,6 @@ where
     F: FnOnce() -> Result<T, BuildError> + Send + 'static,
 {
     tokio::task::spawn_blocking(work).await.map_err(|e| BuildError::new(reason, format!("it panicked: {e}")))?
-}
-
-/// A failure of the system: `reason`, or a disk that is full.
-pub(crate) fn failed(reason: &'static str, error: &dyn std::error::Error) -> BuildError {
-    BuildError::new(if disk::is_full(error) { DISK_FULL } else { reason }, chain(error))
-}
-
-/// An error with its sources, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 fn skipped(entry: &Skipped) -> String {

@@ -18,6 +18,12 @@ pub use glob::{Glob, GlobError, PathSet};
 pub use key::MatchKey;
 pub use root::{PathRoot, PathRoots};
 
+/// Whether the bytes of a tree entry's name are `.git` in some spelling: no tree may hold such an entry.
+#[must_use]
+pub fn names_git(name: &[u8]) -> bool {
+    check::names_git(&String::from_utf8_lossy(name))
+}
+
 /// A path inside the repository in its one canonical spelling: `a/b.txt`, never `./a`, `/a`, `a//b` or `.git/x`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]

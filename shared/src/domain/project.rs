@@ -75,7 +75,7 @@ pub enum ReportKind {
     /// None: the exit code decides.
     #[default]
     None,
-    /// `JUnit` XML.
+    /// `JUnit` XML. Not read by this version, and refused rather than ignored.
     Junit,
 }
 
@@ -188,6 +188,10 @@ impl ProjectConfig {
             if command.timeout_seconds == 0 {
                 return Err(source.invalid(&command.name, "its timeout_seconds must be at least 1"));
             }
+            if command.report == ReportKind::Junit {
+                let why = "junit reports are not read by this version: leave it out, and the exit code decides";
+                return Err(source.invalid("report", why));
+            }
         }
         for (name, builder) in &self.builders {
             if builder.timeout_seconds == 0 {
@@ -219,16 +223,23 @@ mod tests {
     #[test]
     fn the_sections_of_a_repository_are_read_and_the_hosts_are_left_alone() {
         let text = "[project]\nid = \"demo\"\ntarget_ref = \"refs/heads/main\"\n[policy]\nallowed = [\"lib/**\"]\n\
-                    [[gate.commands]]\nname = \"tests\"\nrun = \"just test\"\nreport = \"junit\"\n\
+                    [[gate.commands]]\nname = \"tests\"\nrun = \"just test\"\nreport = \"none\"\n\
                     [builders.tidy]\nkind = \"command\"\nargv = [\"tidy\"]\ngaps = [\"root_clutter\"]\n\
                     [limits]\nanything = 1\n[notify.telegram]\nx = 2\n";
         let config = ProjectConfig::parse(text, "autopack.toml").unwrap();
         assert_eq!(config.project.id.as_ref().unwrap().as_str(), "demo");
         assert_eq!(config.gate.commands[0].timeout_seconds, 600);
-        assert_eq!(config.gate.commands[0].report, ReportKind::Junit);
+        assert_eq!(config.gate.commands[0].report, ReportKind::None);
         assert_eq!(config.builders["tidy"].kind, BuilderKind::Command);
         assert_ne!(config.digest(), ProjectConfig::default().digest());
         assert_eq!(ProjectConfig::parse("", "x").unwrap(), ProjectConfig::default());
+    }
+
+    #[test]
+    fn a_report_that_nobody_reads_is_refused() {
+        let text = "[[gate.commands]]\nname = \"tests\"\nrun = \"just test\"\nreport = \"junit\"\n";
+        let error = ProjectConfig::parse(text, "autopack.toml").unwrap_err().to_string();
+        assert!(error.contains("report") && error.contains("junit"), "{error}");
     }
 
     #[test]

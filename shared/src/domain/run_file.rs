@@ -231,7 +231,7 @@ pub enum GateReport {
     /// By its exit code alone.
     #[default]
     None,
-    /// By a JUnit XML file.
+    /// By a JUnit XML file. Not read by this version, and refused rather than ignored.
     Junit,
 }
 
@@ -309,6 +309,10 @@ impl RunFile {
             if phase.gate.iter().any(|g| g.run.trim().is_empty() || g.name.trim().is_empty()) {
                 return Err(field("gate", "a gate command needs 'name' and 'run'"));
             }
+            if phase.gate.iter().any(|g| g.report == GateReport::Junit) {
+                let why = "junit reports are not read by this version: leave it out, and the exit code decides";
+                return Err(field("gate.report", why));
+            }
         }
         Ok(())
     }
@@ -329,6 +333,19 @@ mod tests {
         assert_eq!((run.phases[0].max_attempts, run.phases[0].timeout), (5, 1800));
         let written = serde_json::to_string(&run).unwrap();
         assert!(!run.phases[0].must_change && !written.contains("must_change"), "what is not said changes no digest");
+    }
+
+    #[test]
+    fn a_report_that_nobody_reads_is_refused() {
+        let with = |report: &str| {
+            let gate = format!(r#""gate":[{{"name":"t","run":"true","report":"{report}"}}]"#);
+            file(&format!(
+                r#"{{"phases":[{{"id":"a","goal":"x","builder":{{"kind":"command","argv":["true"]}},{gate}}}]}}"#
+            ))
+        };
+        with("none").validate().unwrap();
+        let error = with("junit").validate().unwrap_err().to_string();
+        assert!(error.starts_with("phases.a.gate.report: "), "{error}");
     }
 
     #[test]

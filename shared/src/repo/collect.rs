@@ -65,7 +65,8 @@ pub struct Collected {
     pub changed: Vec<EntryChange>,
     /// Whether a `.git` stood in the root; it was left out.
     pub root_git: bool,
-    /// Every other `.git`. Each stands in the tree as an empty file of this name, so that no judge can miss it.
+    /// Every other `.git`, and each in another spelling. They are left out too; who collects must not go on with the
+    /// rest as if nothing were missing.
     pub nested_git: Vec<Vec<u8>>,
     /// What git cannot hold.
     pub skipped: Vec<Skipped>,

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use git2::Repository;
 
@@ -16,8 +17,10 @@ use super::tree::{self, TreeError};
 use crate::domain::ids::{Oid, RunId};
 
 mod checkout;
+mod cleanup;
 mod folders;
 mod register;
+mod turn;
 
 const MIRROR: &str = "mirror.git";
 
@@ -37,6 +40,12 @@ pub enum MirrorError {
         path: PathBuf,
         /// The cause.
         source: io::Error,
+    },
+    /// Another process has the turn to change the mirror, and keeps it.
+    #[error("another process holds {} and does not let go", path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
     },
     /// An object is missing or unfit.
     #[error(transparent)]
@@ -148,6 +157,8 @@ pub struct Mirror {
     root: PathBuf,
     /// The lock file of the one git writer; never unlinked.
     writer: Mutex<File>,
+    /// How long its turn is waited for.
+    turn_wait: Duration,
 }
 
 impl Mirror {
@@ -160,7 +171,7 @@ impl Mirror {
         let root = root.canonicalize().map_err(io_error(root))?;
         let lock_path = root.join("mirror.lock");
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), root };
+        let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), turn_wait: turn::WAIT, root };
         let writing = mirror.write()?;
         let git_dir = mirror.git_dir();
         if git_dir.exists() {
@@ -247,52 +258,12 @@ impl Mirror {
         collect::collect(workspace.dir(), &repo, workspace.base, limits)
     }
 
-    /// Removes a workspace with its entry in the mirror; fine when there is none.
-    ///
-    /// # Errors
-    /// When it cannot be moved away or deleted.
-    pub fn remove(&self, key: &WorkspaceKey) -> Result<(), MirrorError> {
-        let writing = self.write()?;
-        let trashed = folders::trash(&self.root, &self.path_of(key), &key.name())?;
-        self.unregister(&self.repository()?, key)?;
-        folders::remove_empty_parents(&self.root, &self.path_of(key));
-        drop(writing);
-        trashed.map_or(Ok(()), |path| folders::delete(&path).map_err(io_error(&path)))
-    }
-
     /// The workspaces that exist on disk, in order.
     ///
     /// # Errors
     /// When the worker's folder cannot be read.
     pub fn list(&self) -> Result<Vec<WorkspaceKey>, MirrorError> {
         folders::list(&self.root).map_err(io_error(&self.root))
-    }
-
-    /// Removes every workspace whose run and epoch is not in `keep`, leftovers of half-done removals too. Returns the
-    /// workspaces that were removed.
-    ///
-    /// # Errors
-    /// When the worker's folder cannot be read, or a workspace cannot be removed.
-    pub fn cleanup(&self, keep: &[(RunId, u64)]) -> Result<Vec<WorkspaceKey>, MirrorError> {
-        let kept = |key: &WorkspaceKey| keep.iter().any(|(run, epoch)| *run == key.run && *epoch == key.epoch);
-        let mut removed = self.list()?;
-        removed.retain(|key| !kept(key));
-        for key in &removed {
-            self.remove(key)?;
-        }
-        let writing = self.write()?;
-        let repo = self.repository()?;
-        for (key, entry) in folders::registered(&self.git_dir()).map_err(io_error(&self.git_dir()))? {
-            if !kept(&key) {
-                self.unregister(&repo, &key)?;
-                // One that was only half made is none to libgit2.
-                folders::delete(&entry).map_err(io_error(&entry))?;
-            }
-        }
-        folders::sweep_empty(&self.root).map_err(io_error(&self.root))?;
-        drop(writing);
-        folders::empty_trash(&self.root).map_err(io_error(&self.root))?;
-        Ok(removed)
     }
 
     fn git_dir(&self) -> PathBuf {
@@ -302,24 +273,6 @@ impl Mirror {
     fn path_of(&self, key: &WorkspaceKey) -> PathBuf {
         let attempt = format!("{}-{}", key.epoch, key.attempt);
         self.root.join(key.run.as_str()).join(attempt).join(key.purpose.folder())
-    }
-
-    /// Waits for the turn to change the mirror: libgit2 and git fail, rather than wait, on a shared lock.
-    fn write(&self) -> Result<Writing<'_>, MirrorError> {
-        // The guarded file has no state of its own, so a panic elsewhere cannot have broken it.
-        let file = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        file.lock().map_err(io_error(&self.root.join("mirror.lock")))?;
-        Ok(Writing(file))
-    }
-}
-
-/// The turn to change the mirror, within this process and among all.
-struct Writing<'a>(MutexGuard<'a, File>);
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        // Closing the file would release it too; an error leaves it locked until then.
-        let _ = self.0.unlock();
     }
 }
 

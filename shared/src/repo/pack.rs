@@ -15,6 +15,9 @@ use crate::domain::ids::Oid;
 
 mod scan;
 
+/// How the folder of a quarantine begins.
+const QUARANTINE: &str = "quarantine-";
+
 /// How much a pack may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackBudget {
@@ -148,7 +151,7 @@ impl Quarantine {
             move |source| PackError::Scratch { path, source }
         };
         std::fs::create_dir_all(scratch).map_err(failed(scratch))?;
-        let dir = tempfile::Builder::new().prefix("quarantine-").tempdir_in(scratch).map_err(failed(scratch))?;
+        let dir = tempfile::Builder::new().prefix(QUARANTINE).tempdir_in(scratch).map_err(failed(scratch))?;
         drop(open::init_bare(dir.path())?);
         open::borrow_objects(dir.path(), hub_objects).map_err(failed(dir.path()))?;
         Ok(Self { repo: open::open_bare(dir.path())?, dir })
@@ -177,10 +180,11 @@ impl Quarantine {
         &self.repo
     }
 
-    /// Whether every object that `result_tree` needs over `base_commit` is there.
+    /// Whether every object that `result_tree` needs over `base_commit` is there, and no tree among them is one that
+    /// git would refuse.
     ///
     /// # Errors
-    /// [`TreeError::Missing`] names the first that is not.
+    /// [`TreeError::Missing`] names the first object that is not, [`TreeError::GitInternal`] the first such path.
     pub fn verify(&self, base_commit: Oid, result_tree: Oid) -> Result<(), PackError> {
         new_objects(&self.repo, base_commit, result_tree)?;
         Ok(())
@@ -196,6 +200,18 @@ impl Quarantine {
     }
 }
 
+/// Removes the quarantines that a life which was killed left below `scratch`. One that stays costs room only, and is
+/// tried again at the next start.
+pub fn sweep_quarantines(scratch: &Path) {
+    for entry in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(QUARANTINE.as_bytes())
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!(path = %entry.path().display(), %error, "a quarantine that an earlier life left stays");
+        }
+    }
+}
+
 /// The trees and blobs that `result_tree` reaches and `base_commit` does not.
 fn new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<Vec<Oid>, TreeError> {
     let base = tree::tree_of(repo, base_commit)?;
@@ -204,7 +220,7 @@ fn new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<
     }
     let odb = repo.odb()?;
     let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?.into_iter().collect();
-    tree::closure(&odb, result_tree, &known)
+    tree::closure_of_result(&odb, result_tree, &known)
 }
 
 fn finish(mut builder: git2::PackBuilder<'_>) -> Result<Vec<u8>, PackError> {

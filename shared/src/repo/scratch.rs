@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use git2::build::RepoBuilder;
-use git2::{IndexAddOption, Oid as GitOid, Signature, Time};
+use git2::{IndexAddOption, Signature, Time};
 
-use super::open::{OpenError, from_git, isolate, open};
+use super::commit;
+use super::open::{OpenError, from_git, isolate, open, to_git};
 use crate::domain::ids::Oid;
 
 /// Why there is no scratch clone.
@@ -39,9 +40,10 @@ pub fn commit_all(path: &Path, message: &str, seconds: i64) -> Result<Oid, Scrat
     let mut index = repo.index()?;
     index.add_all(["*"], IndexAddOption::DEFAULT, None)?;
     index.write()?;
-    let tree = repo.find_tree(index.write_tree()?)?;
+    let tree = from_git(index.write_tree()?);
     let who = Signature::new("autopack demo", "demo@autopack", &Time::new(seconds, 0))?;
-    let head = repo.head()?.peel_to_commit()?;
-    let made: GitOid = repo.commit(Some("HEAD"), &who, &who, message, &tree, &[&head])?;
-    Ok(from_git(made))
+    let mut branch = repo.head()?;
+    let made = commit::write(&repo, &who, message, tree, &[from_git(branch.peel_to_commit()?.id())])?;
+    branch.set_target(to_git(made), "commit")?;
+    Ok(made)
 }

@@ -71,7 +71,8 @@ impl WorkerService for WorkerApi {
         }
         let worker = WorkerId::new(hello.worker_id.clone()).map_err(Error::from)?;
         self.coordinator.open_session(&worker, &hello.session).await.map_err(Error::from)?;
-        let orders = self.workers.connect(worker.clone(), hello.session.clone(), hello.slots.clamp(1, 1024));
+        let (generation, orders) =
+            self.workers.connect(worker.clone(), hello.session.clone(), hello.slots.clamp(1, 1024));
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
         let (out, outbound) = mpsc::channel(OUTBOX);
         let session = SessionTask {
@@ -80,6 +81,7 @@ impl WorkerService for WorkerApi {
             coordinator: self.coordinator.clone(),
             worker,
             session: hello.session,
+            generation,
             stop: self.tasks.stop().clone(),
         };
         self.tasks.spawn("worker-session", OnError::Log, session.serve(inbound, orders, out));
@@ -91,21 +93,14 @@ impl WorkerService for WorkerApi {
         request: Request<Streaming<pb::UploadChunk>>,
     ) -> Result<Response<pb::UploadResult>, Status> {
         let mut chunks = request.into_inner();
-        let Some(pb::UploadChunk { body: Some(pb::upload_chunk::Body::Header(header)) }) = chunks.message().await?
-        else {
-            return Err(Error::Invalid {
-                field: "header".to_owned(),
-                why: "an upload starts with its header".to_owned(),
-            }
-            .into());
-        };
+        let deadline = tokio::time::Instant::now() + UPLOAD_DEADLINE;
+        let header = header(&mut chunks, deadline).await?;
         if header.size > MAX_PACK {
             return Err(
                 Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into()
             );
         }
         let mut pack = Vec::with_capacity(usize::try_from(header.size.min(1 << 20)).unwrap_or(0));
-        let deadline = tokio::time::Instant::now() + UPLOAD_DEADLINE;
         while let Some(chunk) = tokio::time::timeout_at(deadline, chunks.next()).await.map_err(|_| slow_upload())? {
             if let Some(pb::upload_chunk::Body::Data(data)) = chunk?.body {
                 if (pack.len() + data.len()) as u64 > header.size {
@@ -121,6 +116,21 @@ impl WorkerService for WorkerApi {
             return Err(Error::Upload { reason: "upload_cut", why }.into());
         }
         Ok(Response::new(self.take(header, pack).await?))
+    }
+}
+
+/// The first message of an upload; it counts in the upload's time like every other.
+async fn header(
+    chunks: &mut (impl Stream<Item = Result<pb::UploadChunk, Status>> + Unpin),
+    deadline: tokio::time::Instant,
+) -> Result<pb::UploadHeader, Status> {
+    let first = tokio::time::timeout_at(deadline, chunks.next()).await.map_err(|_| slow_upload())?;
+    match first.transpose()?.and_then(|chunk| chunk.body) {
+        Some(pb::upload_chunk::Body::Header(header)) => Ok(header),
+        Some(pb::upload_chunk::Body::Data(_)) | None => {
+            let why = "an upload starts with its header".to_owned();
+            Err(Error::Invalid { field: "header".to_owned(), why }.into())
+        }
     }
 }
 
@@ -166,5 +176,20 @@ impl WorkerApi {
         })
         .await?;
         Ok(pb::UploadResult { result_tree: header.result_tree, received })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_never_starts_is_ended() {
+        let mut silent = tokio_stream::pending();
+        let error = header(&mut silent, tokio::time::Instant::now() + Duration::from_millis(20)).await.unwrap_err();
+        assert!(error.message().contains("it took longer than"), "{error}");
+        let mut headless = tokio_stream::iter([Ok(pb::UploadChunk::default())]);
+        let error = header(&mut headless, tokio::time::Instant::now() + UPLOAD_DEADLINE).await.unwrap_err();
+        assert!(error.message().contains("starts with its header"), "{error}");
     }
 }

@@ -12,8 +12,9 @@ use git2::{ErrorCode, Repository};
 use rustix::fs::{Access, access};
 
 use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
-use autopack_shared::repo::open::{self, from_git, to_git};
-use autopack_shared::repo::pack::Quarantine;
+use autopack_shared::repo::commit;
+use autopack_shared::repo::open::{self, from_git};
+use autopack_shared::repo::pack::{self, Quarantine};
 
 use super::journal::{Journal, locks_below, stays};
 use super::read::descends;
@@ -186,6 +187,7 @@ impl Hub for LocalHub {
             }
         }
         journal.clear().map_err(io_error(journal.path()))?;
+        pack::sweep_quarantines(&self.options.scratch);
         Ok(removed)
     }
 
@@ -250,13 +252,11 @@ impl Hub for LocalHub {
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {
         let repo = self.bare()?;
         let who = refs::signature(spec.seconds)?;
-        let parents = spec.parents.iter().map(|oid| repo.find_commit(to_git(*oid))).collect::<Result<Vec<_>, _>>()?;
-        let parents: Vec<_> = parents.iter().collect();
         let mut message = spec.message.clone();
         if !message.ends_with('\n') {
             message.push('\n');
         }
-        Ok(from_git(repo.commit(None, &who, &who, &message, &repo.find_tree(to_git(spec.tree))?, &parents)?))
+        Ok(commit::write(&repo, &who, &message, spec.tree, &spec.parents)?)
     }
 
     fn quarantine(&self) -> Result<Quarantine, HubError> {

@@ -57,8 +57,10 @@ impl Builder for CommandBuilder {
             "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
             "timeout_seconds": task.seconds,
         });
-        std::fs::write(&file, document.to_string())
-            .map_err(|e| BuildError::new("workspace", format!("cannot write {}: {e}", file.display())))?;
+        std::fs::write(&file, document.to_string()).map_err(|e| {
+            let BuildError { reason, message } = BuildError::of("workspace", &e);
+            BuildError { reason, message: format!("cannot write {}: {message}", file.display()) }
+        })?;
         let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
             .await
             .map_err(|e| BuildError::new("builder_failed", e.to_string()))?;
@@ -102,4 +104,32 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
 pub fn last_lines(text: &str, count: usize) -> Vec<String> {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|l| l.chars().take(300).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DISK_FULL;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_for_which_there_is_no_room_is_no_failure_of_the_builder() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", scratch.path().join("task.json")).unwrap();
+        let phase = r#"{"id":"p","goal":"x","builder":{"kind":"command","argv":["true"]}}"#;
+        let task = Task {
+            run: "r".to_owned(),
+            phase: serde_json::from_str(phase).unwrap(),
+            attempt: 1,
+            feedback: Vec::new(),
+            lease: "l".to_owned(),
+            insecure_no_sandbox: true,
+            env: Vec::new(),
+            scratch: scratch.path().to_path_buf(),
+            log_budget: 1024,
+        };
+        let builder = CommandBuilder { argv: vec!["true".to_owned()] };
+        let error = builder.build(&task, scratch.path(), &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.reason, DISK_FULL);
+        assert!(error.message.contains("task.json"), "{error}");
+    }
 }

@@ -65,7 +65,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<String, RefusedPath> {
         Ok(text) => unsafe_because(text),
         Err(_) => Some("it is not UTF-8"),
     };
-    let git_internal = lossy.split(['/', '\\']).any(is_git_internal);
+    let git_internal = names_git(&lossy);
     match (text, unsafe_because, git_internal) {
         (Ok(text), None, false) => Ok(text.to_owned()),
         (_, unsafe_because, git_internal) => Err(RefusedPath { shown: shown(bytes), unsafe_because, git_internal }),
@@ -147,6 +147,11 @@ fn is_windows_reserved(part: &str) -> bool {
             matches!(digit.map(str::as_bytes), Some([b'1'..=b'9']))
         }
     }
+}
+
+/// Whether a part of a path, between slashes of either kind, is `.git` as some file system would understand it.
+pub(super) fn names_git(path: &str) -> bool {
+    path.split(['/', '\\']).any(is_git_internal)
 }
 
 /// `.git` as some file system would understand it: in any case, with ignorable characters in it, with what Windows

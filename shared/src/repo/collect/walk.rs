@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use git2::{ObjectType, Odb};
+use git2::Odb;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
-use super::super::open::{from_git, to_git};
+use super::super::open::to_git;
 use super::super::tree::{self, Entry};
 use super::ignored::Ignores;
 use super::{CollectError, CollectLimits, Skipped, SkippedKind};
 use crate::domain::ids::Oid;
+use crate::domain::path::names_git;
 
 /// What the walk notes besides the tree.
 #[derive(Debug, Default)]
@@ -86,8 +87,9 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         if self.entries > self.limits.entries {
             return Err(CollectError::TooComplex { limit: self.limits.entries, unit: "entries" });
         }
-        if name == b".git" {
-            return self.git(depth);
+        if names_git(name) {
+            self.git(name, depth);
+            return Ok(None);
         }
         let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.failed(error))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -140,15 +142,13 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         Ok(tree.map(|oid| (before.map_or(0o040_000, |entry| entry.mode), oid)))
     }
 
-    /// The root's `.git` is left out; any other becomes an empty file of that name, whatever it is and holds.
-    fn git(&mut self, depth: usize) -> Result<Option<Entry>, CollectError> {
-        if depth == 0 {
+    /// Whatever is called so is left out and never entered: git refuses a tree that holds it.
+    fn git(&mut self, name: &[u8], depth: usize) {
+        if depth == 0 && name == b".git" {
             self.found.root_git = true;
-            return Ok(None);
+        } else {
+            self.found.nested_git.push(self.path.clone());
         }
-        self.found.nested_git.push(self.path.clone());
-        let oid = from_git(self.odb.write(ObjectType::Blob, b"")?);
-        Ok(Some(Entry { mode: 0o100_644, name: b".git".to_vec(), oid }))
     }
 
     fn names(&self, dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, CollectError> {

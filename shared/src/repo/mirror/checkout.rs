@@ -13,12 +13,7 @@ use super::super::open::to_git;
 use super::super::tree::{self, Entry, TreeError};
 use super::{MirrorError, io_error};
 use crate::domain::ids::Oid;
-
-/// Code points that HFS+ ignores in names: `.g<U+200C>it` is `.git` there.
-const IGNORABLE: [char; 17] = [
-    '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',
-    '\u{206a}', '\u{206b}', '\u{206c}', '\u{206d}', '\u{206e}', '\u{206f}', '\u{feff}', '\u{00ad}',
-];
+use crate::domain::path::names_git;
 
 /// Looks through all names and link targets of a tree.
 pub(super) fn refuse_unsafe_paths(odb: &Odb<'_>, root: Oid) -> Result<(), MirrorError> {
@@ -41,14 +36,7 @@ pub(super) fn refuse_unsafe_paths(odb: &Odb<'_>, root: Oid) -> Result<(), Mirror
 
 /// Names that mean another folder, or the git folder in any spelling. `tree::read` has refused empty ones and slashes.
 fn unsafe_name(name: &[u8]) -> bool {
-    if matches!(name, b"." | b"..") {
-        return true;
-    }
-    let plain: String = String::from_utf8_lossy(name).chars().filter(|c| !IGNORABLE.contains(c)).collect();
-    // NTFS drops dots and spaces at the end, and what follows a colon names a stream.
-    let plain = plain.split(':').next().unwrap_or_default().trim_end_matches(['.', ' ']).to_ascii_lowercase();
-    plain == ".git"
-        || plain.strip_prefix("git~").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|c| c.is_ascii_digit()))
+    matches!(name, b"." | b"..") || names_git(name)
 }
 
 /// Opens a folder that must not be a link.

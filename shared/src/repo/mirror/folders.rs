@@ -31,8 +31,11 @@ pub(super) fn remove_empty_parents(root: &Path, workspace: &Path) {
     }
 }
 
-/// Deletes a folder that a builder has written to, whatever permissions it set.
+/// Deletes a folder that a builder has written to, whatever permissions it set. What is mounted in it is not his.
 pub(super) fn delete(path: &Path) -> io::Result<()> {
+    if let Some(mount) = mounted_below(path) {
+        return Err(io::Error::new(io::ErrorKind::ResourceBusy, format!("{} is mounted", mount.display())));
+    }
     let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -44,6 +47,14 @@ pub(super) fn delete(path: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// The first place at or below `path` where something is mounted.
+fn mounted_below(path: &Path) -> Option<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    // The table writes a blank as an escape.
+    places.map(|place| PathBuf::from(place.replace("\\040", " "))).find(|place| place.starts_with(path))
 }
 
 /// Makes every folder below `path` one that can be emptied. Links are not followed.
@@ -58,12 +69,10 @@ fn unlock(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes what removals left when they were interrupted.
-pub(super) fn empty_trash(root: &Path) -> io::Result<()> {
-    for path in children(&root.join(".trash"))? {
-        delete(&path)?;
-    }
-    Ok(())
+/// Deletes what removals left when they were interrupted; says what resists, and why.
+pub(super) fn empty_trash(root: &Path) -> io::Result<Vec<(PathBuf, io::Error)>> {
+    let paths = children(&root.join(".trash"))?.into_iter();
+    Ok(paths.filter_map(|path| delete(&path).err().map(|error| (path, error))).collect())
 }
 
 /// Removes the folders of runs and attempts in which nothing is: a workspace was about to be made, or just gone.
@@ -127,7 +136,8 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<WorkspaceKey>> {
         let Some(run) = file_name(&folder).and_then(|name| RunId::new(name).ok()) else {
             continue;
         };
-        for attempt_folder in children(&folder)? {
+        // One that cannot be read is nobody's workspace any more.
+        for attempt_folder in children(&folder).unwrap_or_default() {
             let numbers = file_name(&attempt_folder).and_then(|name| name.split_once('-'));
             let Some((epoch, attempt)) = numbers.and_then(|(epoch, attempt)| Some((number(epoch)?, number(attempt)?)))
             else {
@@ -151,6 +161,13 @@ pub(super) fn parse_name(name: &str) -> Option<WorkspaceKey> {
     let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.folder() == folder)?;
     let (attempt, epoch) = (number(parts.next()?)?, number(parts.next()?)?);
     Some(WorkspaceKey { run: RunId::new(parts.next()?).ok()?, epoch, attempt, purpose })
+}
+
+/// The key in the name of a workspace's branch; the reverse of [`WorkspaceKey::branch`].
+pub(super) fn parse_branch(name: &str) -> Option<WorkspaceKey> {
+    let (run, rest) = name.strip_prefix("refs/heads/wt/")?.split_once('/')?;
+    let (numbers, purpose) = rest.split_once('/')?;
+    parse_name(&format!("{run}.{}.{purpose}", numbers.replacen('-', ".", 1)))
 }
 
 /// A number in the one way we write it: `01` and `+1` are not ours.

@@ -4,7 +4,8 @@ use std::fs;
 
 use git2::{ObjectType, Repository, Signature, Time, WorktreeAddOptions, WorktreePruneOptions};
 
-use super::super::open::{from_git, to_git};
+use super::super::commit;
+use super::super::open::to_git;
 use super::super::tree;
 use super::{Mirror, MirrorError, WorkspaceKey, io_error};
 use crate::domain::ids::Oid;
@@ -45,7 +46,7 @@ impl Mirror {
 
 /// A commit of nothing, the same in every mirror.
 fn empty_commit(repo: &Repository) -> Result<Oid, MirrorError> {
-    let tree = repo.find_tree(to_git(tree::write(&repo.odb()?, Vec::new())?))?;
+    let tree = tree::write(&repo.odb()?, Vec::new())?;
     let who = Signature::new("autopack", "workspace@worker", &Time::new(0, 0))?;
-    Ok(from_git(repo.commit(None, &who, &who, "workspace\n", &tree, &[])?))
+    Ok(commit::write(repo, &who, "workspace\n", tree, &[])?)
 }

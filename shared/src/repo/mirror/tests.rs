@@ -198,6 +198,37 @@ fn leftovers_of_dead_epochs_are_cleaned_up() {
 }
 
 #[test]
+fn branches_whose_workspace_is_forgotten_go_too() {
+    let f = Fixture::new();
+    let commit = f.commit(FILES);
+    let mirror = f.mirror();
+    let kept = mirror.create(&key("a", 2), commit).unwrap();
+    let repo = mirror.repository().unwrap();
+    for name in ["refs/heads/wt/a/1-1/tree", "refs/heads/wt/b.x/7-2/gate", "refs/heads/wt/odd", "refs/heads/other"] {
+        repo.reference(name, to_git(commit), true, "left").unwrap();
+    }
+    assert_eq!(mirror.cleanup(&[(RunId::new("a").unwrap(), 2)]).unwrap(), []);
+    let repo = mirror.repository().unwrap();
+    let names: Vec<String> =
+        repo.references().unwrap().map(|found| found.unwrap().name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["refs/heads/other".to_owned(), kept.key().branch()]);
+}
+
+#[test]
+fn the_turn_is_not_waited_for_for_ever() {
+    let f = Fixture::new();
+    let commit = f.commit(FILES);
+    let mut mirror = f.mirror();
+    mirror.turn_wait = Duration::from_millis(50);
+    // Another process that hangs while it has the turn.
+    let held = File::options().write(true).open(f.dir.path().join("worker/mirror.lock")).unwrap();
+    held.lock().unwrap();
+    assert!(matches!(mirror.create(&key("r", 1), commit), Err(MirrorError::Busy { .. })));
+    drop(held);
+    mirror.create(&key("r", 1), commit).unwrap();
+}
+
+#[test]
 fn an_earlier_workspace_of_the_same_name_is_replaced() {
     let f = Fixture::new();
     let mirror = f.mirror();

@@ -45,8 +45,8 @@ impl Pair {
 fn a_change_travels_through_quarantine() {
     let p = pair();
     let w = &p.worker;
-    // A nested `.git`, an odd mode and a submodule have to arrive, so that the receiver can refuse them by name.
-    let inner = tree(w, &[(0o100_644, ".git", blob(w, b"gitdir: /x\n"))]);
+    // An odd mode and a submodule have to arrive, so that the receiver can refuse them by name.
+    let inner = tree(w, &[(0o100_644, "x", blob(w, b"gitdir: /x\n"))]);
     let gitlink = (0o160_000, "sub", p.base);
     let result = tree(
         w,
@@ -60,7 +60,7 @@ fn a_change_travels_through_quarantine() {
     let changed =
         tree::diff(quarantine.repo(), Some(tree::tree_of(&p.hub, p.base).unwrap()), Some(result), 10).unwrap();
     let paths: Vec<_> = changed.iter().map(|change| String::from_utf8_lossy(&change.path).into_owned()).collect();
-    assert_eq!(paths, ["b", "c", "d/.git", "sub"]);
+    assert_eq!(paths, ["b", "c", "d/x", "sub"]);
     assert!(!p.hub.odb().unwrap().exists(to_git(result)), "the hub must not see quarantined objects");
 
     quarantine.promote(&p.hub, p.base, result).unwrap();
@@ -79,28 +79,50 @@ fn an_unchanged_tree_needs_no_pack() {
     p.quarantine().promote(&p.hub, p.base, same).unwrap();
 }
 
+/// A pack of just these objects, as a hostile sender makes it.
+fn pack_of(repo: &Repository, oids: &[Oid]) -> Vec<u8> {
+    let mut builder = repo.packbuilder().unwrap();
+    for oid in oids {
+        builder.insert_object(to_git(*oid), None).unwrap();
+    }
+    finish(builder).unwrap()
+}
+
+#[test]
+fn a_tree_that_names_git_is_neither_sent_nor_taken() {
+    let p = pair();
+    let w = &p.worker;
+    let text = blob(w, b"gitdir: /x\n");
+    for name in [".git", ".GiT", ".g\u{200c}it", "git~1", ".git ", "a\\.git"] {
+        let inner = tree(w, &[(0o100_644, name, text)]);
+        let result = tree(w, &[(0o040_000, "d", inner)]);
+        let refused = |error: PackError| {
+            assert!(matches!(&error, PackError::Tree(TreeError::GitInternal { path }) if *path == format!("d/{name}")));
+        };
+        refused(pack_new_objects(w, p.base, result).unwrap_err());
+        let quarantine = p.quarantine();
+        quarantine.ingest(&pack_of(w, &[result, inner, text]), &PackBudget::default()).unwrap();
+        refused(quarantine.verify(p.base, result).unwrap_err());
+        refused(quarantine.promote(&p.hub, p.base, result).unwrap_err());
+        assert!(!p.hub.odb().unwrap().exists(to_git(result)));
+    }
+}
+
 #[test]
 fn smuggled_objects_stay_behind_and_missing_ones_are_named() {
     let p = pair();
     let w = &p.worker;
     let (wanted, extra) = (blob(w, b"wanted\n"), blob(w, b"extra\n"));
     let result = tree(w, &[(0o100_644, "a", wanted)]);
-    let pack_of = |oids: &[Oid]| {
-        let mut builder = w.packbuilder().unwrap();
-        for oid in oids {
-            builder.insert_object(to_git(*oid), None).unwrap();
-        }
-        finish(builder).unwrap()
-    };
     let quarantine = p.quarantine();
-    quarantine.ingest(&pack_of(&[result, wanted, extra]), &PackBudget::default()).unwrap();
+    quarantine.ingest(&pack_of(w, &[result, wanted, extra]), &PackBudget::default()).unwrap();
     quarantine.promote(&p.hub, p.base, result).unwrap();
     let odb = p.hub.odb().unwrap();
     assert!(odb.exists(to_git(wanted)) && !odb.exists(to_git(extra)));
 
     let other = tree(w, &[(0o100_644, "z", extra)]);
     let quarantine = p.quarantine();
-    quarantine.ingest(&pack_of(&[other]), &PackBudget::default()).unwrap();
+    quarantine.ingest(&pack_of(w, &[other]), &PackBudget::default()).unwrap();
     let error = quarantine.promote(&p.hub, p.base, other).unwrap_err();
     assert!(matches!(error, PackError::Tree(TreeError::Missing { oid }) if oid == extra), "{error}");
     assert!(!odb.exists(to_git(other)));

@@ -19,7 +19,7 @@ use crate::director::grant::{lose_verify, release_run};
 use crate::director::{Denial, moves};
 use crate::error::Error;
 use crate::store::StoreError;
-use crate::workers::{GrantOrder, WorkerOrder, Workers};
+use crate::workers::{Generation, GrantOrder, WorkerOrder, Workers};
 
 /// A worker that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -55,6 +55,7 @@ pub(super) struct SessionTask {
     pub(super) coordinator: Arc<dyn Coordinator>,
     pub(super) worker: WorkerId,
     pub(super) session: String,
+    pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
 }
 
@@ -66,7 +67,11 @@ impl SessionTask {
         out: mpsc::Sender<Result<pb::SupervisorMessage, Status>>,
     ) -> Result<(), Error> {
         let served = self.talk(inbound, orders, out).await;
-        self.workers.disconnect(&self.worker, &self.session);
+        if !self.workers.disconnect(&self.worker, self.generation) {
+            // The worker is back under the same session: closing it now would end what it has begun. Leases that it
+            // does not know of any more are taken back by the comparison.
+            return served;
+        }
         let closed = self.coordinator.close_session(&self.worker, &self.session).await;
         // On shutdown the leases are left as they are: the next start takes them back.
         if let Some(director) = &self.core.director

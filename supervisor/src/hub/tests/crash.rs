@@ -64,6 +64,35 @@ fn in_a_repository_of_ours_every_stale_lock_goes() {
 }
 
 #[test]
+fn a_commit_that_cannot_be_written_has_no_id() {
+    let f = Fixture::new();
+    let id = f.commit_on(f.base, "1\n").to_string();
+    let folder = f.dir.path().join("repo/.git/objects").join(&id[..2]);
+    // Room for everything but the commit: where its folder should be there is a file.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    let spec = CommitSpec {
+        tree: f.tree_with("b.txt", "1\n"),
+        parents: vec![f.base],
+        message: "apply x".into(),
+        seconds: 1_767_225_600,
+    };
+    assert!(matches!(f.hub.commit(&spec), Err(HubError::Git(_))));
+}
+
+#[test]
+fn quarantines_of_an_earlier_life_go() {
+    let f = Fixture::new();
+    let scratch = f.dir.path().join("data/tmp");
+    fs::create_dir_all(scratch.join("quarantine-k1lled/objects/pack")).unwrap();
+    fs::write(scratch.join("quarantine-k1lled/objects/pack/x"), "x").unwrap();
+    fs::write(scratch.join("notes"), "").unwrap();
+    f.hub.recover().unwrap();
+    let left: Vec<_> = fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["notes"]);
+}
+
+#[test]
 fn a_fence_that_is_not_a_token_or_not_direct_is_refused() {
     let f = Fixture::new();
     let repo = f.repo();

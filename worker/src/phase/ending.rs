@@ -1,0 +1,151 @@
+//! How a job ends, whatever it hangs in: by itself, when its time is up, with its lease, or by a panic; and as what.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::record::LeasePurpose;
+use autopack_shared::wire::pb;
+
+use super::{Built, Job, JobOutput};
+use crate::builder::BuildError;
+
+/// How long work that was told to stop has to wind down: a process group is killed within it.
+pub(super) const WIND_DOWN: Duration = Duration::from_secs(8);
+
+/// The wall time of one try at a job.
+pub(super) fn wall(job: &Job) -> Duration {
+    let gate: u64 = match job.purpose {
+        LeasePurpose::Build => 0,
+        LeasePurpose::Verify => job.gate.iter().map(|command| command.timeout).sum(),
+    };
+    Duration::from_secs(job.spec.timeout.saturating_add(gate))
+}
+
+/// Does work until its time is up or its lease ends. It is told so by the token that it gets, and left behind where it
+/// does not wind down: a call that hangs in the system must not hold a lease.
+pub(super) async fn bounded<T, F: Future<Output = Result<T, BuildError>>>(
+    (wall, wind_down): (Duration, Duration),
+    cancel: &CancellationToken,
+    work: impl FnOnce(CancellationToken) -> F,
+) -> Result<T, BuildError> {
+    let stop = cancel.child_token();
+    let work = work(stop.clone());
+    tokio::pin!(work);
+    let ended = tokio::select! {
+        done = &mut work => return done,
+        () = cancel.cancelled() => BuildError::new("cancelled", "the lease ended"),
+        () = tokio::time::sleep(wall) => {
+            BuildError::new("timeout", format!("it was still running after {} s and was ended", wall.as_secs()))
+        }
+    };
+    stop.cancel();
+    if tokio::time::timeout(wind_down, work).await.is_err() {
+        tracing::warn!("a job did not wind down and is left behind");
+    }
+    Err(ended)
+}
+
+/// Runs a job to its last word: where it panics, that is said for it.
+pub(crate) async fn last_word(
+    job: Job,
+    out: mpsc::Sender<JobOutput>,
+    cancel: CancellationToken,
+    run: impl Future<Output = ()>,
+) {
+    if AssertUnwindSafe(run).catch_unwind().await.is_err() && !cancel.is_cancelled() {
+        let error = BuildError::new("panicked", "the worker met a bug in itself; its log says more");
+        // A stream that is gone has taken the lease with it.
+        let _gone = out.send(JobOutput::Done(result(&job, 0, Err(error)))).await;
+    }
+}
+
+/// What is said of a job that ended.
+pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -> pb::AttemptResult {
+    let mut result = pb::AttemptResult {
+        run_id: job.run.to_string(),
+        epoch: job.epoch,
+        phase_id: job.phase.to_string(),
+        attempt: job.attempt,
+        run_seq,
+        base: job.base.to_string(),
+        ..Default::default()
+    };
+    match done {
+        Ok(built) => {
+            result.set_outcome(pb::Outcome::Ok);
+            result.result_tree = built.tree.to_string();
+            result.notes = built.notes;
+        }
+        Err(error) => {
+            result.set_outcome(pb::Outcome::Failed);
+            error.reason.clone_into(&mut result.reason);
+            result.message = error.message.chars().take(2000).collect();
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use autopack_shared::domain::ids::Oid;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(600);
+
+    fn job() -> Job {
+        let grant = pb::Grant {
+            run_id: "r".to_owned(),
+            epoch: 3,
+            phase_id: "p".to_owned(),
+            attempt: 2,
+            purpose: "build".to_owned(),
+            base: Oid::ZERO.to_string(),
+            phase_json: r#"{"id":"p","goal":"x","builder":{"kind":"command","argv":["true"]}}"#.to_owned(),
+            ..Default::default()
+        };
+        Job::read(&grant).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_hangs_ends_with_its_time_and_with_its_lease() {
+        let lease = CancellationToken::new();
+        let hangs = |_: CancellationToken| std::future::pending::<Result<(), BuildError>>();
+        let error = bounded((SHORT, SHORT), &lease, hangs).await.unwrap_err();
+        assert_eq!(error.reason, "timeout");
+        assert!(!lease.is_cancelled(), "the lease itself goes on");
+        lease.cancel();
+        assert_eq!(bounded((LONG, SHORT), &lease, hangs).await.unwrap_err().reason, "cancelled");
+    }
+
+    #[tokio::test]
+    async fn work_is_told_and_winds_down() {
+        let told = CancellationToken::new();
+        let listens = |stop: CancellationToken| async {
+            stop.cancelled_owned().await;
+            told.cancel();
+            Ok(())
+        };
+        let error = bounded((SHORT, LONG), &CancellationToken::new(), listens).await.unwrap_err();
+        assert_eq!(error.reason, "timeout");
+        assert!(told.is_cancelled());
+        let done = bounded((LONG, LONG), &CancellationToken::new(), |_| async { Ok(7) }).await;
+        assert_eq!(done.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_lease_with_a_failure() {
+        let (out, mut said) = mpsc::channel(1);
+        last_word(job(), out.clone(), CancellationToken::new(), async { panic!("a bug") }).await;
+        let Some(JobOutput::Done(result)) = said.recv().await else { panic!("nothing was said") };
+        assert_eq!((result.outcome(), result.reason.as_str()), (pb::Outcome::Failed, "panicked"));
+        assert_eq!((result.run_id.as_str(), result.epoch, result.attempt), ("r", 3, 2));
+        last_word(job(), out, CancellationToken::new(), async {}).await;
+        assert!(said.recv().await.is_none(), "who ends by himself has said it himself");
+    }
+}
