@@ -83,11 +83,12 @@ impl Engine {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, Error> {
         coordinator.campaign("embedded").await?;
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
         let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
         let hub: Arc<dyn Hub> =
             Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?);
+        // After the hub: a data directory gets a store only where there is something to keep in it.
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
         register(store.as_ref(), &config).await?;
         let book = Arc::new(PolicyBook::new(config.project.clone(), hub.clone(), store.clone()));
         let workers = Arc::new(Workers::default());

@@ -126,6 +126,7 @@ mod tests {
             env: Vec::new(),
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,
+            seconds: 60,
         };
         let builder = CommandBuilder { argv: vec!["true".to_owned()] };
         let error = builder.build(&task, scratch.path(), &CancellationToken::new()).await.unwrap_err();
