@@ -213,7 +213,7 @@ fn commands_that_only_look_say_so_too() {
 #[test]
 fn the_worker_root_is_full() {
     in_a_namespace("disk_full::the_worker_root_is_full", || {
-        // No folder, no mirror, no worktree; no commit for one; a repair that ends half-way.
+        // No folder, no mirror, no worktree; no commit for one.
         full(Place::Worker, &[0, 4, 12, 24, 33, 60, 88]);
     });
 }

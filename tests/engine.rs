@@ -4,6 +4,7 @@
 mod harness;
 
 mod approvals;
+mod forgery;
 mod gate;
 mod lifecycle;
 mod recovery;

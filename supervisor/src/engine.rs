@@ -1,5 +1,6 @@
 //! Wires the ports into one supervisor: store, hub, coordination, director, services.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 use autopack_shared::domain::ids::ProjectId;
-use autopack_shared::domain::record::Project;
+use autopack_shared::domain::record::{Principal, Project};
 use autopack_shared::repo::locate::common_dir;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
@@ -23,7 +24,7 @@ use crate::api::cores::Cores;
 use crate::api::{Core, DirectorSlot};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
-use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::director::{Claim, Director, DirectorConfig, DirectorParts, moves, run_blocking};
 use crate::door::Door;
 use crate::error::Error;
 use crate::export::Exporter;
@@ -77,16 +78,19 @@ impl Engine {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, Error> {
         coordinator.campaign("embedded").await?;
-        let store: Arc<dyn Store> =
-            Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
         let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
         let hub: Arc<dyn Hub> =
             Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?);
+        // After the hub: a data directory gets a store only where there is something to keep in it.
+        let store: Arc<dyn Store> =
+            Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
         register(store.as_ref(), &config).await?;
         let book = Arc::new(PolicyBook::new(config.project.clone(), hub.clone(), store.clone()));
         let workers = Arc::new(Workers::default());
         let tasks = Tasks::new();
         let director = if config.drive {
+            let fence = hub.clone();
+            let found = run_blocking(move || fence.fence()).await?;
             let parts = DirectorParts {
                 project: config.project.clone(),
                 store: store.clone(),
@@ -100,7 +104,7 @@ impl Engine {
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
             };
-            let director = Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded").await?).await?);
+            let director = Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
             Some(director)
@@ -216,7 +220,8 @@ async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error>
         let data_dir = config.data_dir.display().to_string();
         return Err(Error::OtherRepository { data_dir, known: project.repo, asked: repo });
     }
-    if known.as_ref().is_some_and(|p| p.repo == repo) {
+    // Who only looks leaves nothing behind.
+    if !config.drive || known.as_ref().is_some_and(|p| p.repo == repo) {
         return Ok(());
     }
     let mut tx = store.tx(&[]).await?;
@@ -226,6 +231,7 @@ async fn register(store: &dyn Store, config: &EngineConfig) -> Result<(), Error>
         registered: known.map(|p| p.registered).unwrap_or_default(),
         created_at: tx.now(),
     };
-    tx.put_project(&project).await?;
+    let why = ("project.registered", "its repository");
+    moves::project(tx.as_mut(), &project, &Principal::system(), why, BTreeMap::new()).await?;
     Ok(tx.commit().await?)
 }

@@ -13,7 +13,10 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
+use self::facts::Facts;
+
 mod doc;
+pub mod facts;
 pub mod postgres;
 pub mod sqlite;
 mod state_tables;
@@ -277,7 +280,7 @@ pub trait Applies {
 /// Events, notices, idempotent answers, the audit log.
 #[async_trait]
 pub trait Journal {
-    /// Appends an event to a run's history (`event.seq` is set here) and returns its number.
+    /// Appends an event to a run's history and returns its number; its place is set here, by [`Event::follow`].
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64>;
     /// Events of a run after `after`, in order, at most `limit`.
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>>;
@@ -308,4 +311,6 @@ pub trait Journal {
     /// Rows whose keys, as they are searched by, differ from what the rows themselves say; each as `noun id`. None,
     /// unless somebody edited them past this port.
     async fn skewed_rows(&mut self) -> StoreResult<Vec<String>>;
+    /// The rows that no other verb reads whole, for `audit verify`.
+    async fn facts(&mut self) -> StoreResult<Facts>;
 }

@@ -47,6 +47,7 @@ mod shared;
 #[path = "conformance/time.rs"]
 mod time;
 
+use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
 
 /// Every case: `$how` is told of all of them, each as `module::case`.

@@ -22,7 +22,7 @@ use autopack_shared::wire::pb::{self, worker_message};
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::gate::{self, GateContext};
 use crate::upload;
-use crate::workspace::{Workspace, Workspaces, failed};
+use crate::workspace::{Workspace, Workspaces};
 
 mod ending;
 
@@ -356,7 +356,7 @@ impl Runner {
         if let Some(data) = &self.run_data {
             // The run's own database, apart from every other run's and from the control store.
             let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
-            private_file(&file).map_err(|e| failed("workspace", &e))?;
+            private_file(&file).map_err(|e| BuildError::of("workspace", &e))?;
             env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
         }
         Ok(env)

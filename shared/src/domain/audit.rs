@@ -18,8 +18,12 @@ const MAX_SAFE_INTEGER: u64 = 1 << 53;
 
 /// The role of the digest that pins the row an entry writes; see [`row_digest`].
 pub const ROW: &str = "row";
-/// The role of the digest that pins the line of the run's history written along with an entry.
+/// The role of the digest that pins the line of the run's history written along with an entry, and all before it.
 pub const EVENT: &str = "event";
+/// The role of the digest that pins what a run keeps for life.
+pub const ORIGIN: &str = "origin";
+/// How roles begin that pin the phases which a run was created with; the phase's name follows.
+pub const PHASE: &str = "phase/";
 
 /// What happened, before it has a place in a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +185,10 @@ fn shown(text: &str) -> (String, Option<Digest>) {
 /// What a record says, as far as checks and views need it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct AuditEntry {
+    /// The store it was written by.
+    pub cluster: String,
+    /// That store's incarnation.
+    pub incarnation: u32,
     /// The chain it says it is in.
     pub chain: String,
     /// The number it says it has; text when large.

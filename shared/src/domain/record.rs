@@ -103,6 +103,16 @@ pub struct Run {
     pub updated_at: Timestamp,
 }
 
+impl Run {
+    /// What it was created with, which no later write may change.
+    #[must_use]
+    pub fn origin(&self) -> Self {
+        let moved = (RunState::Created, 0, false, None, self.created_at);
+        let (state, version, pause_requested, reason, updated_at) = moved;
+        Self { state, version, pause_requested, reason, updated_at, ..self.clone() }
+    }
+}
+
 /// A phase.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
@@ -304,6 +314,21 @@ pub struct Event {
     pub data: serde_json::Value,
     /// When.
     pub at: Timestamp,
+    /// Digest of the line before it: who pins one line pins all that came before.
+    #[serde(default)]
+    pub prev: Option<Digest>,
+}
+
+impl Event {
+    /// Takes the place after the last line of its run's history.
+    ///
+    /// # Errors
+    /// When that line cannot be written as JSON.
+    pub fn follow(&mut self, last: Option<&Self>) -> Result<(), serde_json::Error> {
+        self.seq = last.map_or(0, |last| last.seq) + 1;
+        self.prev = last.map(Digest::of_json).transpose()?;
+        Ok(())
+    }
 }
 
 /// Lines already applied by one run and by its project in the last 24 hours, by path class.

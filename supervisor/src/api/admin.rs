@@ -9,7 +9,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Digest, Scope};
 use autopack_shared::domain::project::{FILE_NAME, ProjectConfig};
 use autopack_shared::domain::record::{Principal, Project};
@@ -21,6 +20,7 @@ use autopack_shared::wire::pb::admin_service_server::AdminService;
 use super::cores::{Cores, caller};
 use super::{Core, show};
 use crate::coordination::Coordinator;
+use crate::director::moves;
 use crate::error::Error;
 use crate::store::{RunFilter, Store, verify};
 
@@ -207,21 +207,8 @@ impl Core {
         let digests =
             call.files.iter().map(|(path, text)| (path.clone(), Digest::of(text.as_bytes()).to_string())).collect();
         project.registered.extend(call.files);
-        tx.put_project(&project).await?;
-        tx.append_audit(AuditDraft {
-            chain: format!("project/{}", self.project),
-            actor: principal,
-            op: "policy.registered".to_owned(),
-            object_type: "project".to_owned(),
-            object_id: self.project.to_string(),
-            before: None,
-            after: None,
-            fence: None,
-            digests,
-            reason: "copies of policy files for commits that lack them".to_owned(),
-            request: std::collections::BTreeMap::new(),
-        })
-        .await?;
+        let why = ("policy.registered", "copies of policy files for commits that lack them");
+        moves::project(tx.as_mut(), &project, &principal, why, digests).await?;
         tx.commit().await?;
         Ok(pb::RegisterResponse { project: self.project.to_string() })
     }

@@ -7,12 +7,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use tonic::Request as Call;
 
-use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{ProjectId, RequestId, RunId};
 use autopack_shared::domain::record::{Principal, Project, Request};
 use autopack_shared::wire::{PROJECT_HEADER, pb};
 
 use super::{Core, show};
+use crate::director::moves;
 use crate::error::Error;
 use crate::store::{RequestFilter, Store, Tx};
 
@@ -129,21 +129,8 @@ impl Cores {
         };
         // What cannot be opened is not added.
         opener.open(&project).await?;
-        tx.put_project(&project).await?;
-        tx.append_audit(AuditDraft {
-            chain: format!("project/{id}"),
-            actor: principal,
-            op: "project.added".to_owned(),
-            object_type: "project".to_owned(),
-            object_id: id.to_string(),
-            before: None,
-            after: None,
-            fence: None,
-            digests: BTreeMap::new(),
-            reason: project.repo.clone(),
-            request: BTreeMap::new(),
-        })
-        .await?;
+        let why = ("project.added", project.repo.as_str());
+        moves::project(tx.as_mut(), &project, &principal, why, BTreeMap::new()).await?;
         tx.commit().await?;
         Ok(show::project(&project))
     }

@@ -9,6 +9,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Principal, Run};
@@ -19,7 +20,7 @@ use autopack_shared::wire::pb::{self, SteerOp};
 
 use super::cores::{Cores, caller};
 use super::{Core, show};
-use crate::director::moves::{Note, note};
+use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
 use crate::store::{RunFilter, Tx};
@@ -309,8 +310,8 @@ async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error>
             op: "command.recorded".to_owned(),
             object: "command",
             id: command.id.to_string(),
-            moved: None,
-            digests: BTreeMap::new(),
+            moved: Some((String::new(), "open".to_owned())),
+            digests: BTreeMap::from([(ROW.to_owned(), pin(command)?)]),
             reason: word.to_owned(),
             text: Some(format!("{word} asked for by {}", command.principal.id)),
         },

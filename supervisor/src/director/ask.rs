@@ -122,7 +122,7 @@ impl Director {
         let id = RowId::new(self.ids.fresh("note"))?;
         let notice =
             Notice { id, run: run.id.clone(), kind: kind.to_owned(), text, created_at: tx.now(), sent_at: None };
-        Ok(tx.insert_notice(&notice).await?)
+        moves::notice(tx, &notice).await
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
 
-use super::moves::{self, Note, note};
+use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Denial, Director, ref_of};
 use crate::coordination::{LockName, LockOwner, SessionEntry};
@@ -36,8 +37,8 @@ impl Director {
         };
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
-        let epoch = tx.bump(&Scope::Run(run.id.clone()), worker.as_str()).await?;
-        let ws_epoch = tx.bump(&Scope::Workspace(run.id.clone()), worker.as_str()).await?;
+        let epoch = moves::bump(tx.as_mut(), &Scope::Run(run.id.clone()), worker.as_str()).await?;
+        let ws_epoch = moves::bump(tx.as_mut(), &Scope::Workspace(run.id.clone()), worker.as_str()).await?;
         let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
         lease.granted_at = tx.now();
         tx.insert_lease(&lease).await?;
@@ -257,7 +258,7 @@ async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {
             object: "lease",
             id: lease.id.to_string(),
             moved: None,
-            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string())]),
+            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string()), (ROW.to_owned(), pin(lease)?)]),
             reason: format!("{:?} for {}", lease.purpose, lease.worker).to_lowercase(),
             text: None,
         },

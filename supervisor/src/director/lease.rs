@@ -37,7 +37,7 @@ impl Director {
         let mut tx = self.fenced(&[]).await?;
         let scope = Scope::Run(lease.run.clone());
         if tx.epoch(&scope).await? == Some(lease.epoch) {
-            tx.bump(&scope, "director").await?;
+            moves::bump(tx.as_mut(), &scope, "director").await?;
         }
         if !end(tx.as_mut(), lease, event, reason).await? {
             return Ok(());
@@ -109,7 +109,7 @@ pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str
         let reason = Some(format!("the gate came to no answer {} times: {reason}", super::next::MAX_LOST));
         return moves::phase(tx, phase, PhaseEvent::RollBack, reason, &Principal::system()).await;
     }
-    Ok(tx.update_phase(phase).await?)
+    moves::update_phase(tx, phase, reason).await
 }
 
 /// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.

@@ -1,5 +1,6 @@
 //! Moves of stored things. Each goes by its table, by the version that was read, and leaves its audit record and its
-//! line in the run's history in the same transaction.
+//! line in the run's history in the same transaction. Nobody else updates rows: a row that is written without being
+//! logged is what `audit verify` takes for a forgery.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,10 @@ use autopack_shared::domain::state::{
 
 use crate::error::Error;
 use crate::store::Tx;
+
+mod writes;
+
+pub(crate) use writes::{bump, finish, notice, project, sent, update_phase, update_run};
 
 /// One thing that happened, for the audit log and for the run's history.
 #[derive(Debug, Clone)]
@@ -46,7 +51,7 @@ pub(crate) struct Note<'a> {
 /// # Errors
 /// Those of the store.
 pub(crate) async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
-    let (before, after) = note.moved.clone().map_or((None, None), |(b, a)| (Some(b), Some(a)));
+    let (before, after) = note.moved.unzip();
     let mut digests = note.digests.clone();
     if let Some(text) = note.text {
         let at = tx.now();
@@ -58,6 +63,7 @@ pub(crate) async fn note(tx: &mut dyn Tx, note: Note<'_>) -> Result<(), Error> {
             text,
             data: json!({ "object": note.object, "id": note.id, "before": before, "after": after, "digests": note.digests }),
             at,
+            prev: None,
         };
         tx.append_event(&mut event).await?;
         digests.insert(EVENT.to_owned(), pin(&event)?);
@@ -115,7 +121,7 @@ pub(crate) async fn run(
             object: "run",
             id: run.id.to_string(),
             moved: Some((before.to_string(), run.state.to_string())),
-            digests: BTreeMap::new(),
+            digests: BTreeMap::from([(ROW.to_owned(), pin(run)?)]),
             reason,
             text: Some(line),
         },
@@ -156,7 +162,7 @@ pub(crate) async fn phase(
             object: "phase",
             id: format!("{}/{}", phase.run, phase.id),
             moved: Some((before.to_string(), phase.state.to_string())),
-            digests: BTreeMap::new(),
+            digests: BTreeMap::from([(ROW.to_owned(), pin(phase)?)]),
             reason,
             text: Some(line),
         },
@@ -174,15 +180,32 @@ pub(crate) async fn attempt(
     event: AttemptEvent,
     reason: Option<String>,
 ) -> Result<(), Error> {
-    attempt.state = attempt.state.next(event)?;
+    let before = attempt.state;
+    attempt.state = before.next(event)?;
     if attempt.state.is_terminal() || attempt.state == AttemptState::Collected {
         // The builder's end counts, not how long somebody then took to decide.
         attempt.ended_at.get_or_insert(tx.now());
     }
     if reason.is_some() {
-        attempt.reason = reason;
+        attempt.reason.clone_from(&reason);
     }
-    Ok(tx.update_attempt(attempt).await?)
+    tx.update_attempt(attempt).await?;
+    note(
+        tx,
+        Note {
+            actor: &Principal::system(),
+            run: &attempt.run,
+            phase: Some(&attempt.phase),
+            op: format!("attempt.{}", attempt.state),
+            object: "attempt",
+            id: format!("{}/{}/{}", attempt.run, attempt.phase, attempt.number),
+            moved: Some((before.to_string(), attempt.state.to_string())),
+            digests: BTreeMap::from([(ROW.to_owned(), pin(attempt)?)]),
+            reason: reason.unwrap_or_default(),
+            text: None,
+        },
+    )
+    .await
 }
 
 /// Ends the newest attempt of a phase, where it is still open.
@@ -229,7 +252,7 @@ pub(crate) async fn lease(
             object: "lease",
             id: lease.id.to_string(),
             moved: Some((before.to_string(), lease.state.to_string())),
-            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string())]),
+            digests: BTreeMap::from([("epoch".to_owned(), lease.epoch.to_string()), (ROW.to_owned(), pin(lease)?)]),
             reason: reason.unwrap_or_default(),
             text: None,
         },

@@ -31,8 +31,7 @@ impl Director {
                 rollback(tx.as_mut(), &run, command, phase.as_ref(), reason).await?
             }
         };
-        let now = tx.now();
-        tx.finish_command(&command.id, now, &result).await?;
+        moves::finish(tx.as_mut(), command, &result).await?;
         Ok(tx.commit().await?)
     }
 
@@ -40,7 +39,7 @@ impl Director {
     async fn pause(&self, tx: &mut dyn Tx, run: &mut Run, view: &RunView, command: &Command) -> Result<String, Error> {
         if view.leased() && matches!(run.state, RunState::Running | RunState::Leased) {
             run.pause_requested = true;
-            tx.update_run(run).await?;
+            moves::update_run(tx, run, &command.principal, "a pause is asked for").await?;
             return Ok("done: it pauses when the running attempt ends".to_owned());
         }
         steer(tx, run, RunEvent::Pause, command).await

@@ -10,7 +10,7 @@ use autopack_shared::domain::state::RequestState;
 use crate::error::Error;
 use crate::store::{RequestFilter, StoreError};
 
-use super::Director;
+use super::{Director, moves};
 
 /// Percent of a request's time, and what is queued then.
 const LADDER: [(i64, &str); 3] = [(50, "reminder"), (75, "second_channel"), (90, "fallback_approvers")];
@@ -67,11 +67,11 @@ impl Director {
                     created_at: tx.now(),
                     sent_at: None,
                 };
-                match tx.insert_notice(&notice).await {
+                match moves::notice(tx.as_mut(), &notice).await {
                     Ok(()) => tx.commit().await?,
                     // An earlier director queued it.
-                    Err(StoreError::Exists { .. }) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(Error::Store(StoreError::Exists { .. })) => {}
+                    Err(error) => return Err(error),
                 }
             }
             self.reminders().remove(&entry);
@@ -86,7 +86,7 @@ impl Director {
         let mut sent = Vec::new();
         for notice in notices {
             match self.notifier.send(&notice).await {
-                Ok(()) => sent.push(notice.id),
+                Ok(()) => sent.push(notice),
                 Err(error) => {
                     tracing::warn!(%error, "a notice waits");
                     break;
@@ -97,9 +97,8 @@ impl Director {
             return Ok(());
         }
         let mut tx = self.store.tx(&[]).await?;
-        let now = tx.now();
-        for id in &sent {
-            tx.mark_sent(id, now).await?;
+        for notice in sent {
+            moves::sent(tx.as_mut(), notice).await?;
         }
         Ok(tx.commit().await?)
     }

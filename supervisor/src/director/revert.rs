@@ -56,7 +56,7 @@ impl Director {
         };
         insert(tx.as_mut(), &apply).await?;
         phase.apply = Some(apply.id);
-        tx.update_phase(&mut phase).await?;
+        moves::update_phase(tx.as_mut(), &mut phase, "its revert is prepared").await?;
         tx.commit().await?;
         self.allow(&view.run.id);
         Ok(true)

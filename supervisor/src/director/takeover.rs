@@ -3,34 +3,40 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use autopack_shared::domain::ids::{Fence, FencingToken, Scope};
+use autopack_shared::domain::ids::{FencingToken, Scope};
 use autopack_shared::domain::state::{LeaseEvent, LeaseState};
 
 use crate::error::Error;
 use crate::hub::HubError;
 use crate::store::{RunFilter, Store};
 
-use super::{Director, DirectorParts, run_blocking};
+use super::{Director, DirectorParts, moves, run_blocking};
 
 /// The directorship of a store: every director before this one is fenced off.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim {
-    epoch: u64,
-    /// Nobody directed this store before.
-    fresh: bool,
+    token: FencingToken,
 }
 
 impl Claim {
-    /// Raises the store's fence for a replica that won the election.
+    /// Raises the store's fence for a replica that won the election. `found` is the highest token of its hubs: a new
+    /// store over a hub that had another takes the next incarnation, so that everything of the old one is older.
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn raise(store: &dyn Store, replica: &str) -> Result<Self, Error> {
+    pub async fn raise(store: &dyn Store, replica: &str, found: Option<FencingToken>) -> Result<Self, Error> {
         let mut tx = store.tx(&[]).await?;
-        let fresh = tx.epoch(&Scope::Director).await?.is_none();
-        let epoch = tx.bump(&Scope::Director, replica).await?;
+        let mut incarnation = tx.incarnation().await?;
+        if let Some(found) = found
+            && tx.epoch(&Scope::Director).await?.is_none()
+            && found.incarnation >= incarnation
+        {
+            incarnation = found.incarnation.saturating_add(1);
+            tx.set_incarnation(incarnation).await?;
+        }
+        let epoch = moves::bump(tx.as_mut(), &Scope::Director, replica).await?;
         tx.commit().await?;
-        Ok(Self { epoch, fresh })
+        Ok(Self { token: FencingToken { incarnation, epoch } })
     }
 }
 
@@ -41,23 +47,7 @@ impl Director {
     /// # Errors
     /// When store, hub or coordination refuse.
     pub async fn take_over(parts: DirectorParts, claim: Claim) -> Result<Self, Error> {
-        let hub = parts.hub.clone();
-        let found = run_blocking(move || hub.fence()).await?;
-        let epoch = claim.epoch;
-        let mut tx = parts.store.tx(&[Fence { scope: Scope::Director, epoch }]).await?;
-        let mut incarnation = tx.incarnation().await?;
-        if let Some(found) = found
-            && claim.fresh
-            && found.incarnation >= incarnation
-        {
-            // A new store over a hub that had another: everything of the old one is older than this.
-            incarnation = found.incarnation.saturating_add(1);
-            tx.set_incarnation(incarnation).await?;
-            tx.commit().await?;
-        } else {
-            drop(tx);
-        }
-        let token = FencingToken { incarnation, epoch };
+        let token = claim.token;
         let hub = parts.hub.clone();
         // The repository's flock is held, so locks in our places are of a life that ended; they are cleared first, or
         // a stale one would keep the fence from rising.
@@ -83,7 +73,7 @@ impl Director {
             notifier: parts.notifier,
             reminders: Mutex::new(BTreeSet::new()),
             config: parts.config,
-            epoch,
+            epoch: token.epoch,
             token,
             denials: Mutex::new(HashMap::new()),
         };

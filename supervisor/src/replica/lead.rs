@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::domain::ids::{FencingToken, ProjectId};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use crate::coordination::{Coordinator, Directorship};
-use crate::director::{Claim, Director, DirectorConfig, DirectorParts};
+use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::notify::FileNotifier;
@@ -76,7 +76,7 @@ impl Lead {
 
     /// Directs every project until the seat is lost or a director was fenced off.
     async fn lead(&self, stop: &CancellationToken) -> Result<(), Error> {
-        let claim = Claim::raise(self.store.as_ref(), &self.id).await?;
+        let claim = Claim::raise(self.store.as_ref(), &self.id, self.highest().await?).await?;
         let mut seat = self.coordinator.directorship();
         let mut changes = self.store.changes();
         let term = stop.child_token();
@@ -109,6 +109,22 @@ impl Lead {
             directors.abort_all();
         }
         ended
+    }
+
+    /// The highest token of the hubs that can be read.
+    async fn highest(&self) -> Result<Option<FencingToken>, Error> {
+        let projects = self.store.read().await?.projects().await?;
+        let mut highest = None;
+        for project in projects {
+            match self.services.cores.named(&project.id).await {
+                Ok(core) => {
+                    let hub = core.hub.clone();
+                    highest = highest.max(run_blocking(move || hub.fence()).await?);
+                }
+                Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
+            }
+        }
+        Ok(highest)
     }
 
     /// Takes over the projects that are not directed yet.

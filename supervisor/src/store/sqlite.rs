@@ -22,6 +22,7 @@ use super::{Store, StoreResult, Tx};
 mod applies;
 mod clock;
 mod error;
+mod facts;
 mod fences;
 mod journal;
 mod phases;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
-use autopack_shared::domain::audit::{AuditDraft, EVENT, ROW, row_digest};
+use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -17,7 +17,7 @@ use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 
 // The port comes through the parent, since the crate's own tests use these rows too.
-use super::{Store, Tx};
+use super::{FenceRow, Store, Tx};
 
 /// A checked name.
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -257,6 +257,7 @@ pub(crate) fn event(run: &str, text: &str) -> Event {
         text: text.to_owned(),
         data: json!({ "before": "queued", "n": 1 }),
         at: at(24),
+        prev: None,
     }
 }
 
@@ -287,24 +288,33 @@ pub(crate) fn pinned(mut draft: AuditDraft, row: &impl serde::Serialize) -> Audi
     draft
 }
 
-/// The draft that tells of a run's creation.
+/// The draft that tells of the creation of a run with one phase `p`.
 pub(crate) fn created(id: &str) -> AuditDraft {
     let (chain, run) = (format!("run/{id}"), run(id));
     let mut draft = draft(&chain, "run.created", "run", id, Some("created"));
-    draft.digests.insert("fork".to_owned(), run.fork_commit.to_string());
-    draft.digests.insert("policy".to_owned(), run.policy_digest.to_string());
-    draft.digests.extend(run.anchor_digest.map(|anchor| ("anchor".to_owned(), anchor.to_string())));
-    draft
+    draft.digests.insert(ORIGIN.to_owned(), row_digest(&run.origin()).unwrap());
+    draft.digests.insert(format!("{PHASE}p"), row_digest(&phase(id, "p", 0)).unwrap());
+    pinned(draft, &run)
 }
 
 pub(crate) fn run_fence(run: &str, epoch: u64) -> Fence {
     Fence { scope: Scope::Run(name(run)), epoch }
 }
 
+/// Raises an epoch, and logs it.
+pub(crate) async fn bump(tx: &mut dyn Tx, scope: &Scope, holder: &str) -> u64 {
+    let epoch = tx.bump(scope, holder).await.unwrap();
+    let fence = FenceRow { scope: scope.to_string(), epoch, holder: holder.to_owned(), granted_at: tx.now() };
+    let mut bumped = draft(&FenceRow::chain(&fence.scope), "fence.bump", "fence", &fence.scope, None);
+    bumped.digests.insert("epoch".to_owned(), epoch.to_string());
+    tx.append_audit(pinned(bumped, &fence)).await.unwrap();
+    epoch
+}
+
 /// Becomes director; the fence to write with.
 pub(crate) async fn director(store: &dyn Store) -> Fence {
     let mut tx = store.tx(&[]).await.unwrap();
-    let epoch = tx.bump(&Scope::Director, "test").await.unwrap();
+    let epoch = bump(tx.as_mut(), &Scope::Director, "test").await;
     tx.commit().await.unwrap();
     Fence { scope: Scope::Director, epoch }
 }
@@ -323,12 +333,15 @@ pub(crate) async fn add_run(store: &dyn Store, id: &str) {
     tx.commit().await.unwrap();
 }
 
-/// The same, with everything that the log has to say of it: one record.
+/// The same, with everything that the log has to say of it: two records, after the director's.
 pub(crate) async fn add_logged_run(store: &dyn Store, id: &str) {
-    add_run(store, id).await;
     let mut tx = directing(store).await;
+    tx.insert_run(&run(id)).await.unwrap();
+    tx.insert_phase(&phase(id, "p", 0)).await.unwrap();
     tx.insert_attempt(&attempt(id, "p", 1)).await.unwrap();
     tx.append_audit(created(id)).await.unwrap();
+    let tried = draft(&format!("run/{id}"), "attempt.created", "attempt", &format!("{id}/p/1"), Some("created"));
+    tx.append_audit(pinned(tried, &attempt(id, "p", 1))).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -342,8 +355,11 @@ pub(crate) async fn fill(store: &dyn Store) {
     tx.append_audit(created("a")).await.unwrap();
     tx.insert_phase(&phase("a", "p", 0)).await.unwrap();
     tx.insert_attempt(&attempt("a", "p", 1)).await.unwrap();
+    let tried = draft("run/a", "attempt.created", "attempt", "a/p/1", Some("created"));
+    tx.append_audit(pinned(tried, &attempt("a", "p", 1))).await.unwrap();
     tx.insert_lease(&lease("l-1", "a")).await.unwrap();
-    tx.append_audit(draft("run/a", "lease.granting", "lease", "l-1", None)).await.unwrap();
+    let granted = draft("run/a", "lease.granting", "lease", "l-1", None);
+    tx.append_audit(pinned(granted, &lease("l-1", "a"))).await.unwrap();
     tx.insert_decision(&decision("d-1", "a")).await.unwrap();
     let decided = draft("run/a", "decision.recorded", "decision", "d-1", None);
     tx.append_audit(pinned(decided, &decision("d-1", "a"))).await.unwrap();
@@ -354,11 +370,14 @@ pub(crate) async fn fill(store: &dyn Store) {
     let voted = draft("run/a", "vote.recorded", "request", "q-1", None);
     tx.append_audit(pinned(voted, &vote("q-1", "local:ann"))).await.unwrap();
     tx.insert_command(&command("c-1", "a")).await.unwrap();
-    tx.insert_apply(&apply("a-1", "a")).await.unwrap();
-    tx.add_window(&run("a"), &name("a-1"), &[("code".to_owned(), 1)].into()).await.unwrap();
+    let asked = draft("run/a", "command.recorded", "command", "c-1", Some("open"));
+    tx.append_audit(pinned(asked, &command("c-1", "a"))).await.unwrap();
+    let apply = Apply { prepared_at: tx.now(), ..apply("a-1", "a") };
+    tx.insert_apply(&apply).await.unwrap();
+    tx.add_window(&run("a"), &name("a-1"), &decision("d-1", "a").class_sizes).await.unwrap();
     let mut line = event("a", "x");
     tx.append_event(&mut line).await.unwrap();
-    let mut prepared = pinned(draft("run/a", "apply.prepared", "apply", "a-1", None), &apply("a-1", "a"));
+    let mut prepared = pinned(draft("run/a", "apply.prepared", "apply", "a-1", None), &apply);
     prepared.digests.insert(EVENT.to_owned(), row_digest(&line).unwrap());
     tx.append_audit(prepared).await.unwrap();
     tx.append_audit(draft("cluster", "x.y", "run", "a", None)).await.unwrap();

@@ -105,3 +105,32 @@ pub fn last_lines(text: &str, count: usize) -> Vec<String> {
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|l| l.chars().take(300).collect()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::DISK_FULL;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_for_which_there_is_no_room_is_no_failure_of_the_builder() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", scratch.path().join("task.json")).unwrap();
+        let phase = r#"{"id":"p","goal":"x","builder":{"kind":"command","argv":["true"]}}"#;
+        let task = Task {
+            run: "r".to_owned(),
+            phase: serde_json::from_str(phase).unwrap(),
+            attempt: 1,
+            feedback: Vec::new(),
+            lease: "l".to_owned(),
+            insecure_no_sandbox: true,
+            env: Vec::new(),
+            scratch: scratch.path().to_path_buf(),
+            log_budget: 1024,
+            seconds: 60,
+        };
+        let builder = CommandBuilder { argv: vec!["true".to_owned()] };
+        let error = builder.build(&task, scratch.path(), &CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.reason, DISK_FULL);
+        assert!(error.message.contains("task.json"), "{error}");
+    }
+}

@@ -10,7 +10,7 @@ use autopack_shared::domain::gap::GapType;
 use autopack_shared::domain::run_file::BuilderSpec;
 
 use super::{BuildError, BuildReport, Builder, Task};
-use crate::remediation::{RemediationTask, remediate};
+use crate::remediation::{RemediationError, RemediationTask, remediate};
 
 /// Repairs the gap that its phase names.
 #[derive(Debug)]
@@ -37,7 +37,28 @@ impl Builder for RemediationBuilder {
             .map_err(|e| BuildError::new("builder_failed", format!("the remediation panicked: {e}")))?;
         match done {
             Ok(report) => Ok(BuildReport { notes: report.notes }),
-            Err(error) => Err(BuildError::of(error.reason(), &error)),
+            Err(error) => Err(refused(&error)),
         }
+    }
+}
+
+fn refused(error: &RemediationError) -> BuildError {
+    BuildError::of(error.reason(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::super::DISK_FULL;
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_fault_of_the_repair() {
+        let error = |source| RemediationError::Io { path: "docs/a.md".to_owned(), source };
+        assert_eq!(refused(&error(io::Error::from_raw_os_error(28))).reason, DISK_FULL);
+        let other = refused(&error(io::Error::from_raw_os_error(13)));
+        assert_eq!(other.reason, "io");
+        assert!(other.message.starts_with("cannot change docs/a.md: "), "{other}");
     }
 }

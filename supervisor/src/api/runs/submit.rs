@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::audit::{ORIGIN, PHASE, ROW};
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_file::{BuilderSpec, RunFile};
@@ -9,7 +10,7 @@ use autopack_shared::domain::state::{PhaseState, RunState};
 use autopack_shared::wire::pb;
 
 use crate::api::Core;
-use crate::director::moves::{Note, note};
+use crate::director::moves::{Note, note, pin};
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::RefName;
@@ -149,6 +150,12 @@ fn warnings(fork: Oid, policy: &PolicyInForce) -> Vec<String> {
 /// Adds a run with its phases, its audit record and its first event. A landing brings its change with it.
 pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, Oid)>) -> Result<(), Error> {
     tx.insert_run(run).await?;
+    let mut digests = BTreeMap::from([
+        ("fork".to_owned(), run.fork_commit.to_string()),
+        ("policy".to_owned(), run.policy_digest.to_string()),
+        (ROW.to_owned(), pin(run)?),
+        (ORIGIN.to_owned(), pin(&run.origin())?),
+    ]);
     for (ordinal, spec) in run.file.phases.iter().enumerate() {
         let phase = Phase {
             run: run.id.clone(),
@@ -173,11 +180,8 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, 
             updated_at: run.created_at,
         };
         tx.insert_phase(&phase).await?;
+        digests.insert(format!("{PHASE}{}", phase.id), pin(&phase)?);
     }
-    let mut digests = BTreeMap::from([
-        ("fork".to_owned(), run.fork_commit.to_string()),
-        ("policy".to_owned(), run.policy_digest.to_string()),
-    ]);
     if let Some(anchor) = run.anchor_digest {
         digests.insert("anchor".to_owned(), anchor.to_string());
     }

@@ -274,8 +274,16 @@ impl SessionTask {
         let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
         let text: String = redact(&event.text).chars().take(500).collect();
         let at = tx.now();
-        let mut stored =
-            Event { seq: 0, run, phase: Some(phase), kind: format!("worker.{}", event.kind), text, data, at };
+        let mut stored = Event {
+            seq: 0,
+            run,
+            phase: Some(phase),
+            kind: format!("worker.{}", event.kind),
+            text,
+            data,
+            at,
+            prev: None,
+        };
         tx.append_event(&mut stored).await?;
         Ok(tx.commit().await?)
     }

@@ -109,4 +109,8 @@ impl Journal for PostgresTx {
     async fn skewed_rows(&mut self) -> StoreResult<Vec<String>> {
         self.find_skewed().await
     }
+
+    async fn facts(&mut self) -> StoreResult<crate::store::facts::Facts> {
+        Ok(crate::store::facts::Facts::default())
+    }
 }

@@ -11,6 +11,7 @@ use autopack_shared::domain::record::{Event, Notice};
 
 use super::error::Subject;
 use super::tx::{SqliteTx, bytes, integer, maybe_integer, natural, read_plain, text};
+use crate::store::facts::Facts;
 use crate::store::{Journal, StoreError, StoreResult, Tx as _, doc};
 
 const NOTICE_COLUMNS: &[&str] = &["sent_at"];
@@ -32,6 +33,9 @@ const SKEWED: &str = "\
         OR principal IS NOT doc->>'$.principal.id' UNION ALL \
     SELECT 'apply ' || id FROM apply WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' \
         OR target_ref IS NOT doc->>'$.target_ref' OR request_id IS NOT doc->>'$.request' UNION ALL \
+    SELECT 'project ' || id FROM project WHERE id IS NOT doc->>'$.id' UNION ALL \
+    SELECT 'command ' || id FROM command WHERE id IS NOT doc->>'$.id' OR run_id IS NOT doc->>'$.run' UNION ALL \
+    SELECT 'notice ' || id FROM notice WHERE id IS NOT doc->>'$.id' UNION ALL \
     SELECT 'event ' || run_id || '/' || seq FROM event WHERE run_id IS NOT doc->>'$.run' OR seq IS NOT doc->>'$.seq'";
 
 fn digest(row: &SqliteRow, column: usize) -> StoreResult<Digest> {
@@ -59,10 +63,11 @@ fn audit_record(row: &SqliteRow) -> StoreResult<AuditRecord> {
 #[async_trait]
 impl Journal for SqliteTx {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64> {
-        let last = "SELECT coalesce(max(seq), 0) FROM event WHERE run_id = $1";
+        let last = "SELECT doc FROM event WHERE run_id = $1 ORDER BY seq DESC LIMIT 1";
         let last = self.one(query(last).bind(event.run.as_str())).await?;
-        let seq = last.map_or(Ok(0), |row| natural(&row, 0))? + 1;
-        event.seq = seq;
+        let last: Option<Event> = last.map(|row| read_plain(&row)).transpose()?;
+        event.follow(last.as_ref()).map_err(|e| StoreError::Corrupt(format!("a line that is no JSON: {e}")))?;
+        let seq = event.seq;
         let subject = Subject::new("event", format!("{}/{seq}", event.run)).of("run", &event.run);
         let sql = query("INSERT INTO event (run_id, seq, doc) VALUES ($1, $2, $3)").bind(event.run.as_str());
         self.write(&subject, sql.bind(integer(seq)).bind(doc::pack(event, &[])?)).await?;
@@ -159,5 +164,9 @@ impl Journal for SqliteTx {
     async fn skewed_rows(&mut self) -> StoreResult<Vec<String>> {
         let rows = self.all(query(SKEWED)).await?;
         rows.iter().map(|row| Ok(text(row, 0)?.to_owned())).collect()
+    }
+
+    async fn facts(&mut self) -> StoreResult<Facts> {
+        self.all_facts().await
     }
 }

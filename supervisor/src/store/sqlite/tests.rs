@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use sqlx::query_scalar;
 
 use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::record::Apply;
 use autopack_shared::runtime::clock::ManualClock;
 
 use super::*;
 use crate::store::StoreError;
+use crate::store::facts::FenceRow;
 
 #[path = "../../../tests/conformance/fixtures.rs"]
 mod fixtures;

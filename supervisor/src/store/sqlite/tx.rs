@@ -177,6 +177,11 @@ pub(super) fn text(row: &SqliteRow, column: usize) -> StoreResult<&str> {
     row.try_get(column).map_err(|e| failed(&e, None))
 }
 
+/// A text column that may be NULL.
+pub(super) fn maybe_text(row: &SqliteRow, column: usize) -> StoreResult<Option<&str>> {
+    row.try_get(column).map_err(|e| failed(&e, None))
+}
+
 /// A column of bytes.
 pub(super) fn bytes(row: &SqliteRow, column: usize) -> StoreResult<&[u8]> {
     row.try_get(column).map_err(|e| failed(&e, None))

@@ -1,0 +1,170 @@
+//! Writes that move nothing along a table, but have to be logged all the same.
+
+use std::collections::BTreeMap;
+
+use autopack_shared::domain::audit::{AuditDraft, ROW};
+use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::record::{Command, Notice, Phase, Principal, Project, Run};
+
+use super::{Note, note, pin};
+use crate::error::Error;
+use crate::store::Tx;
+use crate::store::facts::FenceRow;
+
+/// Writes a run that stays where it is.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn update_run(tx: &mut dyn Tx, run: &mut Run, actor: &Principal, why: &str) -> Result<(), Error> {
+    tx.update_run(run).await?;
+    let entry = Note {
+        actor,
+        run: &run.id,
+        phase: None,
+        op: "run.updated".to_owned(),
+        object: "run",
+        id: run.id.to_string(),
+        moved: Some((run.state.to_string(), run.state.to_string())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(run)?)]),
+        reason: why.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await
+}
+
+/// Writes a phase that stays where it is.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn update_phase(tx: &mut dyn Tx, phase: &mut Phase, why: &str) -> Result<(), Error> {
+    tx.update_phase(phase).await?;
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &phase.run,
+        phase: Some(&phase.id),
+        op: "phase.updated".to_owned(),
+        object: "phase",
+        id: format!("{}/{}", phase.run, phase.id),
+        moved: Some((phase.state.to_string(), phase.state.to_string())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(phase)?)]),
+        reason: why.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await
+}
+
+/// Ends a command.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn finish(tx: &mut dyn Tx, command: &Command, result: &str) -> Result<(), Error> {
+    let now = tx.now();
+    tx.finish_command(&command.id, now, result).await?;
+    let done = Command { done_at: Some(now), result: Some(result.to_owned()), ..command.clone() };
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &command.run,
+        phase: None,
+        op: "command.done".to_owned(),
+        object: "command",
+        id: command.id.to_string(),
+        moved: Some(("open".to_owned(), "done".to_owned())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(&done)?)]),
+        reason: result.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await
+}
+
+/// Queues a notice.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn notice(tx: &mut dyn Tx, notice: &Notice) -> Result<(), Error> {
+    tx.insert_notice(notice).await?;
+    note_of(tx, notice, ("", "queued")).await
+}
+
+/// Marks a notice sent.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn sent(tx: &mut dyn Tx, mut notice: Notice) -> Result<(), Error> {
+    let now = tx.now();
+    tx.mark_sent(&notice.id, now).await?;
+    notice.sent_at = Some(now);
+    note_of(tx, &notice, ("queued", "sent")).await
+}
+
+async fn note_of(tx: &mut dyn Tx, notice: &Notice, (before, after): (&str, &str)) -> Result<(), Error> {
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &notice.run,
+        phase: None,
+        op: format!("notice.{after}"),
+        object: "notice",
+        id: notice.id.to_string(),
+        moved: Some((before.to_owned(), after.to_owned())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(notice)?)]),
+        reason: notice.kind.clone(),
+        text: None,
+    };
+    note(tx, entry).await
+}
+
+/// Raises a scope's epoch.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn bump(tx: &mut dyn Tx, scope: &Scope, holder: &str) -> Result<u64, Error> {
+    let epoch = tx.bump(scope, holder).await?;
+    let (scope, holder) = (scope.to_string(), holder.to_owned());
+    let draft = AuditDraft {
+        chain: FenceRow::chain(&scope),
+        actor: Principal::system(),
+        op: "fence.bump".to_owned(),
+        object_type: "fence".to_owned(),
+        object_id: scope.clone(),
+        before: None,
+        after: None,
+        fence: Some(format!("{scope}#{epoch}")),
+        reason: holder.clone(),
+        digests: BTreeMap::from([
+            ("epoch".to_owned(), epoch.to_string()),
+            (ROW.to_owned(), pin(&FenceRow { scope, epoch, holder, granted_at: tx.now() })?),
+        ]),
+        request: BTreeMap::new(),
+    };
+    tx.append_audit(draft).await?;
+    Ok(epoch)
+}
+
+/// Adds or replaces a project.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn project(
+    tx: &mut dyn Tx,
+    project: &Project,
+    actor: &Principal,
+    (op, why): (&str, &str),
+    mut digests: BTreeMap<String, String>,
+) -> Result<(), Error> {
+    tx.put_project(project).await?;
+    digests.insert(ROW.to_owned(), pin(project)?);
+    let draft = AuditDraft {
+        chain: format!("project/{}", project.id),
+        actor: actor.clone(),
+        op: op.to_owned(),
+        object_type: "project".to_owned(),
+        object_id: project.id.to_string(),
+        before: None,
+        after: None,
+        fence: None,
+        digests,
+        reason: why.to_owned(),
+        request: BTreeMap::new(),
+    };
+    tx.append_audit(draft).await?;
+    Ok(())
+}
