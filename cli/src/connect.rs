@@ -30,7 +30,9 @@ use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{Worker, WorkerConfig};
+use autopack_worker::line::{Servers, Token};
 use autopack_worker::link::Identity;
+use autopack_worker::runners::Objects;
 
 use crate::artifact;
 use crate::context::{Context, Place};
@@ -189,7 +191,10 @@ impl Session {
     /// Starts the worker of an engine in this process; why it cannot is told before anything is asked of the engine.
     async fn work(&self, config: WorkerConfig, channel: Channel) -> Result<(), CliError> {
         let Some(engine) = &self.far.engine else { return Ok(()) };
-        let worker = Worker::open(config, channel).await.map_err(io::Error::from).during("start the worker")?;
+        let worker = Worker::open(config, Servers::Here(channel), Token::default())
+            .await
+            .map_err(io::Error::from)
+            .during("start the worker")?;
         let tasks = engine.tasks().clone();
         engine.tasks().spawn("worker", OnError::Stop, async move {
             worker.serve(tasks).await;
@@ -327,7 +332,7 @@ fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
     WorkerConfig {
         identity,
         root,
-        objects: objects_dir(place),
+        objects: Objects::Borrowed(objects_dir(place)),
         run_data: Some(place.data_dir.clone()),
         env,
         log_budget: 64 * 1024 * 1024,

@@ -21,6 +21,7 @@ use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
+use autopack_worker::runners::Objects;
 
 /// How long anything may take before a test gives up on it.
 const DEADLINE: Duration = Duration::from_secs(100);
@@ -133,7 +134,7 @@ impl Rig {
                 sandbox_level: "S0".into(),
             },
             root,
-            objects: site.repo().join(".git/objects"),
+            objects: Objects::Borrowed(site.repo().join(".git/objects")),
             run_data: Some(site.data()),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,

@@ -11,10 +11,20 @@ use autopack_shared::repo::mirror::MirrorError;
 use autopack_shared::runtime::process::Tasks;
 
 use crate::builder::{BuildError, DISK_FULL};
-use crate::link::{self, Identity};
-use crate::phase::Runner;
+use crate::jobs::Jobs;
+use crate::line::{Line, Servers, Token};
+use crate::link::{self, Contact, Identity};
 use crate::process;
-use crate::workspace::Workspaces;
+use crate::runners::{Objects, Runners};
+
+/// The pause before a session that broke is opened again; it doubles with each try.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A session that lasted so long was a good one.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// What a worker is made of.
 #[derive(Debug, Clone)]
@@ -23,8 +33,8 @@ pub struct WorkerConfig {
     pub identity: Identity,
     /// Where its mirror and worktrees are.
     pub root: PathBuf,
-    /// The objects its mirror borrows.
-    pub objects: PathBuf,
+    /// Where its mirrors have their objects from.
+    pub objects: Objects,
     /// Where each run has a folder for its own database; none where runs have none.
     pub run_data: Option<PathBuf>,
     /// What processes of a job find in their environment.
@@ -53,63 +63,91 @@ impl From<DaemonError> for io::Error {
     }
 }
 
-/// One worker that can serve: its mirror is open, and what an earlier life left is cleared away.
+/// One worker that can serve: its mirrors are open, and what an earlier life left is cleared away.
 pub struct Worker {
     identity: Identity,
-    channel: Channel,
-    runner: Arc<Runner>,
+    line: Arc<Line>,
+    runners: Arc<Runners>,
 }
 
 impl Worker {
-    /// Opens the mirror and clears what an earlier life left.
+    /// Opens the mirrors and clears what an earlier life left.
     ///
     /// # Errors
-    /// When the mirror cannot be opened.
-    pub async fn open(config: WorkerConfig, channel: Channel) -> Result<Self, DaemonError> {
-        let (root, objects) = (config.root.clone(), config.objects.clone());
-        let workspaces = tokio::task::spawn_blocking(move || {
-            let killed = process::kill_leftovers(&root.display().to_string());
-            if killed > 0 {
-                tracing::info!(killed, "ended processes that an earlier worker left");
-            }
-            Workspaces::open(&root, &objects)
-        })
-        .await
-        .map_err(|e| DaemonError::Start(e.to_string()))??;
-        let runner = Arc::new(Runner {
-            workspaces: Arc::new(workspaces),
-            channel: channel.clone(),
+    /// When a mirror cannot be opened.
+    pub async fn open(config: WorkerConfig, servers: Servers, token: Token) -> Result<Self, DaemonError> {
+        let root = config.root.clone();
+        let killed = tokio::task::spawn_blocking(move || process::kill_leftovers(&root.display().to_string()))
+            .await
+            .map_err(|e| DaemonError::Start(e.to_string()))?;
+        if killed > 0 {
+            tracing::info!(killed, "ended processes that an earlier worker left");
+        }
+        let line = Arc::new(Line::new(servers, token));
+        let runners = Arc::new(Runners {
+            line: line.clone(),
             worker: config.identity.worker.clone(),
             session: config.identity.session.clone(),
-            mark: config.root.display().to_string(),
+            root: config.root,
+            objects: config.objects,
             run_data: config.run_data,
             env: config.env,
             log_budget: config.log_budget,
+            open: tokio::sync::Mutex::default(),
         });
-        Ok(Self { identity: config.identity, channel, runner })
+        runners.sweep().await?;
+        Ok(Self { identity: config.identity, line, runners })
     }
 
-    /// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds.
+    /// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds; builders
+    /// go on meanwhile, as long as their supervisor may still take them for alive.
     pub async fn serve(self, tasks: Tasks) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
+        let mut jobs = Jobs::new();
+        let mut contact = Contact::new();
+        let mut attempt = 0;
         while !tasks.stop().is_cancelled() {
-            match link::serve(self.channel.clone(), &self.identity, self.runner.clone(), &tasks).await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "session ended"),
+            let connected = tokio::select! {
+                connected = self.line.connect(attempt) => connected,
+                () = tasks.stop().cancelled() => break,
+            };
+            match connected {
+                Ok(client) => {
+                    let began = tokio::time::Instant::now();
+                    let served =
+                        link::serve(client, &self.identity, &mut jobs, &mut contact, &self.runners, &tasks).await;
+                    match served {
+                        Ok(()) => return,
+                        Err(error) => tracing::warn!(%error, "session ended"),
+                    }
+                    if began.elapsed() > LASTED {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "no supervisor could be reached"),
             }
+            if !contact.lingers() {
+                jobs.stop_all(link::STOP_GRACE).await;
+            }
+            attempt += 1;
             tokio::select! {
-                () = tasks.stop().cancelled() => return,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
+                () = tasks.stop().cancelled() => break,
+                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                    tracing::warn!("nothing was heard of a supervisor in time: everything is stopped");
+                    jobs.stop_all(link::STOP_GRACE).await;
+                }
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
+        jobs.stop_all(link::STOP_GRACE).await;
     }
 }
 
-/// Opens a worker and serves until stopped.
+/// Opens a worker beside a supervisor in this process and serves until stopped.
 ///
 /// # Errors
 /// As [`Worker::open`].
 pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result<(), DaemonError> {
-    Worker::open(config, channel).await?.serve(tasks).await;
+    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks).await;
     Ok(())
 }

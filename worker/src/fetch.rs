@@ -3,14 +3,11 @@
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
-
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
-use autopack_shared::wire::MAX_MESSAGE;
-use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{FetchRequest, fetch_chunk};
 
 use crate::builder::BuildError;
+use crate::line::Line;
 
 /// Streams that are tried for one pack.
 const TRIES: u32 = 6;
@@ -49,12 +46,12 @@ struct Partial {
 ///
 /// # Errors
 /// `fetch_refused` with the supervisor's reason, or `fetch_cut` after several tries.
-pub(crate) async fn pack(channel: &Channel, claim: &Claim, commit: Oid, have: &[Oid]) -> Result<Vec<u8>, BuildError> {
+pub(crate) async fn pack(line: &Line, claim: &Claim, commit: Oid, have: &[Oid]) -> Result<Vec<u8>, BuildError> {
     let mut partial = Partial::default();
     let mut pause = PAUSE;
     let mut last = String::new();
     for _ in 0..TRIES {
-        match stream(channel, claim, commit, have, &mut partial).await {
+        match stream(line, claim, commit, have, &mut partial).await {
             Ok(()) if Digest::of(&partial.bytes).to_string() == partial.digest => return Ok(partial.bytes),
             Ok(()) => {
                 "what arrived is not what was announced".clone_into(&mut last);
@@ -77,8 +74,8 @@ enum Cut {
     Broken(String),
 }
 
-async fn stream(channel: &Channel, claim: &Claim, commit: Oid, have: &[Oid], partial: &mut Partial) -> Result<(), Cut> {
-    let mut client = WorkerServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+async fn stream(line: &Line, claim: &Claim, commit: Oid, have: &[Oid], partial: &mut Partial) -> Result<(), Cut> {
+    let Some(mut client) = line.client() else { return Err(Cut::Broken("no supervisor is connected".to_owned())) };
     let call = FetchRequest {
         worker_id: claim.worker.clone(),
         session: claim.session.clone(),

@@ -1,27 +1,27 @@
 //! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease; when the
 //! stream ends, every builder is stopped, for nobody would accept its work.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
-use autopack_shared::runtime::process::{OnError, Tasks};
-use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
+use autopack_shared::runtime::process::Tasks;
+use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
-use autopack_shared::wire::{MAX_MESSAGE, PROTOCOL};
 
-use crate::phase::{Job, JobOutput, Runner, last_word};
+use crate::jobs::Jobs;
+use crate::line::Client;
+use crate::runners::Runners;
 
 /// Messages that may wait for the stream.
 const OUTBOX: usize = 256;
 
 /// How long a stopped job has to wind down.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -54,66 +54,107 @@ pub struct Identity {
     pub sandbox_level: String,
 }
 
-struct Active {
-    epoch: u64,
-    cancel: CancellationToken,
+/// How long this worker may be without an answer before it stops its builders; not at all where the supervisor is in
+/// this process.
+#[derive(Debug)]
+pub(crate) struct Contact {
+    limit: Option<Duration>,
+    answered: Instant,
+    asked: VecDeque<Instant>,
+}
+
+impl Contact {
+    pub(crate) fn new() -> Self {
+        Self { limit: None, answered: Instant::now(), asked: VecDeque::new() }
+    }
+
+    /// Whether jobs live on without a stream.
+    pub(crate) const fn lingers(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    /// When builders have to be stopped, if nothing is heard before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.limit.map(|limit| self.answered + limit)
+    }
+
+    /// The time that counts is that of the question: an answer may have been long on its way.
+    fn heard(&mut self) {
+        if let Some(asked) = self.asked.pop_front() {
+            self.answered = asked;
+        }
+    }
+}
+
+/// Completes at an instant, or never.
+pub(crate) async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Serves one session to its end.
 ///
 /// # Errors
 /// [`LinkError`] when the stream breaks; a drain or `stop` ends it without one.
-pub async fn serve(channel: Channel, who: &Identity, runner: Arc<Runner>, tasks: &Tasks) -> Result<(), LinkError> {
-    let mut client =
-        WorkerServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+pub(crate) async fn serve(
+    mut client: Client,
+    who: &Identity,
+    jobs: &mut Jobs,
+    contact: &mut Contact,
+    runners: &Arc<Runners>,
+    tasks: &Tasks,
+) -> Result<(), LinkError> {
     let (out, outbox) = mpsc::channel::<pb::WorkerMessage>(OUTBOX);
     let mut sender = Sender { out, seq: 0 };
-    sender.send(worker_message::Body::Hello(hello(who))).await?;
+    let asked = Instant::now();
+    sender.send(worker_message::Body::Hello(hello(who, jobs))).await?;
     let response =
         client.session(ReceiverStream::new(outbox)).await.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
     let mut inbox = response.into_inner();
-    let (jobs_out, mut from_jobs) = mpsc::channel::<JobOutput>(OUTBOX);
-    let mut active: HashMap<String, Active> = HashMap::new();
+    contact.asked.clear();
+    contact.answered = asked;
+    for output in jobs.unacked() {
+        sender.send(output.clone().into_body()).await?;
+    }
     let mut beat = tokio::time::interval(Duration::from_secs(2));
-    let session = CancellationToken::new();
     let stop = tasks.stop().clone();
-    let ended = loop {
+    loop {
+        let deadline = contact.deadline();
         tokio::select! {
-            () = stop.cancelled() => break Ok(()),
+            () = stop.cancelled() => return leave(&mut sender, jobs).await,
+            () = at(deadline) => {
+                jobs.stop_all(STOP_GRACE).await;
+                return Err(LinkError::Ended("nothing was heard of the supervisor in time".to_owned()));
+            }
             message = inbox.message() => match message {
                 Ok(Some(message)) => {
-                    if let Some(body) = message.body
-                        && let Err(error) = handle(body, &mut active, &runner, &jobs_out, &session, tasks, &mut beat) {
-                        break Err(error);
+                    if let Some(body) = message.body {
+                        handle(body, jobs, contact, runners, tasks, &mut beat)?;
                     }
                 }
-                Ok(None) => break Err(LinkError::Ended("the stream was closed".to_owned())),
-                Err(status) => break Err(LinkError::Ended(status.message().to_owned())),
+                Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
+                Err(status) => return Err(LinkError::Ended(status.message().to_owned())),
             },
-            Some(output) = from_jobs.recv() => {
-                if let JobOutput::Done(result) = &output
-                    && active.get(&result.run_id).is_some_and(|a| a.epoch == result.epoch)
-                {
-                    active.remove(&result.run_id);
-                }
-                if let Err(error) = sender.send(output.into_body()).await {
-                    break Err(error);
-                }
+            output = jobs.next() => sender.send(output.into_body()).await?,
+            _ = beat.tick() => {
+                contact.asked.push_back(Instant::now());
+                sender.send(worker_message::Body::Heartbeat(pb::Heartbeat { held: jobs.held() })).await?;
             }
-            _ = beat.tick() => if let Err(error) = sender.send(worker_message::Body::Heartbeat(heartbeat(&active))).await {
-                break Err(error);
-            },
         }
-    };
-    session.cancel();
-    // Jobs send their last words into a channel nobody reads; they only have to end.
-    drop(jobs_out);
-    let drain = async { while from_jobs.recv().await.is_some() {} };
-    let _in_time = tokio::time::timeout(STOP_GRACE, drain).await;
-    ended
+    }
 }
 
-fn hello(who: &Identity) -> pb::Hello {
+/// Stops everything, and says so: the leases can be granted again at once.
+async fn leave(sender: &mut Sender, jobs: &mut Jobs) -> Result<(), LinkError> {
+    jobs.stop_all(STOP_GRACE).await;
+    // A supervisor that is gone notices by itself.
+    let _gone = sender.send(worker_message::Body::Goodbye(pb::Goodbye {})).await;
+    Ok(())
+}
+
+fn hello(who: &Identity, jobs: &Jobs) -> pb::Hello {
     pb::Hello {
         worker_id: who.worker.clone(),
         session: who.session.clone(),
@@ -121,57 +162,34 @@ fn hello(who: &Identity) -> pb::Hello {
         protocol: PROTOCOL,
         slots: who.slots,
         sandbox_level: who.sandbox_level.clone(),
-        held: Vec::new(),
+        held: jobs.held(),
     }
-}
-
-fn heartbeat(active: &HashMap<String, Active>) -> pb::Heartbeat {
-    let held = active
-        .iter()
-        .map(|(run, a)| pb::HeldLease { run_id: run.clone(), epoch: a.epoch, ..Default::default() })
-        .collect();
-    pb::Heartbeat { held }
 }
 
 fn handle(
     body: supervisor_message::Body,
-    active: &mut HashMap<String, Active>,
-    runner: &Arc<Runner>,
-    jobs_out: &mpsc::Sender<JobOutput>,
-    session: &CancellationToken,
+    jobs: &mut Jobs,
+    contact: &mut Contact,
+    runners: &Arc<Runners>,
     tasks: &Tasks,
     beat: &mut tokio::time::Interval,
 ) -> Result<(), LinkError> {
     match body {
         supervisor_message::Body::Welcome(welcome) => {
             *beat = tokio::time::interval(Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100))));
+            contact.limit = (welcome.self_ms > 0).then(|| Duration::from_millis(u64::from(welcome.self_ms)));
         }
-        supervisor_message::Body::Grant(grant) => {
-            let job = Job::read(&grant).map_err(|why| LinkError::Unreadable { what: "a grant", why })?;
-            let cancel = session.child_token();
-            let lease = Active { epoch: grant.epoch, cancel: cancel.clone() };
-            if let Some(earlier) = active.insert(grant.run_id.clone(), lease) {
-                earlier.cancel.cancel();
-            }
-            let (runner, out) = (Arc::clone(runner), jobs_out.clone());
-            tasks.spawn("lease", OnError::Log, async move {
-                let work = runner.run(job.clone(), out.clone(), cancel.clone());
-                last_word(job, out, cancel, work).await;
-                Ok::<(), LinkError>(())
-            });
-        }
+        supervisor_message::Body::Grant(grant) => jobs.start(&grant, runners, tasks)?,
         supervisor_message::Body::Revoke(revoke) => {
-            if active.get(&revoke.run_id).is_some_and(|a| a.epoch <= revoke.epoch)
-                && let Some(lease) = active.remove(&revoke.run_id)
-            {
-                tracing::info!(run = revoke.run_id, reason = revoke.reason, "lease revoked");
-                lease.cancel.cancel();
-            }
+            tracing::info!(run = revoke.run_id, reason = revoke.reason, "lease revoked");
+            jobs.revoked(&revoke.run_id, revoke.epoch);
         }
         supervisor_message::Body::Verdict(verdict) => {
             tracing::info!(run = verdict.run_id, phase = verdict.phase_id, verdict = verdict.verdict, "verdict");
         }
-        supervisor_message::Body::Ack(_) | supervisor_message::Body::Drain(_) => {}
+        supervisor_message::Body::Ack(ack) if ack.run_id.is_empty() => contact.heard(),
+        supervisor_message::Body::Ack(ack) => jobs.acked(&ack),
+        supervisor_message::Body::Drain(_) => {}
     }
     Ok(())
 }

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
-use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
+use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
@@ -20,7 +19,9 @@ use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb::{self, worker_message};
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::fetch::{self, Claim};
 use crate::gate::{self, GateContext};
+use crate::line::Line;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
@@ -36,6 +37,8 @@ const ROOM_PAUSE: Duration = Duration::from_secs(2);
 pub struct Job {
     /// The lease.
     pub lease: String,
+    /// The project.
+    pub project: ProjectId,
     /// The run.
     pub run: RunId,
     /// Its epoch.
@@ -82,6 +85,7 @@ impl Job {
         };
         Ok(Self {
             lease: grant.lease_id.clone(),
+            project: grant.project.parse().map_err(|e| format!("{e}"))?,
             run: grant.run_id.parse().map_err(|e| format!("{e}"))?,
             epoch: grant.epoch,
             phase: grant.phase_id.parse().map_err(|e| format!("{e}"))?,
@@ -98,7 +102,7 @@ impl Job {
 }
 
 /// What a job sends to the stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum JobOutput {
     /// Something happened.
     Event(pb::RunEvent),
@@ -107,6 +111,19 @@ pub enum JobOutput {
 }
 
 impl JobOutput {
+    /// A job that could not even begin.
+    pub(crate) fn failed(job: &Job, error: BuildError) -> Self {
+        Self::Done(ending::result(job, 0, Err(error)))
+    }
+
+    /// Its run, epoch and number; a result comes after its events.
+    pub(crate) fn place(&self) -> (&str, u64, u64) {
+        match self {
+            Self::Event(event) => (&event.run_id, event.epoch, event.run_seq),
+            Self::Done(result) => (&result.run_id, result.epoch, result.run_seq + 1),
+        }
+    }
+
     /// As a message body.
     #[must_use]
     pub fn into_body(self) -> worker_message::Body {
@@ -146,8 +163,10 @@ impl EventSink {
 pub struct Runner {
     /// Where worktrees are made.
     pub workspaces: Arc<Workspaces>,
-    /// The supervisor, for uploads.
-    pub channel: Channel,
+    /// The supervisor, for transfers.
+    pub line: Arc<Line>,
+    /// Whether commits are fetched before they are worked on.
+    pub fetches: bool,
     /// This worker and its session, for uploads.
     pub worker: String,
     /// The session.
@@ -198,6 +217,7 @@ impl Runner {
         loop {
             let space = &mut *used;
             let work = |stop| async move {
+                self.fetch(job).await?;
                 match job.purpose {
                     LeasePurpose::Build => self.build(job, sink, &stop, space).await,
                     LeasePurpose::Verify => self.verify(job, sink, &stop, space).await,
@@ -222,6 +242,22 @@ impl Runner {
                 done => return done,
             }
         }
+    }
+
+    /// Sees to it that the commit to start from is here.
+    async fn fetch(&self, job: &Job) -> Result<(), BuildError> {
+        if !self.fetches {
+            return Ok(());
+        }
+        let Some(have) = self.workspaces.lacks(job.base).await? else { return Ok(()) };
+        let claim = Claim {
+            worker: self.worker.clone(),
+            session: self.session.clone(),
+            run: job.run.clone(),
+            epoch: job.epoch,
+        };
+        let pack = fetch::pack(&self.line, &claim, job.base, &have).await?;
+        self.workspaces.take(job.base, pack).await
     }
 
     async fn build(
@@ -301,7 +337,7 @@ impl Runner {
             size: pack.len() as u64,
         };
         tokio::select! {
-            sent = upload::send(self.channel.clone(), header, pack) => sent,
+            sent = upload::send(&self.line, header, pack) => sent,
             () = cancel.cancelled() => Err(BuildError::new("cancelled", "the lease ended")),
         }
     }

@@ -1,35 +1,59 @@
 //! Sends a pack to the supervisor in chunks.
 
+use std::time::Duration;
+
 use tokio_stream::iter;
 use tonic::Code;
-use tonic::transport::Channel;
 
-use autopack_shared::wire::MAX_MESSAGE;
-use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{UploadChunk, UploadHeader, upload_chunk};
 
 use crate::builder::{BuildError, DISK_FULL};
+use crate::line::Line;
 
 /// Bytes in one chunk.
 const CHUNK: usize = 256 * 1024;
 
-/// Sends one pack.
+/// Tries of one pack.
+const TRIES: u32 = 6;
+
+/// The pause before the second try; it doubles with each.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Sends one pack. A supervisor that goes away in between is asked again, or another one in its place: taking a pack
+/// twice changes nothing.
 ///
 /// # Errors
 /// `disk_full`, or `upload_refused` with the supervisor's reason.
-pub async fn send(channel: Channel, header: UploadHeader, pack: Vec<u8>) -> Result<(), BuildError> {
-    let mut client = WorkerServiceClient::new(channel).max_encoding_message_size(MAX_MESSAGE);
-    let mut chunks = vec![UploadChunk { body: Some(upload_chunk::Body::Header(header)) }];
+pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Result<(), BuildError> {
     let pack = bytes::Bytes::from(pack);
+    let mut pause = PAUSE;
+    let mut last = "no supervisor is connected".to_owned();
+    for _ in 0..TRIES {
+        if let Some(mut client) = line.client() {
+            match client.upload_objects(iter(chunks(header.clone(), &pack))).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.code() == Code::ResourceExhausted => {
+                    return Err(BuildError::new(DISK_FULL, status.message().to_owned()));
+                }
+                Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                    status.message().clone_into(&mut last);
+                }
+                Err(status) => return Err(BuildError::new("upload_refused", status.message().to_owned())),
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Err(BuildError::new("upload_refused", last))
+}
+
+fn chunks(header: UploadHeader, pack: &bytes::Bytes) -> Vec<UploadChunk> {
+    let mut chunks = vec![UploadChunk { body: Some(upload_chunk::Body::Header(header)) }];
     let mut at = 0;
     while at < pack.len() {
         let end = (at + CHUNK).min(pack.len());
         chunks.push(UploadChunk { body: Some(upload_chunk::Body::Data(pack.slice(at..end).to_vec())) });
         at = end;
     }
-    client.upload_objects(iter(chunks)).await.map_err(|status| {
-        let full = status.code() == Code::ResourceExhausted;
-        BuildError::new(if full { DISK_FULL } else { "upload_refused" }, status.message().to_owned())
-    })?;
-    Ok(())
+    chunks
 }

@@ -62,8 +62,8 @@ impl Workspaces {
     ///
     /// # Errors
     /// When the mirror cannot be opened or made.
-    pub fn open(root: &Path, objects: &Path) -> Result<Self, MirrorError> {
-        let mirror = Mirror::open_or_create(root, Some(objects))?;
+    pub fn open(root: &Path, objects: Option<&Path>) -> Result<Self, MirrorError> {
+        let mirror = Mirror::open_or_create(root, objects)?;
         for key in mirror.cleanup(&[])? {
             tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
         }
@@ -75,6 +75,32 @@ impl Workspaces {
             Ok(()) | Err(_) => {}
         }
         Ok(Self { mirror: Arc::new(mirror), root: root.to_path_buf() })
+    }
+
+    /// Whether a commit is here whole, for a mirror that fetches; and if not, what need not be sent for it.
+    ///
+    /// # Errors
+    /// `workspace` when the mirror cannot be read.
+    pub(crate) async fn lacks(&self, commit: Oid) -> Result<Option<Vec<Oid>>, BuildError> {
+        let mirror = self.mirror.clone();
+        blocking("workspace", move || {
+            let failed = |e: MirrorError| BuildError::of("workspace", &e);
+            if mirror.has_base(commit).map_err(failed)? {
+                return Ok(None);
+            }
+            mirror.bases().map(Some).map_err(failed)
+        })
+        .await
+    }
+
+    /// Takes in the pack of a commit that was fetched.
+    ///
+    /// # Errors
+    /// `workspace` when it cannot be stored, or is not that commit's.
+    pub(crate) async fn take(&self, commit: Oid, pack: Vec<u8>) -> Result<(), BuildError> {
+        let mirror = self.mirror.clone();
+        blocking("workspace", move || mirror.take_base(commit, &pack).map_err(|e| BuildError::of("workspace", &e)))
+            .await
     }
 
     /// A worktree at a commit.

@@ -99,6 +99,7 @@ impl WorkerService for WorkerApi {
             held: hello.held,
             lingers: self.lingers,
             timers: self.timers.clone(),
+            heard: std::sync::Mutex::default(),
             generation,
             stop: self.tasks.stop().clone(),
         };

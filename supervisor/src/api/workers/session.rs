@@ -1,7 +1,7 @@
 //! One worker's session: orders out, events and results in, each under its run's epoch and from the lease's holder.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ use crate::workers::{Generation, WorkerOrder, Workers};
 
 /// A worker that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// Events read at a time.
+const PAGE: u32 = 500;
 
 /// Heartbeats between two comparisons of leases.
 const RECONCILE_BEATS: u32 = 5;
@@ -61,8 +64,29 @@ pub(super) struct SessionTask {
     /// Whether the session outlives its stream.
     pub(super) lingers: bool,
     pub(super) timers: Timers,
+    /// The last event of each run and epoch that this stream brought. Never held across an await.
+    pub(super) heard: Mutex<BTreeMap<(RunId, u64), u64>>,
     pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
+}
+
+/// Which epoch a worker's event is of, in its data.
+const EPOCH: &str = "epoch";
+/// Its number within that epoch.
+const SEQ: &str = "seq";
+
+/// The number of the last event that the history has of an epoch.
+async fn last_heard(tx: &mut dyn Tx, run: &RunId, epoch: u64) -> Result<u64, Error> {
+    let (mut last, mut after) = (0, 0);
+    loop {
+        let page = tx.events(run, after, PAGE).await?;
+        let Some(end) = page.last() else { return Ok(last) };
+        after = end.seq;
+        let of = |event: &Event| {
+            if event.data[EPOCH].as_u64() == Some(epoch) { event.data[SEQ].as_u64() } else { None }
+        };
+        last = page.iter().filter_map(of).fold(last, u64::max);
+    }
 }
 
 /// The leases that this stream has brought to the worker: run and epoch.
@@ -147,6 +171,9 @@ impl SessionTask {
                             return Ok(Ended::Lost);
                         }
                         changes.mark_changed();
+                        // Of no run: the heartbeat itself.
+                        let heard = supervisor_message::Body::Ack(pb::Ack::default());
+                        out.send(say(heard)).await.map_err(|_| gone())?;
                     }
                     Ok(Some(pb::WorkerMessage { body: Some(body), .. })) => {
                         if let Some(answer) = self.handle(body, sent).await {
@@ -166,7 +193,8 @@ impl SessionTask {
         pb::Welcome {
             heartbeat_ms: ms(timers.heartbeat),
             soft_ms: ms(timers.worker_soft),
-            self_ms: ms(timers.worker_self),
+            // A worker in this process needs no limit: it ends with it.
+            self_ms: if self.lingers { ms(timers.worker_self) } else { 0 },
         }
     }
 
@@ -271,7 +299,18 @@ impl SessionTask {
         {
             moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
         }
+        let key = (run.clone(), event.epoch);
+        let known = self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let last = match known {
+            Some(last) => last,
+            None => last_heard(tx.as_mut(), &run, event.epoch).await?,
+        };
+        if event.run_seq <= last {
+            // Said again after a stream that broke: it is in the history already.
+            return Ok(());
+        }
         let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
+        let data = serde_json::json!({ EPOCH: event.epoch, SEQ: event.run_seq, "data": data });
         let text: String = redact(&event.text).chars().take(500).collect();
         let at = tx.now();
         let mut stored = Event {
@@ -285,7 +324,9 @@ impl SessionTask {
             prev: None,
         };
         tx.append_event(&mut stored).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(key, event.run_seq);
+        Ok(())
     }
 
     /// Only the holder of the lease speaks for it.

@@ -1,0 +1,126 @@
+//! The line to a supervisor: one that is in this process, or the first of several over the network that answers.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
+
+/// How long one supervisor may take to answer.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
+const KEEPALIVE: Duration = Duration::from_secs(3);
+
+/// Adds the worker's token to every call.
+#[derive(Debug, Clone, Default)]
+pub struct Token(Option<MetadataValue<Ascii>>);
+
+impl Token {
+    /// The header for a token; none where the door asks for none.
+    ///
+    /// # Errors
+    /// When the token has characters that no header can carry.
+    pub fn new(token: Option<&str>) -> Result<Self, String> {
+        let header = token.map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>()).transpose();
+        let mut header = header.map_err(|_| "the token has characters that cannot be sent".to_owned())?;
+        if let Some(header) = &mut header {
+            header.set_sensitive(true);
+        }
+        Ok(Self(header))
+    }
+}
+
+impl Interceptor for Token {
+    fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            call.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(call)
+    }
+}
+
+/// A client of the workers' service.
+pub(crate) type Client = WorkerServiceClient<InterceptedService<Channel, Token>>;
+
+/// Where supervisors are.
+#[derive(Debug, Clone)]
+pub enum Servers {
+    /// One in this process.
+    Here(Channel),
+    /// Any of these URLs; the first that answers is used.
+    Any(Vec<String>),
+}
+
+/// The connection in use, shared by the session and by transfers.
+#[derive(Debug)]
+pub struct Line {
+    servers: Servers,
+    token: Token,
+    // Never held across an await.
+    current: RwLock<Option<Channel>>,
+}
+
+impl Line {
+    /// A line that is not connected yet.
+    #[must_use]
+    pub fn new(servers: Servers, token: Token) -> Self {
+        Self { servers, token, current: RwLock::default() }
+    }
+
+    /// Connects, anew where there was a connection: from the next server on, so that a dead one is not asked twice.
+    ///
+    /// # Errors
+    /// What every one of them says.
+    pub(crate) async fn connect(&self, attempt: usize) -> Result<Client, String> {
+        let channel = match &self.servers {
+            Servers::Here(channel) => channel.clone(),
+            Servers::Any(urls) => self.any(urls, attempt).await?,
+        };
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
+        Ok(self.client_of(channel))
+    }
+
+    async fn any(&self, urls: &[String], attempt: usize) -> Result<Channel, String> {
+        let mut refused = Vec::new();
+        for n in 0..urls.len() {
+            let Some(url) = urls.get((attempt + n) % urls.len()) else { continue };
+            let endpoint = match Endpoint::from_shared(url.clone()) {
+                Ok(endpoint) => endpoint
+                    .connect_timeout(CONNECT)
+                    .tcp_nodelay(true)
+                    .http2_keep_alive_interval(KEEPALIVE)
+                    .keep_alive_timeout(KEEPALIVE)
+                    .keep_alive_while_idle(true),
+                Err(error) => {
+                    refused.push(format!("{url}: {error}"));
+                    continue;
+                }
+            };
+            match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(error)) => refused.push(format!("{url}: {error}")),
+                Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
+            }
+        }
+        Err(refused.join("; "))
+    }
+
+    /// The client of the connection in use, if there is one.
+    pub(crate) fn client(&self) -> Option<Client> {
+        let channel = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        channel.map(|channel| self.client_of(channel))
+    }
+
+    fn client_of(&self, channel: Channel) -> Client {
+        WorkerServiceClient::with_interceptor(channel, self.token.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
