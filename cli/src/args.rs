@@ -1,6 +1,7 @@
 //! The command line: global options here, one file a group of commands below.
 
 pub(crate) mod autopilot;
+pub(crate) mod cluster;
 pub(crate) mod demo;
 pub(crate) mod local;
 pub(crate) mod operate;
@@ -53,6 +54,9 @@ pub(crate) struct Global {
     /// A supervisor elsewhere [env: AUTOPACK_SERVER] [default: embedded, in this process]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// The project that is meant there [env: AUTOPACK_PROJECT] [default: the only one]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) project: Option<String>,
     /// A file with the token for the server [env: AUTOPACK_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -117,6 +121,19 @@ pub(crate) enum Command {
     Audit(operate::Audit),
     /// Run the engine here until it is stopped
     Up(operate::Up),
+    /// Run a supervisor of a cluster until it is stopped
+    Supervisor(cluster::Supervisor),
+    /// Run a worker of a cluster until it is stopped
+    Worker(cluster::WorkerArgs),
+    /// Make repositories known to a cluster, and list them
+    #[command(subcommand)]
+    Projects(cluster::Projects),
+    /// Look at the workers of a cluster
+    #[command(subcommand)]
+    Workers(cluster::Workers),
+    /// Make tokens for people and workers of a cluster
+    #[command(subcommand)]
+    Token(cluster::Token),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
     /// Show the settings in force
@@ -152,6 +169,11 @@ impl Command {
             | Self::Gate(_)
             | Self::Audit(_)
             | Self::Up(_)
+            | Self::Supervisor(_)
+            | Self::Worker(_)
+            | Self::Projects(_)
+            | Self::Workers(_)
+            | Self::Token(_)
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Completions(_) => Vec::new(),

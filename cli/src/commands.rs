@@ -4,6 +4,7 @@ mod anchor;
 mod approvals;
 mod audit;
 mod autopilot;
+mod daemons;
 pub(crate) mod decide;
 mod demo;
 mod doctor;
@@ -13,6 +14,7 @@ mod init;
 mod operate;
 mod plan;
 mod policy;
+mod projects;
 mod runs;
 mod savepoints;
 mod settings;
@@ -42,6 +44,11 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Gate(command) => gate::run(context, &command),
         Command::Audit(command) => audit::run(context, command).await,
         Command::Up(_) => operate::up(context).await,
+        Command::Supervisor(args) => Box::pin(daemons::supervisor(context, args)).await,
+        Command::Worker(args) => Box::pin(daemons::worker(context, args)).await,
+        Command::Projects(command) => projects::projects(context, command).await,
+        Command::Workers(command) => projects::workers(context, command).await,
+        Command::Token(command) => daemons::token(context, command),
         Command::Doctor(_) => doctor::run(context),
         Command::Config(command) => settings::config(context, &command),
         Command::Completions(args) => settings::completions(context, &args),

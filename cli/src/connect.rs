@@ -2,6 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
+mod remote;
 
 use std::convert::Infallible;
 use std::io;
@@ -13,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
@@ -34,6 +36,7 @@ use autopack_worker::line::{Servers, Token};
 use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
 
+use self::remote::Headers;
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
@@ -61,14 +64,17 @@ pub(crate) enum Need {
     Own,
 }
 
+/// A channel with what goes along with every call.
+pub(crate) type Wire = InterceptedService<Channel, Headers>;
+
 /// A connection to an engine.
 pub(crate) struct Session {
     /// Runs.
-    pub(crate) runs: RunServiceClient<Channel>,
+    pub(crate) runs: RunServiceClient<Wire>,
     /// Requests and decisions.
-    pub(crate) governance: GovernanceServiceClient<Channel>,
+    pub(crate) governance: GovernanceServiceClient<Wire>,
     /// The engine itself.
-    pub(crate) admin: AdminServiceClient<Channel>,
+    pub(crate) admin: AdminServiceClient<Wire>,
     far: Far,
 }
 
@@ -80,6 +86,10 @@ impl std::fmt::Debug for Session {
 
 /// Connects.
 pub(crate) async fn connect(ctx: &Context, need: Need) -> Result<Session, CliError> {
+    if let Some(remote) = ctx.remote()? {
+        let channel = remote::dial(&remote.url).await?;
+        return Ok(session_of(channel, Headers::of(&remote)?, Far::default()));
+    }
     let place = ctx.place()?;
     let start = ctx.clock.monotonic();
     loop {
@@ -113,6 +123,11 @@ const fn patience(need: Need) -> Duration {
 
 /// Connects to an owner; none where there is none.
 async fn attach(ctx: &Context) -> Result<Option<Session>, CliError> {
+    if let Some(remote) = ctx.remote()? {
+        let channel = remote::dial(&remote.url).await.ok();
+        let headers = Headers::of(&remote)?;
+        return Ok(channel.map(|channel| session_of(channel, headers, Far::default())));
+    }
     let socket = address::to_reach(&ctx.env, &ctx.place()?.data_dir);
     address::must_be_ours(&socket)?;
     let Some(channel) = dial(&socket).await else { return Ok(None) };
@@ -220,6 +235,11 @@ struct Far {
 }
 
 fn session(channel: Channel, far: Far) -> Session {
+    session_of(channel, Headers::default(), far)
+}
+
+fn session_of(channel: Channel, headers: Headers, far: Far) -> Session {
+    let channel = InterceptedService::new(channel, headers);
     Session {
         runs: RunServiceClient::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
@@ -325,18 +345,22 @@ fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
         // The sandbox is a later feature; nothing is claimed that was not measured.
         sandbox_level: "S0".to_owned(),
     };
-    let env = ["PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "CARGO_HOME", "RUSTUP_HOME"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
-        .collect();
     WorkerConfig {
         identity,
         root,
         objects: Objects::Borrowed(objects_dir(place)),
         run_data: Some(place.data_dir.clone()),
-        env,
+        env: builder_env(ctx),
         log_budget: 64 * 1024 * 1024,
     }
+}
+
+/// What processes of a job find of this process's environment.
+pub(crate) fn builder_env(ctx: &Context) -> Vec<(String, String)> {
+    ["PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "CARGO_HOME", "RUSTUP_HOME"]
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
+        .collect()
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.

@@ -42,6 +42,17 @@ pub(crate) struct Place {
     pub(crate) settings: Settings,
 }
 
+/// A supervisor elsewhere, and how it is talked to.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    /// Its URL, or several separated by commas.
+    pub(crate) url: String,
+    /// Who calls.
+    pub(crate) token: Option<String>,
+    /// Which project is meant.
+    pub(crate) project: Option<String>,
+}
+
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("global", &self.global).finish_non_exhaustive()
@@ -98,11 +109,9 @@ impl Context {
         let root = root.canonicalize().unwrap_or(root);
         let settings = self.settings(Some(&root))?;
         if let Some(server) = &settings.server {
-            let why = format!(
-                "{server} is named as the supervisor, and this version only works with the engine of a data directory"
-            );
-            let fix = "leave --server and AUTOPACK_SERVER out";
-            return Err(CliError::refused("unsupported_server", "cannot reach a supervisor elsewhere", why, fix));
+            let why = format!("{server} is named as the supervisor, and this command works on a repository here");
+            let fix = "leave --server and AUTOPACK_SERVER out; runs, approvals, leases, audit and projects know them";
+            return Err(CliError::refused("unsupported_server", "not by a supervisor elsewhere", why, fix));
         }
         let data_dir = settings.data_dir.clone().unwrap_or_else(|| root.join(".autonomous_runs"));
         let data_dir = std::path::absolute(&data_dir).during("find the data directory")?;
@@ -113,6 +122,29 @@ impl Context {
     pub(crate) fn named_data_dir(&self) -> Result<Option<PathBuf>, CliError> {
         let named = self.global.repo.is_none().then_some(self.global.data_dir.as_ref()).flatten();
         named.map(|data_dir| std::path::absolute(data_dir).during("find the data directory")).transpose()
+    }
+
+    /// The supervisor elsewhere that is named, if one is.
+    pub(crate) fn remote(&self) -> Result<Option<Remote>, CliError> {
+        let settings = self.host_settings()?;
+        let Some(url) = settings.server else { return Ok(None) };
+        let named = self.global.project.clone().or_else(|| self.env.get("AUTOPACK_PROJECT").map(str::to_owned));
+        Ok(Some(Remote { url, token: self.token()?, project: named.filter(|name| !name.is_empty()) }))
+    }
+
+    /// The settings that need no repository.
+    pub(crate) fn host_settings(&self) -> Result<Settings, CliError> {
+        self.settings(self.root().ok().as_deref())
+    }
+
+    /// The person's or the worker's token: `AUTOPACK_TOKEN`, else the file that is named.
+    pub(crate) fn token(&self) -> Result<Option<String>, CliError> {
+        if let Some(token) = self.env.get("AUTOPACK_TOKEN").filter(|token| !token.is_empty()) {
+            return Ok(Some(token.to_owned()));
+        }
+        let Some(file) = self.host_settings()?.token_file else { return Ok(None) };
+        let text = std::fs::read_to_string(&file).during(format!("read the token in {}", file.display()))?;
+        Ok(Some(text.trim().to_owned()))
     }
 
     /// The settings: the file of `--config`, else `autopack.toml` of the repository where there is one.

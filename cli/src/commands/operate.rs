@@ -2,14 +2,13 @@
 
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
-use tonic::transport::Channel;
 
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
 use autopack_shared::wire::pb::{LeasesRequest, MovesRequest, StatusRequest};
 
 use crate::args::operate::{Leases, LeasesList};
 use crate::commands::autopilot::keep_up;
-use crate::connect::{Need, connect};
+use crate::connect::{Need, Wire, connect};
 use crate::context::Context;
 use crate::drive::{Leave, Outcome, Rest};
 use crate::exit::{CliError, During as _, Exit};
@@ -75,7 +74,7 @@ fn usable_policy(ctx: &Context) -> Result<(), CliError> {
 }
 
 /// Keeps session and summary of the runs that come to rest here, where no command goes with them. Never ends.
-async fn keep_files(ctx: &Context, mut runs: RunServiceClient<Channel>) {
+async fn keep_files(ctx: &Context, mut runs: RunServiceClient<Wire>) {
     if let Ok(moves) = runs.moves(MovesRequest {}).await {
         let mut moves = moves.into_inner();
         while let Some(Ok(run)) = moves.next().await {

@@ -40,6 +40,10 @@ pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now:
 /// Brings session and summary up to date where autopilot began the run, whichever command went with it. The run does
 /// not depend on either: what cannot be written is told and no failure.
 pub(crate) fn keep_up(ctx: &Context, outcome: &Outcome) {
+    // A supervisor elsewhere keeps what its runs leave.
+    if ctx.remote().is_ok_and(|remote| remote.is_some()) {
+        return;
+    }
     let kept = || {
         let data_dir = &ctx.place()?.data_dir;
         let journal = RunId::new(outcome.run.id.as_str()).ok().and_then(|run| Journal::of_run(data_dir, &run));

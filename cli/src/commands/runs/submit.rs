@@ -23,7 +23,7 @@ pub(super) async fn run(ctx: &Context, args: Submit) -> Result<Exit, CliError> {
     if let Some(id) = args.run_id {
         file.run_id.get_or_insert(id);
     }
-    file.limits = limits(file.limits, &ctx.place()?.settings.limits);
+    file.limits = limits(file.limits, &ctx.host_settings()?.limits);
     let need = if args.watch { Need::Drive } else { Need::Record };
     let mut session = connect(ctx, need).await?;
     let answer = submit(ctx, &mut session, &file, "", args.insecure_no_sandbox).await;

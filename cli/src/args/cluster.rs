@@ -1,0 +1,133 @@
+//! Arguments of the daemons of a cluster, and of what they know: `supervisor`, `worker`, `projects`, `workers`, `token`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use autopack_shared::domain::ids::{ProjectId, WorkerId};
+
+/// `supervisor`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  AUTOPACK_DATABASE_URL=postgres://autopack@db/autopack \\\n    autopack supervisor --id s1 --etcd http://etcd:2379 --tokens /etc/autopack/tokens --state-dir /var/lib/autopack\n\nThe database's URL is taken from AUTOPACK_DATABASE_URL or from the file of --database-url-file."
+)]
+pub(crate) struct Supervisor {
+    /// Its name; unique among the live ones
+    #[arg(long, value_name = "NAME")]
+    pub(crate) id: String,
+    /// Where it listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
+    pub(crate) listen: SocketAddr,
+    /// Where others reach it [default: the address it listens on]
+    #[arg(long, value_name = "URL")]
+    pub(crate) advertise: Option<String>,
+    /// A file with the database's URL
+    #[arg(long, value_name = "FILE")]
+    pub(crate) database_url_file: Option<PathBuf>,
+    /// A member of etcd; give each
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) etcd: Vec<String>,
+    /// The cluster's name in etcd
+    #[arg(long, value_name = "NAME", default_value = "autopack")]
+    pub(crate) cluster_id: String,
+    /// Where it keeps exports, journals and scratch files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: PathBuf,
+    /// The file that says which tokens are good for what (autopack token new)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
+}
+
+/// `worker`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  AUTOPACK_TOKEN_FILE=/etc/autopack/worker.token \\\n    autopack worker --name w1 --supervisor http://s1:7443 --supervisor http://s2:7443 --root /var/lib/autopack-worker"
+)]
+pub(crate) struct WorkerArgs {
+    /// Its name; unique among the live ones
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: WorkerId,
+    /// A supervisor; give each, the first that answers is used
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) supervisor: Vec<String>,
+    /// Where its mirrors and worktrees are
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: PathBuf,
+    /// Phases it does at once
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) slots: u32,
+}
+
+/// `projects`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Projects {
+    /// Make a repository known to a cluster
+    #[command(
+        after_help = "Examples:\n  autopack projects add shop --hub /srv/hubs/shop.git --server http://s1:7443\n\nThe repository is a bare one that only the supervisors write."
+    )]
+    Add(ProjectsAdd),
+    /// List the projects of a cluster
+    #[command(after_help = "Examples:\n  autopack projects list --server http://s1:7443")]
+    List(ProjectsList),
+}
+
+/// `projects add`.
+#[derive(Debug, Args)]
+pub(crate) struct ProjectsAdd {
+    /// Its name
+    #[arg(value_name = "NAME")]
+    pub(crate) name: ProjectId,
+    /// A bare repository, by its path on the supervisors' hosts
+    #[arg(long = "hub", visible_alias = "path", value_name = "PATH")]
+    pub(crate) hub: PathBuf,
+}
+
+/// `projects list`.
+#[derive(Debug, Args)]
+pub(crate) struct ProjectsList {}
+
+/// `workers`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workers {
+    /// List the workers that are connected
+    #[command(after_help = "Examples:\n  autopack workers list --server http://s1:7443 -o json")]
+    List(WorkersList),
+}
+
+/// `workers list`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkersList {}
+
+/// `token`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token: prints it once, and adds its digest to a file of tokens
+    #[command(
+        after_help = "Examples:\n  autopack token new --name ann --role person --tokens /etc/autopack/tokens > ann.token\n  autopack token new --name w1 --role worker --tokens /etc/autopack/tokens > w1.token"
+    )]
+    New(TokenNew),
+}
+
+/// `token new`.
+#[derive(Debug, Args)]
+pub(crate) struct TokenNew {
+    /// Who gets it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: String,
+    /// What it is good for
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub(crate) role: Role,
+    /// The supervisors' file of tokens
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tokens: PathBuf,
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Role {
+    /// To submit, steer, decide and look
+    Person,
+    /// To work
+    Worker,
+}

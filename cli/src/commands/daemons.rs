@@ -1,0 +1,187 @@
+//! `supervisor` and `worker`: the daemons of a cluster; `token`: who may talk to them.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+
+use autopack_shared::domain::ids::Digest;
+use autopack_shared::runtime::process::Tasks;
+use autopack_supervisor::coordination::timers::Timers;
+use autopack_supervisor::director::DirectorConfig;
+use autopack_supervisor::door::Door;
+use autopack_supervisor::error::Error;
+use autopack_supervisor::replica::{Replica, ReplicaConfig};
+use autopack_supervisor::store::postgres::PostgresConfig;
+use autopack_worker::daemon::{Worker, WorkerConfig};
+use autopack_worker::line::{Servers, Token as Header};
+use autopack_worker::link::Identity;
+use autopack_worker::runners::Objects;
+
+use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
+use crate::connect::builder_env;
+use crate::context::Context;
+use crate::drive::Leave;
+use crate::exit::{CliError, During as _, Exit};
+
+/// The variable with the database's URL: it may hold a password, so it is no flag.
+const DATABASE_URL: &str = "AUTOPACK_DATABASE_URL";
+
+/// Bytes of output that are kept of one process.
+const LOG_BUDGET: u64 = 64 * 1024 * 1024;
+
+/// Runs `supervisor` until it is stopped.
+pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    let door = Door::with_tokens(&args.tokens).map_err(|error| {
+        let fix = "autopack token new --help shows how tokens are made";
+        CliError::refused("unsafe_config", "the tokens cannot be used", error.to_string(), fix)
+    })?;
+    if !args.listen.ip().is_loopback() {
+        ctx.out.warn("tokens cross the network in the clear: put TLS or a private network in front of this address");
+    }
+    private_dir(&args.state_dir)?;
+    let mut leave = Leave::new()?;
+    let config = ReplicaConfig {
+        advertise: args.advertise.unwrap_or_else(|| format!("http://{}", args.listen)),
+        id: args.id.clone(),
+        listen: args.listen,
+        store: PostgresConfig::new(database_url(ctx, args.database_url_file.as_deref())?),
+        etcd: args.etcd,
+        cluster_id: args.cluster_id,
+        timers: Timers::default(),
+        state_dir: args.state_dir,
+        door,
+        director: DirectorConfig::default(),
+    };
+    let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;
+    let address = replica.address().to_string();
+    if ctx.out.machine() {
+        ctx.out.event(&json!({ "format": "supervisor/1", "id": args.id, "address": address }))?;
+    } else {
+        ctx.out.text(&format!("supervisor {} on {address}\n", args.id))?;
+    }
+    let stopped = tokio::select! {
+        () = leave.asked() => true,
+        () = replica.stopped() => false,
+    };
+    tokio::select! {
+        () = replica.shutdown() => {}
+        () = leave.asked() => return Ok(Exit::Interrupted),
+    }
+    ended(stopped, "the supervisor")
+}
+
+fn unopened(error: Error) -> CliError {
+    CliError::Engine { what: "cannot start the supervisor".to_owned(), status: Box::new(error.into()) }
+}
+
+fn ended(stopped: bool, who: &str) -> Result<Exit, CliError> {
+    if stopped {
+        return Ok(Exit::Done);
+    }
+    let fix = "read its log (-v) and start it again";
+    Err(CliError::refused("unavailable", format!("{who} stopped by itself"), "a part of it failed", fix))
+}
+
+fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> {
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(file).during(format!("read {}", file.display()))?;
+        return Ok(text.trim().to_owned());
+    }
+    ctx.env.get(DATABASE_URL).map(str::to_owned).ok_or_else(|| {
+        let fix = format!("set {DATABASE_URL}, or name a file with --database-url-file");
+        CliError::invalid("no database is named", "a supervisor keeps everything in PostgreSQL", fix)
+    })
+}
+
+fn private_dir(path: &Path) -> Result<(), CliError> {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path).during(format!("make {}", path.display()))
+}
+
+/// Runs `worker` until it is stopped.
+pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    private_dir(&args.root)?;
+    let root = args.root.canonicalize().during(format!("open {}", args.root.display()))?;
+    let token = ctx.token()?;
+    let header = Header::new(token.as_deref())
+        .map_err(|why| CliError::invalid("the token cannot be used", why, "autopack token new makes one that can"))?;
+    let mut leave = Leave::new()?;
+    let config = WorkerConfig {
+        identity: Identity {
+            worker: args.name.to_string(),
+            session: ctx.ids.fresh("session"),
+            boot_id: std::process::id().to_string(),
+            slots: args.slots,
+            // The sandbox is a later feature; nothing is claimed that was not measured.
+            sandbox_level: "S0".to_owned(),
+        },
+        run_data: Some(root.join("data")),
+        root: root.join("mirrors"),
+        objects: Objects::Fetched,
+        env: builder_env(ctx),
+        log_budget: LOG_BUDGET,
+    };
+    private_dir(&config.root)?;
+    let worker = Worker::open(config, Servers::Any(args.supervisor), header)
+        .await
+        .map_err(std::io::Error::from)
+        .during("start the worker")?;
+    if ctx.out.machine() {
+        ctx.out.event(&json!({ "format": "worker/1", "name": args.name, "slots": args.slots }))?;
+    } else {
+        ctx.out.text(&format!("worker {} with {} slots\n", args.name, args.slots))?;
+    }
+    let tasks = Tasks::new();
+    let stop = tasks.stop().clone();
+    let mut serving = Box::pin(worker.serve(tasks.clone()));
+    let stopped = tokio::select! {
+        () = leave.asked() => true,
+        () = &mut serving => false,
+    };
+    stop.cancel();
+    tokio::select! {
+        () = async { if stopped { serving.await } } => {}
+        () = leave.asked() => return Ok(Exit::Interrupted),
+    }
+    tasks.shutdown(std::time::Duration::from_secs(10)).await;
+    ended(stopped, "the worker")
+}
+
+/// Runs `token`.
+pub(crate) fn token(ctx: &Context, command: Token) -> Result<Exit, CliError> {
+    let Token::New(args) = command;
+    new_token(ctx, &args)
+}
+
+fn new_token(ctx: &Context, args: &TokenNew) -> Result<Exit, CliError> {
+    ctx.out.no_sarif()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
+    if args.name.is_empty() || args.name.len() > 64 || !args.name.chars().all(plain) {
+        let why = "1 to 64 letters, digits, '.', '_', '-' and '@'";
+        return Err(CliError::invalid("the name cannot be used", why, "choose another --name"));
+    }
+    let secret: [u8; 32] = rand::random();
+    let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = format!("ap_{text}");
+    let role = match args.role {
+        Role::Person => "person",
+        Role::Worker => "worker",
+    };
+    let line = format!("{} {role} {}\n", Digest::of(token.as_bytes()), args.name);
+    let what = format!("add to {}", args.tokens.display());
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&args.tokens);
+    let mut file = file.during(what.clone())?;
+    file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).during(what)?;
+    if ctx.out.machine() {
+        ctx.out.document(&json!({ "format": "token/1", "name": args.name, "role": role, "token": token }))?;
+    } else {
+        ctx.out.text(&format!("{token}\n"))?;
+    }
+    ctx.out.note("this is the only time it is shown; supervisors read their file of tokens when they start");
+    Ok(Exit::Done)
+}

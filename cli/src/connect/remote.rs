@@ -1,0 +1,81 @@
+//! A supervisor elsewhere: reached by its URL, with the person's token and the project that is meant.
+
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use autopack_shared::wire::PROJECT_HEADER;
+
+use crate::context::Remote;
+use crate::exit::CliError;
+
+/// How long a supervisor may take to answer.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What goes with every call.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Headers {
+    token: Option<MetadataValue<Ascii>>,
+    project: Option<MetadataValue<Ascii>>,
+}
+
+impl Headers {
+    pub(super) fn of(remote: &Remote) -> Result<Self, CliError> {
+        let bad = |what: &str| {
+            CliError::invalid(
+                format!("the {what} cannot be sent"),
+                "it has characters that no header can carry",
+                "correct it",
+            )
+        };
+        let token = remote.token.as_ref().map(|token| format!("Bearer {token}").parse::<MetadataValue<Ascii>>());
+        let mut token = token.transpose().map_err(|_| bad("token"))?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        let project = remote.project.as_ref().map(|project| project.parse()).transpose().map_err(|_| bad("project"))?;
+        Ok(Self { token, project })
+    }
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.token {
+            call.metadata_mut().insert("authorization", token.clone());
+        }
+        if let Some(project) = &self.project {
+            call.metadata_mut().insert(PROJECT_HEADER, project.clone());
+        }
+        Ok(call)
+    }
+}
+
+/// Connects to the first of the URLs that answers; several are separated by commas.
+pub(super) async fn dial(urls: &str) -> Result<Channel, CliError> {
+    let mut refused = Vec::new();
+    for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
+        let endpoint = match Endpoint::from_shared(url.to_owned()) {
+            Ok(endpoint) => endpoint
+                .connect_timeout(CONNECT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(Duration::from_secs(3))
+                .keep_alive_timeout(Duration::from_secs(3))
+                .keep_alive_while_idle(true),
+            Err(error) => {
+                refused.push(format!("{url}: {error}"));
+                continue;
+            }
+        };
+        match tokio::time::timeout(CONNECT, endpoint.connect()).await {
+            Ok(Ok(channel)) => return Ok(channel),
+            Ok(Err(error)) => refused.push(format!("{url}: {error}")),
+            Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
+        }
+    }
+    let why = if refused.is_empty() { "no URL is named".to_owned() } else { refused.join("; ") };
+    let fix = "check --server or AUTOPACK_SERVER, and that a supervisor runs there";
+    Err(CliError::refused("unavailable", "no supervisor could be reached", why, fix))
+}
