@@ -104,7 +104,8 @@ impl Engine {
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
             };
-            let director = Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
+            let director =
+                Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
             Some(director)

@@ -157,11 +157,7 @@ pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Erro
 /// A project.
 #[must_use]
 pub fn project(project: &Project) -> pb::Project {
-    pb::Project {
-        name: project.id.to_string(),
-        repo: project.repo.clone(),
-        created_ms: project.created_at.as_millis(),
-    }
+    pb::Project { name: project.id.to_string(), repo: project.repo.clone(), created_ms: project.created_at.as_millis() }
 }
 
 /// A worker's session, with how many of these leases it has.

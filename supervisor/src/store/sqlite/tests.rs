@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use sqlx::query_scalar;
 
 use autopack_shared::domain::ids::Scope;
-use autopack_shared::domain::record::Apply;
 use autopack_shared::runtime::clock::ManualClock;
 
 use super::*;
