@@ -196,6 +196,11 @@ impl Director {
                 Err(error) if self.is_fenced(&error).await => return Err(error),
                 Err(error) => {
                     tracing::warn!(run = %run, %error, "a step failed and will be tried again");
+                    if self.config.reap && matches!(error, Error::Hub(HubError::Locked { .. })) {
+                        // Another supervisor may have been killed while it kept an upload alive.
+                        let hub = self.hub.clone();
+                        self.tried("locks", self.blocking(move || hub.recover()).await.map(|_| ())).await?;
+                    }
                     self.deny(&run, Denial::of(&error));
                     undone = true;
                 }
@@ -269,7 +274,8 @@ impl Director {
     /// Reads a run whole.
     pub(crate) async fn load(&self, id: &RunId) -> Result<Option<(RunView, Timestamp)>, Error> {
         let mut tx = self.store.read().await?;
-        let Some(run) = tx.run(id).await? else { return Ok(None) };
+        // Each project has a director of its own, with a hub of its own.
+        let Some(run) = tx.run(id).await?.filter(|run| run.project == self.project) else { return Ok(None) };
         let phases = tx.phases(id).await?;
         let (mut decisions, mut requests, mut applies) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for phase in &phases {

@@ -12,6 +12,7 @@ pub mod error;
 mod journal;
 pub mod local;
 pub mod names;
+mod packing;
 pub mod read;
 mod refs;
 

@@ -101,7 +101,9 @@ async fn open_hub(state_dir: &Path, project: &Project) -> Result<Arc<dyn Hub>, E
             std::fs::create_dir_all(folder)
                 .map_err(|source| crate::hub::HubError::Io { path: folder.to_path_buf(), source })?;
         }
-        LocalHub::open(&repo, options)
+        let hub = LocalHub::open(&repo, options)?;
+        hub.sweep_scratch();
+        Ok::<_, crate::hub::HubError>(hub)
     })
     .await?;
     Ok(Arc::new(hub))

@@ -109,6 +109,10 @@ impl Worker {
         while !tasks.stop().is_cancelled() {
             let connected = tokio::select! {
                 connected = self.line.connect(attempt) => connected,
+                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                    jobs.stop_all(link::STOP_GRACE).await;
+                    Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
+                }
                 () = tasks.stop().cancelled() => break,
             };
             match connected {

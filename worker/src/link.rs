@@ -110,8 +110,14 @@ pub(crate) async fn serve(
     let mut sender = Sender { out, seq: 0 };
     let asked = Instant::now();
     sender.send(worker_message::Body::Hello(hello(who, jobs))).await?;
-    let response =
-        client.session(ReceiverStream::new(outbox)).await.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
+    let response = tokio::select! {
+        response = client.session(ReceiverStream::new(outbox)) => response,
+        () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+            jobs.stop_all(STOP_GRACE).await;
+            return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));
+        }
+    };
+    let response = response.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
     let mut inbox = response.into_inner();
     contact.asked.clear();
     contact.answered = asked;

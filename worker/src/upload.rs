@@ -35,7 +35,9 @@ pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Re
                 Err(status) if status.code() == Code::ResourceExhausted => {
                     return Err(BuildError::new(DISK_FULL, status.message().to_owned()));
                 }
-                Err(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
+                Err(status)
+                    if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Aborted) =>
+                {
                     status.message().clone_into(&mut last);
                 }
                 Err(status) => return Err(BuildError::new("upload_refused", status.message().to_owned())),

@@ -17,6 +17,7 @@ use autopack_shared::repo::open::{self, from_git};
 use autopack_shared::repo::pack::{self, Quarantine};
 
 use super::journal::{Journal, locks_below, stays};
+use super::packing::{self, Packing};
 use super::read::descends;
 use super::refs::{self, Change};
 use super::{AttemptKey, CasOutcome, CommitSpec, HeadFacts, Hub, HubError, RefName, SavePoint};
@@ -142,6 +143,16 @@ impl LocalHub {
         Ok(true)
     }
 
+    /// Removes the quarantines that an earlier life left; nothing of this process may be in one yet.
+    pub fn sweep_scratch(&self) {
+        pack::sweep_quarantines(&self.options.scratch);
+    }
+
+    /// Where it is said that a pack is being stored: beside the journal.
+    fn packing_mark(&self) -> PathBuf {
+        self.options.journal.with_extension("packing")
+    }
+
     pub(super) fn common(&self) -> &Path {
         &self.common
     }
@@ -228,7 +239,12 @@ impl Hub for LocalHub {
             }
         }
         journal.clear().map_err(io_error(journal.path()))?;
-        pack::sweep_quarantines(&self.options.scratch);
+        let mark = self.packing_mark();
+        packing::sweep(&mark, &self.objects_dir()).map_err(io_error(&mark))?;
+        if self.options.ownership == Ownership::Users {
+            // A supervisor of a cluster may be taking in packs while it is elected: it sweeps when it starts.
+            self.sweep_scratch();
+        }
         Ok(removed)
     }
 
@@ -305,7 +321,10 @@ impl Hub for LocalHub {
     }
 
     fn promote(&self, from: &Quarantine, base_commit: Oid, result_tree: Oid) -> Result<(), HubError> {
+        let mark = self.packing_mark();
+        let packing = Packing::begin(&mark).map_err(io_error(&mark))?;
         from.promote(&self.bare()?, base_commit, result_tree)?;
+        drop(packing);
         self.barrier()
     }
 

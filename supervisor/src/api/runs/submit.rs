@@ -34,7 +34,7 @@ impl Core {
         if let Some(found) = tx.run(&id).await? {
             drop(tx);
             let asked = call.insecure_no_sandbox && has_commands(&file);
-            if found.file != file || asked != found.tainted {
+            if found.project != self.project || found.file != file || asked != found.tainted {
                 return Err(Error::Exists {
                     what: "run",
                     id: id.to_string(),

@@ -14,6 +14,7 @@ use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::{self, fetch_chunk};
 
 use super::WorkerApi;
+use super::orders::base_of;
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::HubError;
@@ -43,6 +44,16 @@ impl WorkerApi {
         }
         let have = call.have.iter().map(|id| id.parse()).collect::<Result<Vec<Oid>, _>>()?;
         let lease = self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
+        let mut tx = self.cores.store().read().await?;
+        let base = match tx.phase(&run, &lease.phase).await? {
+            Some(phase) => base_of(tx.as_mut(), &lease, &phase).await?,
+            None => None,
+        };
+        drop(tx);
+        if base != Some(want) {
+            let why = format!("the lease of {run} does not start from {}", want.short());
+            return Err(Error::Forbidden { reason: "lease_not_yours", why });
+        }
         let hub = self.cores.named(&lease.project).await?.hub.clone();
         let pack = run_blocking(move || {
             let repo = hub.repository()?;

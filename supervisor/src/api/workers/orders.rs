@@ -1,41 +1,53 @@
 //! What a session brings to its worker. Grants and ends of leases are read from the store, so that it does not matter
 //! which supervisor granted them.
 
-use autopack_shared::domain::ids::{Oid, RunId};
-use autopack_shared::domain::record::{Lease, LeasePurpose};
+use autopack_shared::domain::ids::Oid;
+use autopack_shared::domain::record::{Lease, LeasePurpose, Phase};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::session::{Sent, SessionTask};
 use crate::error::Error;
+use crate::store::Tx;
 use crate::workers::WorkerOrder;
 
 impl SessionTask {
-    /// Leases that are new, and those that ended other than by the worker's own result.
-    pub(super) async fn news(&self, sent: &mut Sent) -> Result<Vec<supervisor_message::Body>, Error> {
+    /// Leases that are new, and those that ended other than by the worker's own result; and what the worker has been
+    /// brought once all of it is sent.
+    pub(super) async fn news(&self, sent: &Sent) -> Result<(Vec<supervisor_message::Body>, Sent), Error> {
         let mut tx = self.cores.store().read().await?;
         let mut leases = tx.active_leases(None).await?;
         drop(tx);
         leases.retain(|l| l.worker == self.worker && l.session == self.session);
+        let mut after = sent.clone();
         let mut news = Vec::new();
-        let ended = |(run, epoch): &(&RunId, &u64)| !leases.iter().any(|l| l.run == **run && l.epoch == **epoch);
-        let ended: Vec<(RunId, u64)> = sent.iter().filter(ended).map(|(run, epoch)| (run.clone(), *epoch)).collect();
-        for (run, epoch) in ended {
-            sent.remove(&run);
-            let reason = "the lease ended".to_owned();
-            news.push(supervisor_message::Body::Revoke(pb::Revoke { run_id: run.to_string(), epoch, reason }));
+        for (run, epoch) in sent {
+            if !leases.iter().any(|l| l.run == *run && l.epoch == *epoch) {
+                after.remove(run);
+                let reason = "the lease ended".to_owned();
+                news.push(supervisor_message::Body::Revoke(pb::Revoke {
+                    run_id: run.to_string(),
+                    epoch: *epoch,
+                    reason,
+                }));
+            }
         }
         for lease in leases.iter().filter(|l| l.state == LeaseState::Held) {
             if sent.get(&lease.run) == Some(&lease.epoch) {
                 continue;
             }
-            if let Some(grant) = self.grant(lease).await? {
-                sent.insert(lease.run.clone(), lease.epoch);
-                news.push(supervisor_message::Body::Grant(grant));
+            match self.grant(lease).await {
+                Ok(Some(grant)) => {
+                    after.insert(lease.run.clone(), lease.epoch);
+                    news.push(supervisor_message::Body::Grant(grant));
+                }
+                Ok(None) => {}
+                // One project that cannot be read holds up no other.
+                Err(error) => tracing::warn!(run = %lease.run, %error, "a grant could not be brought"),
             }
         }
-        Ok(news)
+        Ok((news, after))
     }
 
     /// All that the worker needs, with the builder entry and the gate of the fork commit.
@@ -45,11 +57,7 @@ impl SessionTask {
         let (Some(run), Some(phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
             return Ok(None);
         };
-        let base: Option<Oid> = match (lease.purpose, &phase.apply) {
-            (LeasePurpose::Build, _) => phase.base,
-            (LeasePurpose::Verify, Some(apply)) => tx.apply(apply).await?.map(|apply| apply.new),
-            (LeasePurpose::Verify, None) => None,
-        };
+        let base = base_of(tx.as_mut(), lease, &phase).await?;
         drop(tx);
         // It moved on between two reads: the lease has ended too, or the next look finds it whole.
         let Some(base) = base else { return Ok(None) };
@@ -82,6 +90,15 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
         }))
     }
+}
+
+/// The commit that a lease starts from; none while its phase is on its way elsewhere.
+pub(super) async fn base_of(tx: &mut dyn Tx, lease: &Lease, phase: &Phase) -> Result<Option<Oid>, Error> {
+    Ok(match (lease.purpose, &phase.apply) {
+        (LeasePurpose::Build, _) => phase.base,
+        (LeasePurpose::Verify, Some(apply)) => tx.apply(apply).await?.map(|apply| apply.new),
+        (LeasePurpose::Verify, None) => None,
+    })
 }
 
 /// An order as a message.

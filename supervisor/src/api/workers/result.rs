@@ -78,6 +78,14 @@ async fn accept_build(
     }
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
+    if let Some(reason) = &reason
+        && result.reason.starts_with("fetch_")
+    {
+        // The way to its objects was cut: nothing was tried, and nothing is held against the builder.
+        moves::attempt(tx, &mut attempt, AttemptEvent::Lose, Some(reason.clone())).await?;
+        phase.lost_attempts += 1;
+        return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;
+    }
     if let Some(reason) = reason {
         moves::attempt(tx, &mut attempt, AttemptEvent::Fail, Some(reason.clone())).await?;
         phase.failed_attempts += 1;

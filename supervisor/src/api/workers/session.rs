@@ -25,6 +25,12 @@ use crate::workers::{Generation, WorkerOrder, Workers};
 /// A worker that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
 
+/// How long one look at the leases may take.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long one renewal of a session may take.
+const RENEWAL: Duration = Duration::from_secs(1);
+
 /// Events read at a time.
 const PAGE: u32 = 500;
 
@@ -92,6 +98,16 @@ async fn last_heard(tx: &mut dyn Tx, run: &RunId, epoch: u64) -> Result<u64, Err
 /// The leases that this stream has brought to the worker: run and epoch.
 pub(super) type Sent = BTreeMap<RunId, u64>;
 
+/// What a message of the worker's came to.
+enum Handled {
+    /// It is told so.
+    Answer(Box<supervisor_message::Body>),
+    /// Nothing is to be said.
+    Nothing,
+    /// It cannot be taken now, through no fault of the worker's.
+    NotNow,
+}
+
 /// How a session's stream ended.
 enum Ended {
     /// The worker stopped everything and left.
@@ -142,6 +158,7 @@ impl SessionTask {
         changes.mark_changed();
         out.send(say(supervisor_message::Body::Welcome(self.welcome()))).await.map_err(|_| gone())?;
         let mut beats = 0_u32;
+        let mut heard = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(Ended::Lost),
@@ -149,19 +166,26 @@ impl SessionTask {
                     if changed.is_err() {
                         return Ok(Ended::Lost);
                     }
-                    match self.news(sent).await {
-                        Ok(news) => for body in news {
-                            out.send(say(body)).await.map_err(|_| gone())?;
-                        },
+                    // A store that is away must not keep heartbeats from their answers for long.
+                    match tokio::time::timeout(LOOK, self.news(sent)).await {
+                        Ok(Ok((news, after))) => {
+                            for body in news {
+                                out.send(say(body)).await.map_err(|_| gone())?;
+                            }
+                            *sent = after;
+                        }
                         // Looked at again at the next change or heartbeat.
-                        Err(error) => tracing::warn!(worker = %self.worker, %error, "leases could not be looked at"),
+                        Ok(Err(error)) => tracing::warn!(worker = %self.worker, %error, "leases could not be looked at"),
+                        Err(_) => tracing::warn!(worker = %self.worker, "leases could not be looked at in time"),
                     }
                 }
                 order = orders.recv() => match order {
                     Some(order) => out.send(say(order_message(order))).await.map_err(|_| gone())?,
                     None => return Ok(Ended::Lost),
                 },
-                message = tokio::time::timeout(SILENCE, inbound.message()) => match message.unwrap_or(Ok(None)) {
+                message = tokio::time::timeout_at(heard + SILENCE, inbound.message()) => {
+                    heard = tokio::time::Instant::now();
+                    match message.unwrap_or(Ok(None)) {
                     Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Goodbye(_)), .. })) => {
                         return Ok(Ended::SaidGoodbye);
                     }
@@ -176,12 +200,16 @@ impl SessionTask {
                         out.send(say(heard)).await.map_err(|_| gone())?;
                     }
                     Ok(Some(pb::WorkerMessage { body: Some(body), .. })) => {
-                        if let Some(answer) = self.handle(body, sent).await {
-                            out.send(say(answer)).await.map_err(|_| gone())?;
+                        match self.handle(body, sent).await {
+                            Handled::Answer(answer) => out.send(say(*answer)).await.map_err(|_| gone())?,
+                            Handled::Nothing => {}
+                            // It is said again on the next stream.
+                            Handled::NotNow => return Ok(Ended::Lost),
                         }
                     }
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return Ok(Ended::Lost),
+                    }
                 },
             }
         }
@@ -201,10 +229,12 @@ impl SessionTask {
     /// Keeps the session alive; false when it is gone. Now and then, leases that the worker does not know of are given
     /// up: its job ended without a word, or its last word was refused.
     async fn beat(&self, beat: &pb::Heartbeat, count: u32, sent: &mut Sent) -> bool {
-        match self.coordinator.renew_session(&self.worker, &self.session).await {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(error) => tracing::warn!(worker = %self.worker, %error, "the session could not be renewed"),
+        let renewed = self.coordinator.renew_session(&self.worker, &self.session);
+        match tokio::time::timeout(RENEWAL, renewed).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return false,
+            Err(_) => tracing::warn!(worker = %self.worker, "the session could not be renewed in time"),
+            Ok(Err(error)) => tracing::warn!(worker = %self.worker, %error, "the session could not be renewed"),
         }
         if count.is_multiple_of(RECONCILE_BEATS)
             && let Err(error) = self.compare(&beat.held, false, sent).await
@@ -238,22 +268,23 @@ impl SessionTask {
         Ok(())
     }
 
-    async fn handle(&self, body: worker_message::Body, sent: &mut Sent) -> Option<supervisor_message::Body> {
+    async fn handle(&self, body: worker_message::Body, sent: &mut Sent) -> Handled {
         match body {
             worker_message::Body::Hello(_) | worker_message::Body::Heartbeat(_) | worker_message::Body::Goodbye(_) => {
-                None
+                Handled::Nothing
             }
             worker_message::Body::Event(event) => {
                 let (run_id, epoch, upto) = (event.run_id.clone(), event.epoch, event.run_seq);
                 match patiently(|| self.event(event.clone())).await {
-                    Ok(()) => Some(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto })),
+                    Ok(()) => Handled::Answer(Box::new(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto }))),
+                    Err(error) if is_of_the_store(&error) && self.lingers => Handled::NotNow,
                     Err(error) if is_of_the_store(&error) => {
                         // A line of the history is worth less than the work it tells of.
                         self.deny(&run_id, &error);
                         tracing::warn!(run = run_id, %error, "a worker's event could not be stored and is dropped");
-                        None
+                        Handled::Nothing
                     }
-                    Err(error) => Some(self.refused(run_id, epoch, &error)),
+                    Err(error) => Handled::Answer(Box::new(self.refused(run_id, epoch, &error))),
                 }
             }
             worker_message::Body::Result(result) => {
@@ -265,9 +296,10 @@ impl SessionTask {
                             sent.remove(&run);
                         }
                         // One above its events: the result itself.
-                        Some(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto }))
+                        Handled::Answer(Box::new(supervisor_message::Body::Ack(pb::Ack { run_id, epoch, upto })))
                     }
-                    Err(error) => Some(self.refused(run_id, epoch, &error)),
+                    Err(error) if is_of_the_store(&error) && self.lingers => Handled::NotNow,
+                    Err(error) => Handled::Answer(Box::new(self.refused(run_id, epoch, &error))),
                 }
             }
         }
