@@ -94,8 +94,8 @@ fn recovered(cluster: &Cluster, hits: &[Hit]) {
 
 /// Milliseconds from a fault to the next grant.
 fn next_grant(cluster: &Cluster, hit: &Hit) -> Option<i64> {
-    let query = "SELECT min((doc->>'granted_at')::bigint) FROM autopack.lease WHERE (doc->>'granted_at')::bigint > ";
-    let first = cluster.sql(&format!("{query}{}", hit.at));
+    let granted = "(extract(epoch FROM (doc->>'granted_at')::timestamptz) * 1000)::bigint";
+    let first = cluster.sql(&format!("SELECT min({granted}) FROM autopack.lease WHERE {granted} > {}", hit.at));
     Some(first.first()?.parse::<i64>().ok()? - hit.at)
 }
 

@@ -73,9 +73,12 @@ async fn verify(ctx: &Context) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// Verifies the records of the repository around, by the engine that owns them or by one in this process.
+/// Verifies the records of the supervisor that is named, or of the repository around, by the engine that owns them or
+/// by one in this process.
 async fn asked(ctx: &Context) -> Result<VerifyAuditResponse, CliError> {
-    there_is_a_store(&ctx.place()?.data_dir)?;
+    if ctx.remote()?.is_none() {
+        there_is_a_store(&ctx.place()?.data_dir)?;
+    }
     let mut session = connect(ctx, Need::Passive).await?;
     let answer = session.admin.verify_audit(VerifyAuditRequest {}).await;
     session.close().await;
