@@ -83,7 +83,7 @@ pub(super) fn of_approvals(cluster: &Cluster, acknowledged: &BTreeSet<String>) {
     assert_eq!(cluster.number(open), 0);
     for id in acknowledged {
         let shown = cluster.ann.ask(&["approvals", "show", id]);
-        assert_eq!(shown["status"], "CONSUMED", "{shown}");
+        assert_eq!(shown["request"]["status"], "CONSUMED", "{shown}");
     }
 }
 
