@@ -132,6 +132,11 @@ impl Context {
         Ok(Some(Remote { url, token: self.token()?, project: named.filter(|name| !name.is_empty()) }))
     }
 
+    /// Whether a supervisor elsewhere is named. What is wrong with how it is named is told when it is connected to.
+    pub(crate) fn is_remote(&self) -> bool {
+        !matches!(self.remote(), Ok(None))
+    }
+
     /// The settings that need no repository.
     pub(crate) fn host_settings(&self) -> Result<Settings, CliError> {
         self.settings(self.root().ok().as_deref())

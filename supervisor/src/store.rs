@@ -288,8 +288,8 @@ pub trait Journal {
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()>;
     /// Notices not yet sent, oldest first.
     async fn unsent_notices(&mut self, limit: u32) -> StoreResult<Vec<Notice>>;
-    /// Marks a notice sent.
-    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<()>;
+    /// Marks a notice sent. False where somebody has before: then nothing changes.
+    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<bool>;
     /// The stored answer of an idempotent call, with the digest of the call it answered.
     async fn idem(&mut self, key: &str, principal: &str, method: &str) -> StoreResult<Option<(Digest, Vec<u8>)>>;
     /// Stores such an answer.

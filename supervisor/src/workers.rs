@@ -121,7 +121,8 @@ mod tests {
         assert!(old_orders.try_recv().is_err() && old_orders.is_closed(), "the old one is told by its end");
         assert!(!workers.disconnect(&worker, old));
         let order = WorkerOrder::Revoke { run: "r".to_owned(), epoch: 1, reason: String::new() };
-        assert!(workers.send(&worker, order) && orders.try_recv().is_ok());
+        assert!(workers.send(&worker, order.clone()) && orders.try_recv().is_ok());
         assert!(workers.disconnect(&worker, new));
+        assert!(!workers.send(&worker, order));
     }
 }

@@ -102,9 +102,13 @@ pub(crate) const FENCES: &[Fence] = &[
         room: &["worker/src"],
         except: &[
             "worker/src/daemon.rs",
+            "worker/src/fetch.rs",
+            "worker/src/jobs.rs",
+            "worker/src/line.rs",
             "worker/src/link.rs",
             "worker/src/phase.rs",
             "worker/src/phase/ending.rs",
+            "worker/src/phase/output.rs",
             "worker/src/upload.rs",
         ],
         never: &["autopack_shared::wire", "tonic"],

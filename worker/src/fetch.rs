@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tonic::Code;
+
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::wire::pb::{FetchRequest, fetch_chunk};
 
@@ -115,10 +117,6 @@ async fn stream(line: &Line, claim: &Claim, commit: Oid, have: &[Oid], partial: 
 
 fn of(status: &tonic::Status) -> Cut {
     let why = status.message().to_owned();
-    match status.code() {
-        tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => {
-            Cut::Broken(why)
-        }
-        _ => Cut::Refused(why),
-    }
+    let broken = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::DeadlineExceeded].contains(&status.code());
+    if broken { Cut::Broken(why) } else { Cut::Refused(why) }
 }

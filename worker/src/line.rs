@@ -67,6 +67,15 @@ pub struct Line {
     current: RwLock<Option<Channel>>,
 }
 
+/// What is at the bottom of an error: the transport's own words say little.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(cause) = at.source() {
+        at = cause;
+    }
+    at.to_string()
+}
+
 impl Line {
     /// A line that is not connected yet.
     #[must_use]
@@ -105,7 +114,7 @@ impl Line {
             };
             match tokio::time::timeout(CONNECT, endpoint.connect()).await {
                 Ok(Ok(channel)) => return Ok(channel),
-                Ok(Err(error)) => refused.push(format!("{url}: {error}")),
+                Ok(Err(error)) => refused.push(format!("{url}: {}", deepest(&error))),
                 Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
             }
         }

@@ -16,7 +16,7 @@ use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::repo::mirror::Purpose;
-use autopack_shared::wire::pb::{self, worker_message};
+use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::fetch::{self, Claim};
@@ -26,8 +26,10 @@ use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
 mod ending;
+mod output;
 
 pub(crate) use ending::last_word;
+pub use output::JobOutput;
 
 /// Pause between two looks whether a full disk has room again.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
@@ -98,39 +100,6 @@ impl Job {
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
         })
-    }
-}
-
-/// What a job sends to the stream.
-#[derive(Debug, Clone)]
-pub enum JobOutput {
-    /// Something happened.
-    Event(pb::RunEvent),
-    /// It ended.
-    Done(pb::AttemptResult),
-}
-
-impl JobOutput {
-    /// A job that could not even begin.
-    pub(crate) fn failed(job: &Job, error: BuildError) -> Self {
-        Self::Done(ending::result(job, 0, Err(error)))
-    }
-
-    /// Its run, epoch and number; a result comes after its events.
-    pub(crate) fn place(&self) -> (&str, u64, u64) {
-        match self {
-            Self::Event(event) => (&event.run_id, event.epoch, event.run_seq),
-            Self::Done(result) => (&result.run_id, result.epoch, result.run_seq + 1),
-        }
-    }
-
-    /// As a message body.
-    #[must_use]
-    pub fn into_body(self) -> worker_message::Body {
-        match self {
-            Self::Event(event) => worker_message::Body::Event(event),
-            Self::Done(result) => worker_message::Body::Result(result),
-        }
     }
 }
 

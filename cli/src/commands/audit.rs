@@ -46,7 +46,7 @@ fn unverified(ctx: &Context, error: CliError) -> Result<Exit, CliError> {
 
 async fn verify(ctx: &Context) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
-    let report = match ctx.named_data_dir()? {
+    let report = match ctx.named_data_dir()?.filter(|_| !ctx.is_remote()) {
         Some(data_dir) => match alone(ctx, &data_dir).await {
             // Whoever owns it answers for it.
             Err(error) if error.reason() == "data_dir_locked" && ctx.place().is_ok() => asked(ctx).await?,
@@ -73,10 +73,9 @@ async fn verify(ctx: &Context) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-/// Verifies the records of the supervisor that is named, or of the repository around, by the engine that owns them or
-/// by one in this process.
+/// Verifies the records of the repository around, by the engine that owns them or by one in this process.
 async fn asked(ctx: &Context) -> Result<VerifyAuditResponse, CliError> {
-    if ctx.remote()?.is_none() {
+    if !ctx.is_remote() {
         there_is_a_store(&ctx.place()?.data_dir)?;
     }
     let mut session = connect(ctx, Need::Passive).await?;

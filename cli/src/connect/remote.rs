@@ -53,6 +53,15 @@ impl Interceptor for Headers {
     }
 }
 
+/// What is at the bottom of an error: the transport's own words say little.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(cause) = at.source() {
+        at = cause;
+    }
+    at.to_string()
+}
+
 /// Connects to the first of the URLs that answers; several are separated by commas.
 pub(super) async fn dial(urls: &str) -> Result<Channel, CliError> {
     let mut refused = Vec::new();
@@ -71,7 +80,7 @@ pub(super) async fn dial(urls: &str) -> Result<Channel, CliError> {
         };
         match tokio::time::timeout(CONNECT, endpoint.connect()).await {
             Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => refused.push(format!("{url}: {error}")),
+            Ok(Err(error)) => refused.push(format!("{url}: {}", deepest(&error))),
             Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
         }
     }

@@ -306,7 +306,7 @@ CREATE TABLE autopack.command (
     id      text        COLLATE "C" NOT NULL UNIQUE,
     run_id  text        COLLATE "C" NOT NULL REFERENCES autopack.run (id),
     done_at timestamptz,
-    result  text,
+    result  json, -- text, quoted
     doc     json        NOT NULL,
     CHECK ((done_at IS NULL) = (result IS NULL))
 );

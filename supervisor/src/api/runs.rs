@@ -13,7 +13,7 @@ use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Principal, Run};
-use autopack_shared::domain::state::{ApplyState, PhaseState};
+use autopack_shared::domain::state::{ApplyState, PhaseState, RunState};
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::run_service_server::RunService;
 use autopack_shared::wire::pb::{self, SteerOp};
@@ -156,7 +156,15 @@ impl Core {
                 // A blocked phase does not move when its request ends; what is said of it does.
                 seen.reason = format!("{id} {}: {}", request.state, request.notes.unwrap_or_default());
             }
+            if run.state == RunState::Blocked && phase.state == PhaseState::Blocked {
+                shown.reason = format!("{} is blocked: {}", phase.id, seen.reason);
+            }
             shown.phases.push(seen);
+        }
+        let undone = shown.phases.iter().filter(|phase| phase.state == "ROLLED_BACK").count();
+        if run.state == RunState::Succeeded && undone > 0 {
+            // The run ended before it was taken back; its row does not change any more.
+            shown.reason = format!("{}; {undone} rolled back since", shown.reason);
         }
         Ok(shown)
     }

@@ -9,7 +9,7 @@ use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdic
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
-use autopack_shared::domain::record::{Decision, Phase, Request, Run, RunKind, WindowSums};
+use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
@@ -22,6 +22,7 @@ use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Director, limits, system};
 use crate::error::Error;
+use crate::hub::HubRead as _;
 use crate::policy::PolicyInForce;
 use crate::store::{RequestFilter, Tx};
 use crate::workers::WorkerOrder;
@@ -38,6 +39,7 @@ impl Director {
         let target = self.policy_of_target(&view.run).await?;
         let judgement = judgement_of(&fork, target.as_deref());
         let missing = self.missing_deliverables(seen, tree).await?;
+        let rejected = self.rejected_before(seen, base, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         if phase.state != PhaseState::Governance {
@@ -74,11 +76,30 @@ impl Director {
         };
         match refusal {
             Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
-            None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict).await?,
+            None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict, rejected).await?,
         }
         tx.commit().await?;
         self.tell(view, &phase, &decision);
         Ok(())
+    }
+
+    /// The request of the attempt before this one, when it was rejected for this very change, wherever its base has
+    /// moved since: nobody is asked the same thing twice, unless an operator had it tried again.
+    async fn rejected_before(&self, phase: &Phase, base: Oid, tree: Oid) -> Result<Option<RequestId>, Error> {
+        if phase.retried || phase.attempt < 2 {
+            return Ok(None);
+        }
+        let filter = RequestFilter {
+            run: Some(phase.run.clone()),
+            phase: Some(phase.id.clone()),
+            states: vec![RequestState::Rejected],
+            limit: 1,
+        };
+        let newest = self.store.read().await?.requests(&filter).await?.into_iter().next();
+        let Some(old) = newest.filter(|r| r.attempt + 1 == phase.attempt) else { return Ok(None) };
+        let (hub, before) = (self.hub.clone(), (old.base, old.tree));
+        let same = self.blocking(move || hub.same_change(before, (base, tree))).await?;
+        Ok(same.then_some(old.id))
     }
 
     /// The facts of a change, or why its objects cannot be read: that is the change's fault and refuses it.
@@ -176,6 +197,7 @@ impl Director {
         phase: &mut Phase,
         decision: &Decision,
         verdict: &Verdict,
+        rejected: Option<RequestId>,
     ) -> Result<(), Error> {
         use evaluate::Decision as Word;
         let system = system();
@@ -202,7 +224,7 @@ impl Director {
                     let reason = format!("{} carries the approval on: the change is the same", carried.id);
                     return moves::phase(tx, phase, PhaseEvent::Approve, Some(reason), &system).await;
                 }
-                if let Some(rejected) = rejected_before(tx, phase, decision).await? {
+                if let Some(rejected) = rejected {
                     phase.request = None;
                     let reason = format!("same_as_rejected: the builder came back with what {rejected} rejected");
                     return moves::phase(tx, phase, PhaseEvent::Block, Some(reason), &system).await;
@@ -249,23 +271,6 @@ impl Director {
             let _told = self.workers.send(&lease.worker, order);
         }
     }
-}
-
-/// The request of the attempt before this one, when it was rejected for this very change: nobody is asked the same
-/// thing twice, unless an operator had it tried again.
-async fn rejected_before(tx: &mut dyn Tx, phase: &Phase, decision: &Decision) -> Result<Option<RequestId>, Error> {
-    if phase.retried {
-        return Ok(None);
-    }
-    let filter = RequestFilter {
-        run: Some(phase.run.clone()),
-        phase: Some(phase.id.clone()),
-        states: vec![RequestState::Rejected],
-        limit: 1,
-    };
-    let newest = tx.requests(&filter).await?.into_iter().next();
-    let same = |r: &Request| r.attempt + 1 == phase.attempt && r.base == decision.base && r.tree == decision.tree;
-    Ok(newest.filter(same).map(|r| r.id))
 }
 
 /// Why an attempt failed that changed nothing where something had to change.

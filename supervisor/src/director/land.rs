@@ -16,6 +16,18 @@ enum Landed {
 }
 
 impl Director {
+    /// Says what a landing waits for now that its decisions are there.
+    async fn tell_waiting(&self, view: &RunView, told: String) -> Result<(), Error> {
+        if view.run.reason.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        let mut tx = self.fenced(&[]).await?;
+        let mut run = reread_run(tx.as_mut(), &view.run).await?;
+        run.reason = Some(told);
+        moves::update_run(tx.as_mut(), &mut run, &system(), "it waits for its target").await?;
+        Ok(tx.commit().await?)
+    }
+
     /// Moves the target; false while it is checked out somewhere and the person has to merge by hand.
     pub(super) async fn land_target(&self, view: &RunView) -> Result<bool, Error> {
         let Some(target) = &view.run.target_ref else {
@@ -44,10 +56,11 @@ impl Director {
                 let command = format!("git -C {path} merge --ff-only {}", ref_of(&view.run));
                 let what = format!("{target} is checked out at {path}");
                 self.deny(&view.run.id, Denial::new("checked_out", &what, &command));
+                let told = format!("{what}; run: {command}");
                 if view.run.state == RunState::Waiting {
-                    return Ok(false);
+                    return self.tell_waiting(view, told).await.map(|()| false);
                 }
-                (RunEvent::Park, format!("{what}; run: {command}"))
+                (RunEvent::Park, told)
             }
         };
         let mut tx = self.fenced(&[]).await?;

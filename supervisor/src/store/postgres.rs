@@ -30,6 +30,7 @@ use super::{Store, StoreResult, Tx};
 mod applies;
 mod audit;
 mod error;
+mod facts;
 mod fences;
 mod journal;
 mod phases;

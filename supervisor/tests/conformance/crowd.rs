@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio::task::JoinSet;
 
 use autopack_shared::domain::ids::{Fence, Scope};
+use autopack_shared::domain::state::LeaseState;
 use autopack_supervisor::store::StoreError;
 use autopack_supervisor::store::verify::verify;
 
@@ -85,4 +86,37 @@ pub(crate) async fn only_the_newest_director_writes(lab: &mut impl Lab) {
         let answer = lab.store().tx(&[Fence { scope: Scope::Director, epoch }]).await;
         assert_eq!(answer.is_ok(), epoch == WRITERS);
     }
+}
+
+/// Leases of many runs begin and end side by side; the history of them and the log are in one order all the same.
+pub(crate) async fn leases_are_noted_in_the_order_of_the_log(lab: &mut impl Lab) {
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let store = lab.store();
+        writers.spawn(async move {
+            let (run, id) = (format!("r-{writer}"), format!("l-{writer}"));
+            let mut tx = store.tx(&[]).await.unwrap();
+            tx.insert_run(&crate::fixtures::run(&run)).await.unwrap();
+            tx.insert_phase(&phase(&run, "p", 0)).await.unwrap();
+            tx.append_audit(created(&run)).await.unwrap();
+            tx.commit().await.unwrap();
+            let (chain, mut mine) = (format!("run/{run}"), lease(&id, &run));
+            let mut tx = store.tx(&[run_fence(&run, 1)]).await.unwrap();
+            tx.insert_lease(&mine).await.unwrap();
+            let began = draft(&chain, "lease.granting", "lease", &id, Some("granting"));
+            tx.append_audit(pinned(began, &mine)).await.unwrap();
+            tx.commit().await.unwrap();
+            let mut tx = store.tx(&[run_fence(&run, 1)]).await.unwrap();
+            mine.state = LeaseState::Revoked;
+            tx.update_lease(&mut mine).await.unwrap();
+            let ended = draft(&chain, "lease.revoked", "lease", &id, Some("revoked"));
+            tx.append_audit(pinned(ended, &mine)).await.unwrap();
+            tx.commit().await.unwrap();
+        });
+    }
+    writers.join_all().await;
+    let changes = lab.store().read().await.unwrap().facts().await.unwrap().leases;
+    assert_eq!(changes.len() as u64, 2 * WRITERS);
+    let report = verify(&*lab.store()).await.unwrap();
+    assert_eq!((report.problems(), report.records), (Vec::new(), 3 * WRITERS));
 }

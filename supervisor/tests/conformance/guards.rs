@@ -278,6 +278,7 @@ async fn documents_come_back_byte_by_byte(lab: &mut PostgresLab) {
     tx.commit().await.unwrap();
     let mut view = lab.store().read().await.unwrap();
     assert_eq!(view.events(&name("a"), 0, 9).await.unwrap(), [line]);
+    assert_eq!(view.facts().await.unwrap().commands[0].result.as_deref(), Some("ended\0"));
     assert_eq!(view.skewed_rows().await.unwrap(), [""; 0]);
 }
 

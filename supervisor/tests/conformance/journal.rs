@@ -42,8 +42,9 @@ pub(crate) async fn notices_are_sent_in_order(lab: &mut impl Lab) {
     }
     assert_eq!(exists(tx.insert_notice(&notice("n-1", "a")).await), "notice n-1");
     assert_eq!(tx.unsent_notices(2).await.unwrap(), [notice("n-3", "a"), notice("n-1", "a")]);
-    tx.mark_sent(&name("n-3"), at(60)).await.unwrap();
-    tx.mark_sent(&name("n-3"), at(61)).await.unwrap();
+    assert!(tx.mark_sent(&name("n-3"), at(60)).await.unwrap());
+    assert!(!tx.mark_sent(&name("n-3"), at(61)).await.unwrap());
+    assert_eq!(tx.facts().await.unwrap().notices[0].sent_at, Some(at(60)));
     assert_eq!(tx.unsent_notices(9).await.unwrap(), [notice("n-1", "a"), notice("n-2", "a")]);
     assert_eq!(missing(tx.mark_sent(&name("n-9"), at(60)).await), "notice n-9");
 }

@@ -101,6 +101,7 @@ mod tests {
     fn job() -> Job {
         let grant = pb::Grant {
             run_id: "r".to_owned(),
+            project: "shop".to_owned(),
             epoch: 3,
             phase_id: "p".to_owned(),
             attempt: 2,

@@ -41,7 +41,7 @@ pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now:
 /// not depend on either: what cannot be written is told and no failure.
 pub(crate) fn keep_up(ctx: &Context, outcome: &Outcome) {
     // A supervisor elsewhere keeps what its runs leave.
-    if ctx.remote().is_ok_and(|remote| remote.is_some()) {
+    if ctx.is_remote() {
         return;
     }
     let kept = || {

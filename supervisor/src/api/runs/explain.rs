@@ -47,6 +47,9 @@ impl Core {
     }
 }
 
+/// How a landing says that its target cannot be moved.
+const CHECKED_OUT: &str = " is checked out at ";
+
 /// What the run as a whole waits for.
 fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
@@ -61,6 +64,11 @@ fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
         }
         RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
             blocker("ended", run.reason.clone().unwrap_or_default(), String::new())
+        }
+        RunState::Waiting if run.reason.as_ref().is_some_and(|r| r.contains(CHECKED_OUT)) => {
+            let why = run.reason.clone().unwrap_or_default();
+            let (what, command) = why.split_once("; run: ").unwrap_or((why.as_str(), resume.as_str()));
+            blocker("checked_out", what.to_owned(), command.to_owned())
         }
         RunState::Created
         | RunState::Queued

@@ -85,13 +85,16 @@ pub(crate) async fn notice(tx: &mut dyn Tx, notice: &Notice) -> Result<(), Error
     note_of(tx, notice, ("", "queued")).await
 }
 
-/// Marks a notice sent.
+/// Marks a notice sent, if nobody has.
 ///
 /// # Errors
 /// Those of the store.
 pub(crate) async fn sent(tx: &mut dyn Tx, mut notice: Notice) -> Result<(), Error> {
     let now = tx.now();
-    tx.mark_sent(&notice.id, now).await?;
+    if !tx.mark_sent(&notice.id, now).await? {
+        // Another director was at it too, and has logged it.
+        return Ok(());
+    }
     notice.sent_at = Some(now);
     note_of(tx, &notice, ("queued", "sent")).await
 }

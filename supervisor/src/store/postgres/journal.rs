@@ -12,7 +12,8 @@ use autopack_shared::domain::record::{Event, Notice};
 use super::audit::{digest, record};
 use super::error::Subject;
 use super::tx::{PostgresTx, bytes, integer, natural, read_plain, text};
-use crate::store::{Journal, StoreResult, Tx as _, doc};
+use crate::store::facts::Facts;
+use crate::store::{Journal, StoreError, StoreResult, Tx as _, doc};
 
 const NOTICE_COLUMNS: &[&str] = &["sent_at"];
 
@@ -24,10 +25,11 @@ fn unsent(row: &PgRow) -> StoreResult<Notice> {
 impl Journal for PostgresTx {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64> {
         self.touch(&event.run).await?;
-        let last = "SELECT coalesce(max(seq), 0) FROM event WHERE run_id = $1";
+        let last = "SELECT doc::text FROM event WHERE run_id = $1 ORDER BY seq DESC LIMIT 1";
         let last = self.one(query(last).bind(event.run.as_str())).await?;
-        let seq = last.map_or(Ok(0), |row| natural(&row, 0))? + 1;
-        event.seq = seq;
+        let last: Option<Event> = last.map(|row| read_plain(&row)).transpose()?;
+        event.follow(last.as_ref()).map_err(|e| StoreError::Corrupt(format!("a line that is no JSON: {e}")))?;
+        let seq = event.seq;
         let subject = Subject::new("event", format!("{}/{seq}", event.run)).of("run", &event.run);
         let sql = query("INSERT INTO event (run_id, seq, doc) VALUES ($1, $2, $3::json)").bind(event.run.as_str());
         self.write(&subject, sql.bind(integer(seq)).bind(doc::pack(event, &[])?)).await?;
@@ -53,14 +55,15 @@ impl Journal for PostgresTx {
         self.all(query(sql).bind(i64::from(limit))).await?.iter().map(unsent).collect()
     }
 
-    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<()> {
+    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<bool> {
         // Sent twice is sent: notices go out at least once.
         let subject = Subject::new("notice", id);
-        let sql = query("UPDATE notice SET sent_at = coalesce(sent_at, autopack.instant($1)) WHERE id = $2");
-        match self.write(&subject, sql.bind(at.as_millis()).bind(id.as_str())).await? {
-            0 => Err(subject.not_found()),
-            1.. => Ok(()),
+        let sql = query("UPDATE notice SET sent_at = autopack.instant($1) WHERE id = $2 AND sent_at IS NULL");
+        if self.write(&subject, sql.bind(at.as_millis()).bind(id.as_str())).await? == 1 {
+            return Ok(true);
         }
+        let there = self.one(query("SELECT 1 FROM notice WHERE id = $1").bind(id.as_str())).await?;
+        there.map(|_| false).ok_or_else(|| subject.not_found())
     }
 
     async fn idem(&mut self, key: &str, principal: &str, method: &str) -> StoreResult<Option<(Digest, Vec<u8>)>> {
@@ -110,7 +113,7 @@ impl Journal for PostgresTx {
         self.find_skewed().await
     }
 
-    async fn facts(&mut self) -> StoreResult<crate::store::facts::Facts> {
-        Ok(crate::store::facts::Facts::default())
+    async fn facts(&mut self) -> StoreResult<Facts> {
+        self.all_facts().await
     }
 }

@@ -18,9 +18,9 @@ fn open_command(row: &PgRow) -> StoreResult<Command> {
     doc::unpack(text(row, 0)?, [("done_at", Value::Null), ("result", Value::Null)])
 }
 
-/// Text as the database takes it: all but the one character that it lacks.
-fn plain(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+/// Text as JSON: the database's own text lacks one character, and the log pins the row as it was given.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 #[async_trait]
@@ -120,9 +120,9 @@ impl Requests for PostgresTx {
         self.touch(&command.run).await?;
         let subject = Subject::new("command", &command.id).of("run", &command.run);
         let sql = "INSERT INTO command (id, run_id, done_at, result, doc) \
-                   VALUES ($1, $2, autopack.instant($3), $4, $5::json)";
+                   VALUES ($1, $2, autopack.instant($3), $4::json, $5::json)";
         let sql = query(sql).bind(command.id.as_str()).bind(command.run.as_str());
-        let sql = sql.bind(command.done_at.map(Timestamp::as_millis)).bind(command.result.as_deref().map(plain));
+        let sql = sql.bind(command.done_at.map(Timestamp::as_millis)).bind(command.result.as_deref().map(quoted));
         self.write(&subject, sql.bind(doc::pack(command, COMMAND_COLUMNS)?)).await?;
         Ok(())
     }
@@ -137,9 +137,10 @@ impl Requests for PostgresTx {
         self.writes()?;
         self.one(query(sql).bind(id.as_str())).await?;
         let subject = Subject::new("command", id);
-        let sql =
-            query("UPDATE command SET done_at = autopack.instant($1), result = $2 WHERE id = $3 AND done_at IS NULL");
-        if self.write(&subject, sql.bind(at.as_millis()).bind(plain(result)).bind(id.as_str())).await? == 1 {
+        let sql = query(
+            "UPDATE command SET done_at = autopack.instant($1), result = $2::json WHERE id = $3 AND done_at IS NULL",
+        );
+        if self.write(&subject, sql.bind(at.as_millis()).bind(quoted(result)).bind(id.as_str())).await? == 1 {
             return Ok(());
         }
         match self.one(query("SELECT 1 FROM command WHERE id = $1").bind(id.as_str())).await? {

@@ -64,6 +64,13 @@ const TABLES: &[Keys] = &[
         sql: "SELECT doc::text, id, id, run_id, target_ref, request_id FROM apply ORDER BY seq",
         pointers: &["/id", "/run", "/target_ref", "/request"],
     },
+    Keys { noun: "project", sql: "SELECT doc::text, id, id FROM project ORDER BY id", pointers: &["/id"] },
+    Keys {
+        noun: "command",
+        sql: "SELECT doc::text, id, id, run_id FROM command ORDER BY seq",
+        pointers: &["/id", "/run"],
+    },
+    Keys { noun: "notice", sql: "SELECT doc::text, id, id FROM notice ORDER BY seq", pointers: &["/id"] },
     Keys {
         noun: "event",
         sql: "SELECT doc::text, run_id || '/' || seq, run_id, seq::text FROM event ORDER BY run_id, event.seq",
@@ -98,8 +105,7 @@ fn skewed(row: &PgRow, pointers: &[&str]) -> StoreResult<bool> {
 impl PostgresTx {
     /// Every row whose columns and document disagree, as `noun id`.
     pub(super) async fn find_skewed(&mut self) -> StoreResult<Vec<String>> {
-        let patience = "SET LOCAL statement_timeout = '10min'";
-        self.one(query(patience)).await?;
+        self.be_patient().await?;
         let mut found = Vec::new();
         for table in TABLES {
             // Row by row: memory goes by what is wrong.

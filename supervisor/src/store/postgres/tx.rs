@@ -146,6 +146,12 @@ impl PostgresTx {
         }
     }
 
+    /// Lets what reads whole tables take longer than other statements may.
+    pub(super) async fn be_patient(&mut self) -> StoreResult<()> {
+        self.one(query("SET LOCAL statement_timeout = '10min'")).await?;
+        Ok(())
+    }
+
     fn usable(&self) -> StoreResult<()> {
         if self.broken {
             return Err(away("an earlier statement of this transaction failed".to_owned(), "begin again"));
@@ -212,6 +218,11 @@ pub(super) fn read_plain<T: DeserializeOwned>(row: &PgRow) -> StoreResult<T> {
 
 /// A text column.
 pub(super) fn text(row: &PgRow, column: usize) -> StoreResult<&str> {
+    row.try_get(column).map_err(|e| failed(&e, None))
+}
+
+/// A text column that may be NULL.
+pub(super) fn maybe_text(row: &PgRow, column: usize) -> StoreResult<Option<&str>> {
     row.try_get(column).map_err(|e| failed(&e, None))
 }
 

@@ -92,14 +92,15 @@ impl Journal for SqliteTx {
         self.all(query(sql).bind(i64::from(limit))).await?.iter().map(unsent).collect()
     }
 
-    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<()> {
+    async fn mark_sent(&mut self, id: &RowId, at: Timestamp) -> StoreResult<bool> {
         // Sent twice is sent: notices go out at least once.
         let subject = Subject::new("notice", id);
-        let sql = query("UPDATE notice SET sent_at = coalesce(sent_at, $1) WHERE id = $2");
-        match self.write(&subject, sql.bind(at.as_millis()).bind(id.as_str())).await? {
-            0 => Err(subject.not_found()),
-            1.. => Ok(()),
+        let sql = query("UPDATE notice SET sent_at = $1 WHERE id = $2 AND sent_at IS NULL");
+        if self.write(&subject, sql.bind(at.as_millis()).bind(id.as_str())).await? == 1 {
+            return Ok(true);
         }
+        let there = self.one(query("SELECT 1 FROM notice WHERE id = $1").bind(id.as_str())).await?;
+        there.map(|_| false).ok_or_else(|| subject.not_found())
     }
 
     async fn idem(&mut self, key: &str, principal: &str, method: &str) -> StoreResult<Option<(Digest, Vec<u8>)>> {

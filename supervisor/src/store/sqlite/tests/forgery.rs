@@ -62,6 +62,8 @@ async fn every_forgery_of_the_log_has_its_exit_code() {
             "(all) ends at record 11",
             &["DELETE FROM audit WHERE chain = 'cluster'", "DELETE FROM audit_head WHERE chain = 'cluster'"],
         ),
+        (3, "(all) ends at record 12", &["UPDATE cluster SET leaves = leaves + 1"]),
+        (2, "there are 11 records only", &["UPDATE cluster SET leaves = leaves - 1"]),
         (2, "the head has another hash", &["UPDATE audit_head SET hash = zeroblob(32) WHERE chain = 'cluster'"]),
     ];
     for (code, text, statements) in cases {
@@ -146,6 +148,50 @@ async fn a_row_that_is_gone_or_came_from_nowhere_is_found() {
             "decision d-2: the row says recorded, the log says nothing",
             "INSERT INTO decision SELECT 9, 'd-2', run_id, json_set(doc, '$.id', 'd-2') FROM decision",
         ),
+    ];
+    for (text, sql) in cases {
+        let (found, problems) = forged(&[sql]).await;
+        assert_eq!(found, 6, "{sql}: {problems}");
+        assert!(problems.contains(text), "{sql}: {problems}");
+    }
+}
+
+/// Rows that nobody logged, under another key than their own.
+const NOTICE: &str = "INSERT INTO notice (seq, id, doc) VALUES (9, 'n-2', '{\"id\":\"n-1\",\"run\":\"a\",\
+                      \"kind\":\"k\",\"text\":\"t\",\"created_at\":\"2026-01-01T00:00:00Z\",\"v\":1}')";
+const PROJECT: &str = "INSERT INTO project (id, doc) VALUES ('mill', '{\"id\":\"shop\",\"repo\":\"/srv/shop\",\
+                       \"registered\":{},\"created_at\":\"2026-01-01T00:00:00Z\",\"v\":1}')";
+
+/// Rows of the facts, gone, changed or from nowhere.
+#[tokio::test]
+async fn what_is_read_at_once_is_compared_too() {
+    let cases: &[(&str, &'static str)] = &[
+        ("fence run/a: the row is not", "UPDATE fence SET holder = 'eve'"),
+        ("fence run/a: the row is not", "UPDATE fence SET epoch = 2"),
+        ("fence run/a: the row is not", "UPDATE fence SET granted_at = granted_at + 1"),
+        ("fence run/a: the log says recorded, but", "DELETE FROM fence"),
+        (
+            "fence hub: the row says recorded, the log says nothing",
+            "INSERT INTO fence SELECT 'hub', 1, holder, granted_at FROM fence",
+        ),
+        ("size windows of a: ", "UPDATE size_window SET lines = 1"),
+        ("size windows of a: ", "UPDATE size_window SET class = 'docs'"),
+        ("size windows of a: ", "UPDATE size_window SET project = 'mill'"),
+        ("size windows of a: ", "UPDATE size_window SET at = at + 1"),
+        ("size windows of a: ", "DELETE FROM size_window"),
+        ("run/b: it has rows but no chain", "UPDATE size_window SET run_id = 'b'"),
+        ("lease history: ", "UPDATE lease_history SET change = -1"),
+        ("lease history: ", "UPDATE lease_history SET project = 'mill'"),
+        ("lease history: ", "UPDATE lease_history SET lease = 'l-2'"),
+        ("lease history: ", "DELETE FROM lease_history"),
+        ("command c-1: the row says done, the log says open", "UPDATE command SET done_at = 1, result = 'done'"),
+        ("command c-1: the row is not", edit!("command", "principal.id", "'local:eve'")),
+        ("command c-2: its columns", "UPDATE command SET id = 'c-2'"),
+        ("command c-1: the log says open, but", "DELETE FROM command"),
+        ("notice n-1: the row says queued, the log says nothing", NOTICE),
+        ("notice n-2: its columns", NOTICE),
+        ("project/shop: it has rows but no chain", PROJECT),
+        ("project mill: its columns", PROJECT),
     ];
     for (text, sql) in cases {
         let (found, problems) = forged(&[sql]).await;
