@@ -8,6 +8,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) mod etcd;
+#[allow(dead_code, reason = "other suites use more of it")]
+pub(crate) mod postgres;
 pub(crate) mod wire;
 
 /// A repository with one change that is applied by itself, a link in `examples/`, and one that asks, a note in the
@@ -152,7 +154,7 @@ impl Bench {
     }
 }
 
-fn ran(output: &Output) -> Ran {
+pub(crate) fn ran(output: &Output) -> Ran {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }

@@ -14,6 +14,7 @@ mod bad_input;
 mod builders;
 mod cli_engine;
 mod cli_local;
+mod cluster;
 mod conformance;
 mod demo;
 mod disk_full;

@@ -2,6 +2,7 @@
 //! what to do.
 
 use std::borrow::Cow;
+use std::error::Error as _;
 use std::io;
 
 use tonic::{Code, Status};
@@ -212,6 +213,7 @@ impl CliError {
             Self::Refused { reason, .. } => Cow::Borrowed(reason),
             Self::Engine { status, .. } => match status.get_error_details().error_info() {
                 Some(info) => Cow::Owned(info.reason.to_lowercase()),
+                None if is_severed(status) => Cow::Borrowed("unavailable"),
                 None => Cow::Borrowed(reason_of_code(status.code())),
             },
             Self::Io { source, .. } => {
@@ -251,6 +253,11 @@ impl CliError {
             }
         }
     }
+}
+
+/// Whether the connection broke under a call: what the engine itself answers has no cause on this side.
+fn is_severed(status: &Status) -> bool {
+    matches!(status.code(), Code::Unknown | Code::Internal | Code::Cancelled) && status.source().is_some()
 }
 
 const fn reason_of_code(code: Code) -> &'static str {

@@ -31,6 +31,7 @@ mod judge;
 mod land;
 pub(crate) mod lease;
 mod limits;
+pub(crate) mod locks;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
@@ -42,6 +43,7 @@ mod takeover;
 pub mod view;
 
 pub use denial::Denial;
+use locks::SWEEP;
 pub(crate) use revert::shown;
 pub use takeover::Claim;
 use view::RunView;
@@ -86,9 +88,10 @@ pub struct Director {
     pub(crate) epoch: u64,
     pub(crate) token: FencingToken,
     pub(crate) notifier: Arc<dyn Notifier>,
-    // Neither is held across an await.
+    // None is held across an await.
     reminders: Mutex<BTreeSet<(Timestamp, RequestId, i64)>>,
     denials: Mutex<HashMap<RunId, Denial>>,
+    swept: Mutex<Option<tokio::time::Instant>>,
 }
 
 /// What a director is made of.
@@ -168,7 +171,8 @@ impl Director {
             .await?
             .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         let expiry = self.next_reminder(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
-        Ok(if undone { expiry.min(RETRY) } else { expiry.min(IDLE) })
+        let idle = if self.config.reap { SWEEP } else { IDLE };
+        Ok(if undone { expiry.min(RETRY) } else { expiry.min(idle) })
     }
 
     /// One pass over every run that may have something to do; true when something failed and is to be tried again.
@@ -185,7 +189,8 @@ impl Director {
             Err(error) => self.tried("leases", Err(error)).await?,
             Ok(leased) => leased && self.config.reap,
         };
-        let mut undone = self.tried("expiries", self.expire_due().await).await?;
+        let mut undone = self.tried("locks", self.sweep().await).await?;
+        undone |= self.tried("expiries", self.expire_due().await).await?;
         undone |= self.tried("reminders", self.remind().await).await?;
         for run in self.interesting().await? {
             match self.work_on(&run).await {

@@ -23,9 +23,12 @@ rm -rf "$folder""#;
 
 /// A server with a data directory of its own.
 pub(crate) struct Server {
-    guard: Child,
+    /// One for each start; the last one has the server that runs.
+    guards: Vec<Child>,
     folder: PathBuf,
     port: u16,
+    programs: PathBuf,
+    settings: Vec<String>,
 }
 
 impl Server {
@@ -39,43 +42,60 @@ impl Server {
 
     fn try_start(programs: &Path, settings: &[&str]) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
-        let owner = owner();
-        if let Some((user, group)) = owner {
+        if let Some((user, group)) = owner() {
             chown(&folder, Some(user), Some(group)).unwrap();
         }
-        let as_owner = |mut command: Command| {
-            if let Some((user, group)) = owner {
-                command.uid(user).gid(group);
-            }
-            command.current_dir("/").stdout(Stdio::null()).env_remove("LD_LIBRARY_PATH");
-            command
-        };
         let data = folder.join("data");
-        let mut init = as_owner(Command::new(programs.join("initdb")));
+        let mut init = as_owner(programs.join("initdb"));
         init.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]);
         let made = init.args(["--no-sync", "--no-instructions"]).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut guard = as_owner(Command::new("/bin/sh"));
-        guard.args(["-c", GUARD, "sh"]).arg(&folder).arg(programs.join("postgres")).arg("-D").arg(&data);
-        guard.arg("-k").arg(&folder).args(["-h", "127.0.0.1", "-p", &port.to_string()]);
-        settings.iter().for_each(|setting| {
-            guard.args(["-c", setting]);
-        });
-        guard.stdin(Stdio::piped()).stderr(fs::File::create(folder.join("log")).unwrap());
-        let server = Self { guard: guard.spawn().unwrap(), folder, port };
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
+        let mut server = Self { guards: Vec::new(), folder, port, programs: programs.to_path_buf(), settings };
+        server.launch();
         server.is_ready().then_some(server)
+    }
+
+    /// Starts the server and its guard on the data that is there.
+    fn launch(&mut self) {
+        let mut guard = as_owner("/bin/sh");
+        guard.args(["-c", GUARD, "sh"]).arg(&self.folder).arg(self.programs.join("postgres"));
+        guard.arg("-D").arg(self.folder.join("data"));
+        guard.arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        for setting in &self.settings {
+            guard.args(["-c", setting]);
+        }
+        guard.stdin(Stdio::piped()).stderr(fs::File::create(self.folder.join("log")).unwrap());
+        self.guards.push(guard.spawn().unwrap());
+    }
+
+    /// Ends it as `pg_ctl restart -m fast` (INT) or `-m immediate` (QUIT) would, and starts it again.
+    #[allow(dead_code, reason = "not every suite restarts it")]
+    pub(crate) fn restart(&mut self, signal: rustix::process::Signal) {
+        let before = rustix::process::Pid::from_raw(self.pid()).unwrap();
+        rustix::process::kill_process(before, signal).unwrap();
+        let state = self.folder.join("data/postmaster.pid");
+        let mut looks = (0..LOOKS).inspect(|_| thread::sleep(LOOK));
+        assert!(looks.any(|_| !state.exists()), "the PostgreSQL server does not end");
+        self.launch();
+        // Its log tells of refused clients meanwhile, so only the state counts.
+        let mut looks = (0..LOOKS).inspect(|_| thread::sleep(LOOK));
+        assert!(looks.any(|_| self.tells_ready()), "the PostgreSQL server is not ready again");
+    }
+
+    /// Whether it says what `pg_ctl -w` waits for, in its eighth line.
+    fn tells_ready(&self) -> bool {
+        let told = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap_or_default();
+        told.lines().nth(7).is_some_and(|line| line.trim() == "ready")
     }
 
     /// Waits until it takes connections; false when it ended instead.
     fn is_ready(&self) -> bool {
-        let state = self.folder.join("data/postmaster.pid");
         let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         for _ in 0..LOOKS {
-            // The eighth line is what `pg_ctl -w` waits for.
-            let told = fs::read_to_string(&state).unwrap_or_default();
-            if told.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+            if self.tells_ready() {
                 return true;
             }
             if log().contains("FATAL") {
@@ -105,10 +125,22 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        let _ended = self.guard.wait();
+        for guard in self.guards.iter_mut().rev() {
+            drop(guard.stdin.take());
+            let _ended = guard.wait();
+        }
         let _gone = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A program that runs as whoever the server runs as.
+fn as_owner(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = owner() {
+        command.uid(user).gid(group);
+    }
+    command.current_dir("/").stdout(Stdio::null()).env_remove("LD_LIBRARY_PATH");
+    command
 }
 
 /// The folder with the programs of a server.

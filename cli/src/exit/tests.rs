@@ -50,6 +50,13 @@ fn a_status_without_details_goes_by_its_code() {
 }
 
 #[test]
+fn a_connection_that_broke_is_a_service_away_and_no_bug() {
+    let broke = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+    let error = CliError::Engine { what: "x".into(), status: Box::new(broke) };
+    assert_eq!((error.reason().as_ref(), error.exit()), ("unavailable", Exit::Unavailable));
+}
+
+#[test]
 fn a_full_disk_is_a_service_away_and_a_missing_file_is_not_found() {
     let of = |kind| Err::<(), _>(io::Error::from(kind)).during("write x").unwrap_err().exit();
     assert_eq!(of(io::ErrorKind::StorageFull), Exit::Unavailable);

@@ -12,7 +12,7 @@ use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, Lea
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Denial, Director, ref_of};
-use crate::coordination::{LockName, LockOwner, SessionEntry};
+use crate::coordination::SessionEntry;
 use crate::error::Error;
 use crate::hub::HubRead as _;
 use crate::store::Tx;
@@ -45,9 +45,7 @@ impl Director {
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
 
-        let owner = LockOwner { worker: worker.clone(), session, epoch };
-        let locks = [LockName::Run(run.id.clone()), LockName::Workspace(run.id.clone())];
-        let locked = self.coordinator.lock(&locks, &owner).await;
+        let locked = self.lock(&lease).await;
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
         if let Err(error) = locked {
             moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())

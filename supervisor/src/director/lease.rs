@@ -8,8 +8,9 @@ use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
 };
 
+use super::locks::unlock;
 use super::{Director, moves};
-use crate::coordination::{Coordinator, LockName, LockOwner};
+use crate::coordination::Coordinator;
 use crate::error::Error;
 use crate::store::{Store, Tx};
 use crate::workers::WorkerOrder;
@@ -43,7 +44,7 @@ impl Director {
             return Ok(());
         }
         tx.commit().await?;
-        unlock(self.coordinator.as_ref(), lease).await?;
+        unlock(self.coordinator.as_ref(), lease).await;
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone, or that another replica talks to, hears of it from its session.
         let _told = self.workers.send(&lease.worker, order);
@@ -61,15 +62,9 @@ pub(crate) async fn give_up(
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
     if end(tx.as_mut(), lease, LeaseEvent::Expire, reason).await? {
         tx.commit().await?;
-        unlock(coordinator, lease).await?;
+        unlock(coordinator, lease).await;
     }
     Ok(())
-}
-
-async fn unlock(coordinator: &dyn Coordinator, lease: &Lease) -> Result<(), Error> {
-    let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-    let locks = [LockName::Run(lease.run.clone()), LockName::Workspace(lease.run.clone())];
-    Ok(coordinator.unlock(&locks, &owner).await?)
 }
 
 /// Ends a lease and gives its work back to the queue; false when it had ended already.

@@ -76,6 +76,7 @@ impl Director {
             epoch: token.epoch,
             token,
             denials: Mutex::new(HashMap::new()),
+            swept: Mutex::new(None),
         };
         director.adopt().await?;
         Ok(director)

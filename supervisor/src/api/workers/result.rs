@@ -8,8 +8,8 @@ use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, Phase
 use autopack_shared::wire::pb;
 
 use super::session::SessionTask;
-use crate::coordination::{LockName, LockOwner};
 use crate::director::lease::{lose_verify, release_run};
+use crate::director::locks::unlock;
 use crate::director::moves;
 use crate::error::Error;
 use crate::store::Tx;
@@ -57,8 +57,8 @@ impl SessionTask {
             release_run(tx.as_mut(), &mut run, None).await?;
         }
         tx.commit().await?;
-        let owner = LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch };
-        Ok(self.coordinator.unlock(&[LockName::Run(run.clone()), LockName::Workspace(run)], &owner).await?)
+        unlock(self.coordinator.as_ref(), &lease).await;
+        Ok(())
     }
 }
 

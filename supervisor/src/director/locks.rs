@@ -1,0 +1,83 @@
+//! The locks of leases: evidence of who works, while the store says who may. A lease can end while the service that
+//! keeps the locks is away; what it still holds then is given back later, for its session may live on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use autopack_shared::domain::ids::RunId;
+use autopack_shared::domain::record::Lease;
+
+use super::Director;
+use crate::coordination::{CoordinationError, Coordinator, LockName, LockOwner};
+use crate::error::Error;
+
+/// How often locks are looked at for leases that have ended.
+pub(super) const SWEEP: Duration = Duration::from_secs(10);
+
+/// Both locks of a run.
+fn names(run: &RunId) -> [LockName; 2] {
+    [LockName::Run(run.clone()), LockName::Workspace(run.clone())]
+}
+
+/// Whose locks a lease has.
+fn owner(lease: &Lease) -> LockOwner {
+    LockOwner { worker: lease.worker.clone(), session: lease.session.clone(), epoch: lease.epoch }
+}
+
+/// Gives back the locks of a lease that has ended in the store. A service that is away must not undo that end: the
+/// director sweeps later.
+pub(crate) async fn unlock(coordinator: &dyn Coordinator, lease: &Lease) {
+    if let Err(error) = coordinator.unlock(&names(&lease.run), &owner(lease)).await {
+        tracing::warn!(run = %lease.run, epoch = lease.epoch, %error, "locks of an ended lease are given back later");
+    }
+}
+
+impl Director {
+    /// Takes the locks of a lease; what ended leases of its run still hold is no obstacle.
+    pub(super) async fn lock(&self, lease: &Lease) -> Result<(), Error> {
+        let (names, owner) = (names(&lease.run), owner(lease));
+        match self.coordinator.lock(&names, &owner).await {
+            Err(held @ CoordinationError::Held { .. }) => {
+                if !self.give_back(&lease.run).await? {
+                    return Err(held.into());
+                }
+                Ok(self.coordinator.lock(&names, &owner).await?)
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// Gives back what ended leases of this project still hold, every now and then.
+    pub(super) async fn sweep(&self) -> Result<(), Error> {
+        let last = *self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.config.reap || last.is_some_and(|last| last.elapsed() < SWEEP) {
+            return Ok(());
+        }
+        for entry in self.coordinator.locks().await? {
+            let (LockName::Run(run) | LockName::Workspace(run)) = &entry.name;
+            let ours = self.store.read().await?.run(run).await?.is_some_and(|found| found.project == self.project);
+            if ours {
+                self.give_back(run).await?;
+            }
+        }
+        *self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Gives back the locks of a run that ended leases still hold; whether there were any.
+    async fn give_back(&self, run: &RunId) -> Result<bool, Error> {
+        let mut given = false;
+        for name in names(run) {
+            let Some(holder) = self.coordinator.holder(&name).await? else { continue };
+            let leases = self.store.read().await?.leases(run).await?;
+            // Of this store and at its end: whoever else holds it has it for a reason.
+            if leases.iter().any(|lease| lease.state.is_terminal() && owner(lease) == holder) {
+                self.coordinator.unlock(std::slice::from_ref(&name), &holder).await?;
+                tracing::info!(lock = %name, epoch = holder.epoch, "gave back a lock of a lease that had ended");
+                given = true;
+            }
+        }
+        Ok(given)
+    }
+}
