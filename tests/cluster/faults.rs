@@ -6,17 +6,24 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::site::Cluster;
-use super::{LOOK, now, until};
+use super::{now, until};
 
 /// How long the cluster may take to have work under way again after a fault.
 const AGAIN: Duration = Duration::from_secs(90);
 /// How long a worker is frozen: longer than its own limit.
 const FROZEN: Duration = Duration::from_secs(15);
 
-/// A fault: what, and when by the store's clock.
+/// A fault: what, when by the store's clock, and the run that it must have cost its lease.
 pub(super) struct Hit {
     what: String,
     at: i64,
+    cost: Option<String>,
+}
+
+/// A worker that has just begun something that takes a while, and the run.
+struct Busy {
+    at: usize,
+    run: String,
 }
 
 /// All of them; before each, more runs are submitted, so that there is something to lose.
@@ -28,7 +35,7 @@ pub(super) fn happen(cluster: &mut Cluster, files: &[Value]) -> Vec<Hit> {
             // Said again, a submission attaches to the run that is there.
             assert!(until(AGAIN, || cluster.ann.submit(file).code == 0), "{file} cannot be submitted");
         }
-        holder(cluster)
+        busy(cluster)
     };
 
     begin(cluster);
@@ -40,14 +47,14 @@ pub(super) fn happen(cluster: &mut Cluster, files: &[Value]) -> Vec<Hit> {
     cluster.supervisors[at].revive();
     cluster.supervisors[at].is_up();
 
-    let at = begin(cluster);
-    hits.push(hit(cluster, format!("SIGKILL of the worker w{}", at + 1)));
+    let Busy { at, run } = begin(cluster);
+    hits.push(Hit { cost: Some(run), ..hit(cluster, format!("SIGKILL of the worker w{}", at + 1)) });
     cluster.workers[at].kill();
     cluster.workers[at].revive();
     recovered(cluster, &hits);
 
-    let at = begin(cluster);
-    hits.push(hit(cluster, format!("SIGSTOP of the worker w{} for {FROZEN:?}", at + 1)));
+    let Busy { at, run } = begin(cluster);
+    hits.push(Hit { cost: Some(run), ..hit(cluster, format!("SIGSTOP of the worker w{} for {FROZEN:?}", at + 1)) });
     cluster.workers[at].freeze();
     let from = now();
     assert!(until(FROZEN * 2, || from.elapsed() >= FROZEN));
@@ -69,19 +76,26 @@ pub(super) fn happen(cluster: &mut Cluster, files: &[Value]) -> Vec<Hit> {
 }
 
 fn hit(cluster: &Cluster, what: String) -> Hit {
-    Hit { what, at: cluster.number("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint") }
+    Hit { what, cost: None, at: cluster.number("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint") }
 }
 
-/// Waits until a worker holds a lease; which one.
-fn holder(cluster: &Cluster) -> usize {
+/// Waits until a worker has just begun a command: whatever hits it now hits its work.
+fn busy(cluster: &Cluster) -> Busy {
     let mut found = None;
-    let query = "SELECT doc->>'worker' FROM autopack.lease WHERE state = 'held' ORDER BY seq DESC LIMIT 1";
+    let query = "SELECT l.doc->>'worker', l.run_id FROM autopack.lease l JOIN autopack.phase p \
+                 ON p.run_id = l.run_id AND p.id = l.doc->>'phase' WHERE l.state = 'held' \
+                 AND l.doc->>'purpose' = 'build' AND p.doc::text LIKE '%\"argv\"%' \
+                 AND (l.doc->>'granted_at')::timestamptz > clock_timestamp() - interval '0.7 s' LIMIT 1";
     let held = until(AGAIN, || {
         let held = cluster.sql(query);
-        found = cluster.workers.iter().position(|one| held.first() == Some(&one.name));
+        let named = held.first().and_then(|row| row.split_once('|'));
+        found = named.and_then(|(worker, run)| {
+            let at = cluster.workers.iter().position(|one| one.name == worker)?;
+            Some(Busy { at, run: run.to_owned() })
+        });
         found.is_some()
     });
-    assert!(held, "nobody holds a lease:\n{}", cluster.logs());
+    assert!(held, "nobody has work:\n{}", cluster.logs());
     found.unwrap()
 }
 
@@ -92,11 +106,12 @@ fn recovered(cluster: &Cluster, hits: &[Hit]) {
     assert!(granted, "nothing is granted after {}:\n{}", last.what, cluster.logs());
 }
 
-/// Milliseconds from a fault to the next grant.
+/// Milliseconds from a fault to the next grant, of the run it cost its lease where there is one.
 fn next_grant(cluster: &Cluster, hit: &Hit) -> Option<i64> {
     let granted = "(extract(epoch FROM (doc->>'granted_at')::timestamptz) * 1000)::bigint";
-    let first = cluster.sql(&format!("SELECT min({granted}) FROM autopack.lease WHERE {granted} > {}", hit.at));
-    Some(first.first()?.parse::<i64>().ok()? - hit.at)
+    let of = hit.cost.as_ref().map_or_else(String::new, |run| format!("AND run_id = '{run}'"));
+    let query = format!("SELECT min({granted}) FROM autopack.lease WHERE {granted} > {} {of}", hit.at);
+    Some(cluster.sql(&query).first()?.parse::<i64>().ok()? - hit.at)
 }
 
 /// Who directs.
@@ -112,16 +127,16 @@ fn director(cluster: &Cluster) -> String {
     found.unwrap()
 }
 
-/// Prints the faults, and how long each took to the next grant.
+/// Prints how long each fault took to the next grant, and that what had to be lost was lost.
 pub(super) fn tell(cluster: &Cluster, hits: &[Hit]) {
-    println!("{} faults, looked at every {LOOK:?}:", hits.len());
     for hit in hits {
-        match next_grant(cluster, hit) {
-            Some(ms) => println!("  {}: next grant after {:.1} s", hit.what, ms as f64 / 1000.0),
-            None => println!("  {}: nothing was left to grant", hit.what),
+        if let Some(run) = &hit.cost {
+            let lost = format!("SELECT count(*) FROM autopack.lease WHERE run_id = '{run}' AND state = 'expired'");
+            assert!(cluster.number(&lost) > 0, "{} cost {run} nothing", hit.what);
         }
+        let ms = next_grant(cluster, hit).map_or_else(|| "none was left".to_owned(), |ms| format!("after {ms} ms"));
+        println!("  {}: next grant {ms} {}", hit.what, hit.cost.as_deref().unwrap_or_default());
     }
-    let ended =
-        "SELECT coalesce(doc->>'reason', 'done'), state, count(*) FROM autopack.lease GROUP BY 1, 2 ORDER BY 3 DESC";
-    println!("how the leases ended: {:#?}", cluster.sql(ended));
+    let ended = "SELECT coalesce(doc->>'reason', 'done'), state, count(*) FROM autopack.lease GROUP BY 1, 2 ORDER BY 3";
+    println!("how the leases ended: {:?}", cluster.sql(ended));
 }
