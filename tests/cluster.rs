@@ -10,6 +10,8 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod net;
+mod partition;
 mod process;
 mod proof;
 mod site;

@@ -4,7 +4,6 @@
 pub(crate) mod address;
 mod remote;
 
-use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,10 +210,7 @@ impl Session {
             .map_err(io::Error::from)
             .during("start the worker")?;
         let tasks = engine.tasks().clone();
-        engine.tasks().spawn("worker", OnError::Stop, async move {
-            worker.serve(tasks).await;
-            Ok::<_, Infallible>(())
-        });
+        engine.tasks().spawn("worker", OnError::Stop, worker.serve(tasks));
         Ok(())
     }
 

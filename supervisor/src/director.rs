@@ -31,10 +31,12 @@ mod judge;
 mod land;
 pub(crate) mod lease;
 mod limits;
+mod liveness;
 pub(crate) mod locks;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
+mod pause;
 mod perform;
 mod rebase;
 mod remind;
@@ -65,11 +67,19 @@ pub struct DirectorConfig {
     pub hub_deadline: Duration,
     /// Whether sessions can end without a word: then leases are looked after all the time.
     pub reap: bool,
+    /// How long a worker's builders may live on after its last heartbeat; zero where they end with its session.
+    pub worker_self: Duration,
 }
 
 impl Default for DirectorConfig {
     fn default() -> Self {
-        Self { approval_seconds: 3600, elevated_approvers: 1, hub_deadline: Duration::from_secs(600), reap: false }
+        Self {
+            approval_seconds: 3600,
+            elevated_approvers: 1,
+            hub_deadline: Duration::from_secs(600),
+            reap: false,
+            worker_self: Duration::ZERO,
+        }
     }
 }
 
@@ -92,6 +102,8 @@ pub struct Director {
     reminders: Mutex<BTreeSet<(Timestamp, RequestId, i64)>>,
     denials: Mutex<HashMap<RunId, Denial>>,
     swept: Mutex<Option<tokio::time::Instant>>,
+    sightings: Mutex<liveness::Sightings>,
+    pauses: Mutex<pause::Pauses>,
 }
 
 /// What a director is made of.
@@ -125,6 +137,10 @@ impl Director {
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    fn pauses(&self) -> std::sync::MutexGuard<'_, pause::Pauses> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reminders(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, RequestId, i64)>> {
@@ -214,6 +230,7 @@ impl Director {
                 tracing::warn!(run = %run, %error, "exports could not be written");
             }
         }
+        undone |= self.pauses().any(self.clock.monotonic());
         undone |= leased | self.tried("notices", self.deliver().await).await?;
         Ok(undone)
     }

@@ -140,7 +140,7 @@ impl Replica {
             cores: Arc::new(Cores::of_store(store.clone(), Arc::new(opener))),
             workers: Arc::new(Workers::default()),
             coordinator: coordinator.clone(),
-            timers: config.timers,
+            timers: config.timers.clone(),
             lingers: true,
             door: config.door,
             tasks: tasks.clone(),
@@ -162,7 +162,7 @@ impl Replica {
             clock,
             ids,
             state_dir: config.state_dir,
-            director: DirectorConfig { reap: true, ..config.director },
+            director: DirectorConfig { reap: true, worker_self: config.timers.worker_self, ..config.director },
         };
         let stop = tasks.stop().clone();
         tasks.spawn("election", OnError::Stop, async move { lead.run(&stop).await });

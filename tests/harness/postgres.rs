@@ -26,6 +26,7 @@ pub(crate) struct Server {
     /// One for each start; the last one has the server that runs.
     guards: Vec<Child>,
     folder: PathBuf,
+    host: String,
     port: u16,
     programs: PathBuf,
     settings: Vec<String>,
@@ -34,13 +35,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one, with more settings as `name=value`.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_at("127.0.0.1", settings)
+    }
+
+    /// The same at an address of this machine, for whoever is in its network.
+    pub(crate) fn start_at(host: &str, settings: &[&str]) -> Self {
         let programs = programs().expect(MISSING);
         // Somebody else may take the port between its choice and its use.
-        let started = (0..5).find_map(|_| Self::try_start(&programs, settings));
+        let started = (0..5).find_map(|_| Self::try_start(&programs, host, settings));
         started.expect("the PostgreSQL server does not start")
     }
 
-    fn try_start(programs: &Path, settings: &[&str]) -> Option<Self> {
+    fn try_start(programs: &Path, host: &str, settings: &[&str]) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
         if let Some((user, group)) = owner() {
             chown(&folder, Some(user), Some(group)).unwrap();
@@ -51,9 +57,19 @@ impl Server {
         let made = init.args(["--no-sync", "--no-instructions"]).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let rules = fs::read_to_string(data.join("pg_hba.conf")).unwrap() + "\nhost all all samenet trust\n";
+        fs::write(data.join("pg_hba.conf"), rules).unwrap();
+
+        let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { guards: Vec::new(), folder, port, programs: programs.to_path_buf(), settings };
+        let mut server = Self {
+            guards: Vec::new(),
+            folder,
+            host: host.to_owned(),
+            port,
+            programs: programs.to_path_buf(),
+            settings,
+        };
         server.launch();
         server.is_ready().then_some(server)
     }
@@ -63,7 +79,7 @@ impl Server {
         let mut guard = as_owner("/bin/sh");
         guard.args(["-c", GUARD, "sh"]).arg(&self.folder).arg(self.programs.join("postgres"));
         guard.arg("-D").arg(self.folder.join("data"));
-        guard.arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        guard.arg("-k").arg(&self.folder).args(["-h", &self.host, "-p", &self.port.to_string()]);
         for setting in &self.settings {
             guard.args(["-c", setting]);
         }
@@ -111,7 +127,12 @@ impl Server {
         format!("postgres://postgres@localhost:{}/{database}?host={}", self.port, self.folder.display())
     }
 
-    /// The port it listens at on the loopback, too.
+    /// The address it listens at.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port it listens at there.
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }

@@ -52,6 +52,9 @@ pub enum DaemonError {
     /// A task that panicked.
     #[error("the worker could not start: {0}")]
     Start(String),
+    /// The supervisor speaks another version of the protocol.
+    #[error("{0}")]
+    Version(String),
 }
 
 impl From<DaemonError> for io::Error {
@@ -101,7 +104,10 @@ impl Worker {
 
     /// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds; builders
     /// go on meanwhile, as long as their supervisor may still take them for alive.
-    pub async fn serve(self, tasks: Tasks) {
+    ///
+    /// # Errors
+    /// [`DaemonError::Version`] when a supervisor will never take it.
+    pub async fn serve(self, tasks: Tasks) -> Result<(), DaemonError> {
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut contact = Contact::new();
@@ -114,6 +120,7 @@ impl Worker {
                     Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
                 }
                 () = tasks.stop().cancelled() => break,
+                never = jobs.gather() => match never {},
             };
             match connected {
                 Ok(client) => {
@@ -121,7 +128,11 @@ impl Worker {
                     let served =
                         link::serve(client, &self.identity, &mut jobs, &mut contact, &self.runners, &tasks).await;
                     match served {
-                        Ok(()) => return,
+                        Ok(()) => return Ok(()),
+                        Err(error) if error.is_final() => {
+                            jobs.stop_all(link::STOP_GRACE).await;
+                            return Err(DaemonError::Version(error.to_string()));
+                        }
                         Err(error) => tracing::warn!(%error, "session ended"),
                     }
                     if began.elapsed() > LASTED {
@@ -140,10 +151,12 @@ impl Worker {
                     tracing::warn!("nothing was heard of a supervisor in time: everything is stopped");
                     jobs.stop_all(link::STOP_GRACE).await;
                 }
+                never = jobs.gather() => match never {},
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
         jobs.stop_all(link::STOP_GRACE).await;
+        Ok(())
     }
 }
 
@@ -152,6 +165,5 @@ impl Worker {
 /// # Errors
 /// As [`Worker::open`].
 pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result<(), DaemonError> {
-    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks).await;
-    Ok(())
+    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks).await
 }

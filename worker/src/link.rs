@@ -1,5 +1,5 @@
-//! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease; when the
-//! stream ends, every builder is stopped, for nobody would accept its work.
+//! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease. Nothing here
+//! waits for the other side to read, so that both sides always do.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,17 +8,19 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use autopack_shared::runtime::process::Tasks;
-use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
+use autopack_shared::wire::{PROTOCOL, WINDOW};
 
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
 
-/// Messages that may wait for the stream.
-const OUTBOX: usize = 256;
+/// Messages that may wait for the stream: more than are ever under way.
+const OUTBOX: usize = 2 * WINDOW;
 
 /// How long a stopped job has to wind down.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -26,9 +28,17 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The supervisor refused or went away.
+    /// The supervisor went away.
     #[error("the supervisor ended the session: {0}")]
     Ended(String),
+    /// The supervisor refused this worker.
+    #[error("the supervisor refuses this worker ({reason}): {why}")]
+    Refused {
+        /// The stable reason.
+        reason: String,
+        /// In words.
+        why: String,
+    },
     /// A message that this worker cannot read.
     #[error("the supervisor sent {what} that this worker cannot read: {why}")]
     Unreadable {
@@ -38,6 +48,26 @@ pub enum LinkError {
         why: String,
     },
 }
+
+impl LinkError {
+    /// Whether no other try can end otherwise.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == VERSION)
+    }
+}
+
+impl From<Status> for LinkError {
+    fn from(status: Status) -> Self {
+        let why = status.message().to_owned();
+        match status.get_details_error_info() {
+            Some(info) => Self::Refused { reason: info.reason.to_lowercase(), why },
+            None => Self::Ended(why),
+        }
+    }
+}
+
+/// The reason of a supervisor that speaks another version of the protocol.
+pub(crate) const VERSION: &str = "version";
 
 /// Who this worker is.
 #[derive(Debug, Clone)]
@@ -109,21 +139,19 @@ pub(crate) async fn serve(
     let (out, outbox) = mpsc::channel::<pb::WorkerMessage>(OUTBOX);
     let mut sender = Sender { out, seq: 0 };
     let asked = Instant::now();
-    sender.send(worker_message::Body::Hello(hello(who, jobs))).await?;
+    sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
     let response = tokio::select! {
         response = client.session(ReceiverStream::new(outbox)) => response,
         () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
             jobs.stop_all(STOP_GRACE).await;
             return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));
         }
+        never = jobs.gather() => match never {},
     };
-    let response = response.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
-    let mut inbox = response.into_inner();
+    let mut inbox = response?.into_inner();
     contact.asked.clear();
     contact.answered = asked;
-    for output in jobs.unacked() {
-        sender.send(output.clone().into_body()).await?;
-    }
+    jobs.say_again();
     let mut beat = tokio::time::interval(Duration::from_secs(2));
     let stop = tasks.stop().clone();
     loop {
@@ -141,13 +169,14 @@ pub(crate) async fn serve(
                     }
                 }
                 Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
-                Err(status) => return Err(LinkError::Ended(status.message().to_owned())),
+                Err(status) => return Err(status.into()),
             },
-            output = jobs.next() => sender.send(output.into_body()).await?,
-            _ = beat.tick() => {
+            output = jobs.next() => sender.send(output.into_body())?,
+            // A stream that does not move needs no more questions.
+            _ = beat.tick() => if sender.moves() {
                 contact.asked.push_back(Instant::now());
-                sender.send(worker_message::Body::Heartbeat(pb::Heartbeat { held: jobs.held() })).await?;
-            }
+                sender.send(worker_message::Body::Heartbeat(pb::Heartbeat { held: jobs.held() }))?;
+            },
         }
     }
 }
@@ -156,7 +185,7 @@ pub(crate) async fn serve(
 async fn leave(sender: &mut Sender, jobs: &mut Jobs) -> Result<(), LinkError> {
     jobs.stop_all(STOP_GRACE).await;
     // A supervisor that is gone notices by itself.
-    let _gone = sender.send(worker_message::Body::Goodbye(pb::Goodbye {})).await;
+    let _gone = sender.send(worker_message::Body::Goodbye(pb::Goodbye {}));
     Ok(())
 }
 
@@ -206,9 +235,15 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send(&mut self, body: worker_message::Body) -> Result<(), LinkError> {
+    /// Never waits: what is under way is bounded, and has room.
+    fn send(&mut self, body: worker_message::Body) -> Result<(), LinkError> {
         self.seq += 1;
         let message = pb::WorkerMessage { seq: self.seq, body: Some(body) };
-        self.out.send(message).await.map_err(|_| LinkError::Ended("the stream is gone".to_owned()))
+        self.out.try_send(message).map_err(|_| LinkError::Ended("the stream is gone".to_owned()))
+    }
+
+    /// Whether less waits than heartbeats may take up.
+    fn moves(&self) -> bool {
+        self.out.capacity() > WINDOW
     }
 }

@@ -139,16 +139,20 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
     let tasks = Tasks::new();
     let stop = tasks.stop().clone();
     let mut serving = Box::pin(worker.serve(tasks.clone()));
-    let stopped = tokio::select! {
-        () = leave.asked() => true,
-        () = &mut serving => false,
+    let ended_by_itself = tokio::select! {
+        () = leave.asked() => None,
+        served = &mut serving => Some(served),
     };
     stop.cancel();
-    tokio::select! {
-        () = async { if stopped { serving.await } } => {}
+    let stopped = ended_by_itself.is_none();
+    let served = tokio::select! {
+        served = async { match ended_by_itself { Some(served) => served, None => serving.await } } => served,
         () = leave.asked() => return Ok(Exit::Interrupted),
-    }
+    };
     tasks.shutdown(std::time::Duration::from_secs(10)).await;
+    served.map_err(|error| {
+        CliError::refused("version", "the worker cannot join", error.to_string(), "run the same autopack on both sides")
+    })?;
     ended(stopped, "the worker")
 }
 

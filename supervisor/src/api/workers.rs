@@ -19,6 +19,8 @@ use autopack_shared::wire::pb::{self, worker_message};
 
 mod fetch;
 mod orders;
+mod place;
+mod record;
 mod result;
 mod session;
 
@@ -26,7 +28,7 @@ use session::SessionTask;
 
 use super::cores::Cores;
 use crate::coordination::timers::Timers;
-use crate::coordination::{Coordinator, SessionFacts};
+use crate::coordination::{CoordinationError, Coordinator, SessionFacts};
 use crate::director::run_blocking;
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError};
@@ -35,6 +37,9 @@ use crate::workers::Workers;
 
 /// Messages that may wait for one worker's stream.
 const OUTBOX: usize = 64;
+
+/// How long etcd may take to let a worker in that has work: its builders have a deadline.
+const OPENING: Duration = Duration::from_secs(2);
 
 /// Bytes of one pack, as sent.
 const MAX_PACK: u64 = 256 * 1024 * 1024;
@@ -86,7 +91,7 @@ impl WorkerService for WorkerApi {
             slots: hello.slots.clamp(1, 1024),
             sandbox_level: hello.sandbox_level.clone(),
         };
-        self.coordinator.open_session(&worker, &hello.session, &facts).await.map_err(Error::from)?;
+        let seen = self.let_in(&worker, &hello, &facts).await?;
         let (generation, orders) = self.workers.connect(worker.clone());
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
         let (out, outbound) = mpsc::channel(OUTBOX);
@@ -98,8 +103,8 @@ impl WorkerService for WorkerApi {
             session: hello.session,
             held: hello.held,
             lingers: self.lingers,
+            seen,
             timers: self.timers.clone(),
-            heard: std::sync::Mutex::default(),
             generation,
             stop: self.tasks.stop().clone(),
         };
@@ -168,6 +173,28 @@ fn not_theirs(run: &RunId) -> Error {
 }
 
 impl WorkerApi {
+    /// Opens a worker's session; false where etcd does not answer and it comes back to leases that it has: etcd that is
+    /// away must not end work (`coordination.md` 3.13).
+    async fn let_in(&self, worker: &WorkerId, hello: &pb::Hello, facts: &SessionFacts) -> Result<bool, Error> {
+        let opened = self.coordinator.open_session(worker, &hello.session, facts);
+        if !self.lingers || hello.held.is_empty() {
+            return Ok(opened.await.map(|()| true)?);
+        }
+        let silent = |_| Err(CoordinationError::Unavailable("no answer in time".to_owned()));
+        let away = match tokio::time::timeout(OPENING, opened).await.unwrap_or_else(silent) {
+            Ok(()) => return Ok(true),
+            Err(away @ CoordinationError::Unavailable(_)) => away,
+            Err(error) => return Err(error.into()),
+        };
+        let mut tx = self.cores.store().read().await?;
+        let leases = tx.active_leases(None).await?;
+        if leases.iter().any(|lease| lease.worker == *worker && lease.session == hello.session) {
+            tracing::warn!(worker = %worker, %away, "it goes on with what it has, without etcd");
+            return Ok(false);
+        }
+        Err(away.into())
+    }
+
     /// The open lease of a run at an epoch, for its holder only.
     async fn lease_of(&self, run: &RunId, epoch: u64, worker: &str, session: &str) -> Result<Lease, Error> {
         let mut tx = self.cores.store().read().await?;

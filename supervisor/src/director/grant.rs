@@ -20,6 +20,9 @@ use crate::store::Tx;
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
+        if self.pauses().holds(&view.run.id, self.clock.monotonic()) {
+            return Ok(false);
+        }
         let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
         let mut tx = self.fenced(&[]).await?;
         tx.lock_gate(&view.run.project).await?;
@@ -51,11 +54,13 @@ impl Director {
             moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
                 .await?;
             tx.commit().await?;
+            self.pauses().failed(&run.id, self.clock.monotonic());
             self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
             return Ok(false);
         }
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
+        self.pauses().forget(&run.id);
         self.allow(&run.id);
         Ok(true)
     }

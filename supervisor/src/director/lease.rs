@@ -1,6 +1,6 @@
 //! How leases end other than by a result: taken back from above, or given up because nobody works on them any more.
 
-use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use autopack_shared::domain::ids::{Fence, Scope};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal, Run};
@@ -16,7 +16,7 @@ use crate::store::{Store, Tx};
 use crate::workers::WorkerOrder;
 
 impl Director {
-    /// Takes back the leases of this project whose sessions are gone. Whether any lease is left.
+    /// Takes back the leases of this project whose sessions are gone, once their work is. Whether any lease is left.
     pub(super) async fn reap(&self) -> Result<bool, Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(Some(&self.project)).await?;
@@ -25,8 +25,12 @@ impl Director {
             return Ok(false);
         }
         let sessions = self.coordinator.sessions().await?;
-        let live: BTreeSet<_> = sessions.iter().map(|s| (s.worker.as_str(), s.session.as_str())).collect();
-        for lease in leases.iter().filter(|l| !live.contains(&(l.worker.as_str(), l.session.as_str()))) {
+        let now = self.clock.monotonic();
+        let over = {
+            let mut known = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+            known.look(&leases, &sessions, now, self.config.worker_self)
+        };
+        for lease in over {
             self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
         }
         Ok(true)

@@ -77,18 +77,21 @@ impl Director {
             token,
             denials: Mutex::new(HashMap::new()),
             swept: Mutex::new(None),
+            sightings: Mutex::default(),
+            pauses: Mutex::default(),
         };
         director.adopt().await?;
         Ok(director)
     }
 
-    /// Takes back the leases of sessions that did not survive, before anything is granted.
+    /// Takes back the leases of sessions that did not survive, before anything is granted. Where a worker outlives its
+    /// session, that takes its time: see `liveness.rs`.
     async fn adopt(&self) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(Some(&self.project)).await?;
         drop(tx);
         for lease in leases {
-            let alive = self.coordinator.session_alive(&lease.worker, &lease.session).await?;
+            let alive = self.config.reap || self.coordinator.session_alive(&lease.worker, &lease.session).await?;
             if !alive || lease.state == LeaseState::Granting {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }

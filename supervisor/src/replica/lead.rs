@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::{FencingToken, ProjectId};
@@ -18,7 +19,16 @@ use crate::error::Error;
 use crate::export::Exporter;
 use crate::notify::FileNotifier;
 use crate::services::Services;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+
+/// A director whose store does not answer for so long gives its seat up: another one may reach it.
+const STORE_AWAY: Duration = Duration::from_secs(8);
+
+/// How long the store may take to answer once.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Between two such questions.
+const ASK: Duration = Duration::from_secs(1);
 
 /// The longest a follower waits before it looks again whether the seat is free.
 const LOOK: Duration = Duration::from_secs(2);
@@ -43,10 +53,19 @@ impl Lead {
     pub(super) async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
         let mut seat = self.coordinator.directorship();
         while !stop.is_cancelled() {
+            // Who cannot reach the store would only keep the seat from others.
+            if !self.store_answers().await {
+                tracing::debug!(replica = self.id, "the store does not answer: no candidate");
+                sleep(ASK).await;
+                continue;
+            }
             match self.coordinator.campaign(&self.id).await {
                 Ok(()) => {
                     tracing::info!(replica = self.id, "elected");
-                    let led = self.lead(stop).await;
+                    let led = tokio::select! {
+                        led = self.lead(stop) => led,
+                        away = self.store_away() => Err(away),
+                    };
                     self.let_go();
                     if let Err(error) = led {
                         tracing::warn!(replica = self.id, %error, "stepped down");
@@ -61,10 +80,27 @@ impl Lead {
             tokio::select! {
                 () = stop.cancelled() => {}
                 _changed = seat.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = sleep(LOOK) => {}
             }
         }
         Ok(())
+    }
+
+    async fn store_answers(&self) -> bool {
+        matches!(timeout(ANSWER, self.store.now()).await, Ok(Ok(_)))
+    }
+
+    /// Completes when the store has been away for too long.
+    async fn store_away(&self) -> Error {
+        let mut answered = Instant::now();
+        while answered.elapsed() < STORE_AWAY {
+            if self.store_answers().await {
+                answered = Instant::now();
+            }
+            sleep(ASK).await;
+        }
+        let why = format!("no answer for {} s: the seat is given up", STORE_AWAY.as_secs());
+        StoreError::Unavailable { why, hint: "check that the database server can be reached" }.into()
     }
 
     fn let_go(&self) {
@@ -100,12 +136,12 @@ impl Lead {
                     Err(panic) => break Err(Error::Bug(format!("a director panicked: {panic}"))),
                 },
                 // A project that could not be opened is tried again.
-                () = tokio::time::sleep(LOOK), if directed.is_empty() => {}
+                () = sleep(LOOK), if directed.is_empty() => {}
             }
         };
         term.cancel();
         let all = async { while directors.join_next().await.is_some() {} };
-        if tokio::time::timeout(WIND_DOWN, all).await.is_err() {
+        if timeout(WIND_DOWN, all).await.is_err() {
             directors.abort_all();
         }
         ended

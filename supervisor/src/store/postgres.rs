@@ -23,7 +23,7 @@ use autopack_shared::domain::ids::{Fence, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
 use autopack_shared::runtime::process::{OnError, Tasks};
 
-use self::error::{away, failed};
+use self::error::{away, failed, within};
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
@@ -44,6 +44,8 @@ mod watcher;
 
 /// How long a caller waits for a connection, and a closing store for the last transaction.
 const TURN: Duration = Duration::from_secs(10);
+/// A server that says nothing for so long will say nothing more: it ends every statement earlier.
+const SILENCE: Duration = Duration::from_secs(20);
 /// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
 const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "autopack,pg_temp"),
@@ -157,7 +159,7 @@ impl Drop for PostgresStore {
 impl Store for PostgresStore {
     async fn read(&self) -> StoreResult<Box<dyn Tx>> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
         let mut view = PostgresTx::new(link, None);
         // Takes the snapshot too.
         let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
@@ -166,7 +168,7 @@ impl Store for PostgresStore {
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
-        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
         let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
         let fences: BTreeSet<&Fence> = fences.iter().collect();
         let now = tx.hold(&fences, self.seen()).await?;
@@ -175,7 +177,7 @@ impl Store for PostgresStore {
 
     async fn now(&self) -> StoreResult<Timestamp> {
         let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
-        let now: i64 = sql.fetch_one(&self.pool).await.map_err(|e| failed(&e, None))?;
+        let now: i64 = within(SILENCE, sql.fetch_one(&self.pool)).await.map_err(|e| failed(&e, None))?;
         Ok(self.saw(now))
     }
 

@@ -7,7 +7,8 @@ use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
-use super::session::{Sent, SessionTask};
+use super::record::Sent;
+use super::session::SessionTask;
 use crate::error::Error;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;

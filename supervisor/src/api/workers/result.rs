@@ -4,9 +4,11 @@ use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState};
+use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState};
 use autopack_shared::wire::pb;
 
+use super::place::Next;
+use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
@@ -15,8 +17,29 @@ use crate::error::Error;
 use crate::store::Tx;
 
 impl SessionTask {
-    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder.
-    pub(super) async fn result(&self, result: pb::AttemptResult) -> Result<(), Error> {
+    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder. Said again, it is answered
+    /// again.
+    pub(super) async fn result(&self, result: &pb::AttemptResult, book: &mut Book) -> Result<Stored, Error> {
+        let refused = match self.accept(result, book).await {
+            Err(error) if self.has(result).await? => error,
+            done => return done,
+        };
+        tracing::debug!(run = result.run_id, %refused, "a result was said again");
+        Ok(Stored::Upto(result.run_seq.saturating_add(1)))
+    }
+
+    /// Whether this result ended its lease already.
+    async fn has(&self, result: &pb::AttemptResult) -> Result<bool, Error> {
+        let mut tx = self.cores.store().read().await?;
+        let leases = tx.leases(&RunId::new(result.run_id.clone())?).await?;
+        Ok(leases.iter().any(|lease| {
+            let same = lease.epoch == result.epoch && lease.attempt == result.attempt;
+            let ours = lease.worker == self.worker && lease.session == self.session;
+            same && ours && lease.state == LeaseState::Released && lease.phase.as_str() == result.phase_id
+        }))
+    }
+
+    async fn accept(&self, result: &pb::AttemptResult, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(result.run_id.clone())?, PhaseId::new(result.phase_id.clone())?);
         let ok = match result.outcome() {
             pb::Outcome::Ok => true,
@@ -36,9 +59,17 @@ impl SessionTask {
                 why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt),
             });
         }
+        // One above its events: the result itself. What it does not count was never said.
+        let upto = result.run_seq.saturating_add(1);
+        if result.run_seq > 0 {
+            let heard = self.heard(tx.as_mut(), &(run.clone(), result.epoch), upto, book).await?;
+            if heard.next(upto) == Next::Missing {
+                return Ok(Stored::Missing(heard.last()));
+            }
+        }
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
-            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, &result, reason).await?,
+            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, result, reason).await?,
             LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
                 lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
             }
@@ -58,7 +89,8 @@ impl SessionTask {
         }
         tx.commit().await?;
         unlock(self.coordinator.as_ref(), &lease).await;
-        Ok(())
+        book.sent.remove(&lease.run);
+        Ok(Stored::Upto(upto))
     }
 }
 
