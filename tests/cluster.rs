@@ -15,6 +15,7 @@ mod partition;
 mod process;
 mod proof;
 mod site;
+mod stranger;
 mod work;
 
 /// How long twenty runs may take, all faults included.

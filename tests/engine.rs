@@ -7,5 +7,6 @@ mod approvals;
 mod forgery;
 mod gate;
 mod lifecycle;
+mod locks;
 mod recovery;
 mod session;

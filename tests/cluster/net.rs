@@ -101,8 +101,8 @@ fn enter(space: &File) {
 
 fn ip(args: &[&str]) {
     let mut command = Command::new("ip");
-    let path = std::env::var("PATH").unwrap_or_default();
-    let output = command.env("PATH", format!("{path}:/usr/sbin:/sbin")).args(args).output().expect(MISSING);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let output = command.env("PATH", format!("{}:/usr/sbin:/sbin", path.display())).args(args).output().expect(MISSING);
     let done = ran(&output);
     assert!(done.code == 0, "ip {args:?}: {} ({DENIED})", done.stderr);
 }

@@ -2,6 +2,7 @@
 //! supervisors, the director cut from etcd or from PostgreSQL alone, either service away for everybody. Every daemon's
 //! wall clock is off, some by a day: nothing may depend on one.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -26,8 +27,9 @@ const SELF: Duration = Duration::from_secs(14);
 
 /// How long a long cut is: seconds in `AUTOPACK_TEST_CUT` (60 in the long profile), longer than any limit.
 fn long_cut() -> Duration {
-    let told = std::env::var("AUTOPACK_TEST_CUT").ok();
-    Duration::from_secs(told.map_or(15, |told| told.parse().expect("AUTOPACK_TEST_CUT is a number of seconds")))
+    let told = std::env::var_os("AUTOPACK_TEST_CUT");
+    let seconds = |told: OsString| told.to_str().and_then(|told| told.parse().ok());
+    Duration::from_secs(told.map_or(15, |told| seconds(told).expect("AUTOPACK_TEST_CUT is a number of seconds")))
 }
 
 /// A cluster in a network, and what it was given to do.
@@ -171,7 +173,9 @@ impl Scene {
         assert!(until(PATIENCE, || state() == ["succeeded"]), "{run}: {:?}\n{}", state(), self.cluster.logs());
         let mut released = before.clone();
         "released".clone_into(&mut released.state);
-        assert_eq!(self.leases(run), [released], "the same epoch and attempt:\n{}", self.cluster.logs());
+        let history = || self.cluster.ann.run(&["runs", "logs", run]).stdout;
+        let logs = || self.cluster.logs();
+        assert_eq!(self.leases(run), [released], "the same epoch and attempt:\n{}{}", history(), logs());
     }
 
     fn a_worker_is_cut_for_a_moment(&mut self) {

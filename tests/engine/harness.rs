@@ -16,6 +16,7 @@ use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
 use autopack_shared::wire::pb::{self, Choice};
+use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
@@ -115,7 +116,16 @@ impl Rig {
 
     /// Opens an engine whose store goes by this clock.
     pub(super) async fn open_at(site: &Site, clock: Arc<dyn Clock>) -> Self {
-        let rig = Self::alone(site, clock).await;
+        Self::open_over(site, clock, |locks| locks).await
+    }
+
+    /// Opens an engine whose locks somebody stands in front of.
+    pub(super) async fn open_over(
+        site: &Site,
+        clock: Arc<dyn Clock>,
+        locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
+    ) -> Self {
+        let rig = Self::over(site, clock, locks).await;
         let worker = WorkerConfig {
             identity: Identity {
                 worker: "embedded".into(),
@@ -137,8 +147,16 @@ impl Rig {
 
     /// Opens an engine that has no worker.
     pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
+        Self::over(site, clock, |locks| locks).await
+    }
+
+    async fn over(
+        site: &Site,
+        clock: Arc<dyn Clock>,
+        locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
+    ) -> Self {
         let root = site.dir.path().join("worker");
-        let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
+        let coordinator = locks(Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap()));
         let config = EngineConfig {
             project: ProjectId::new("site").unwrap(),
             repo: site.repo(),

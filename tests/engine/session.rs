@@ -50,26 +50,31 @@ impl Stream {
     async fn hear(&mut self) -> supervisor_message::Body {
         loop {
             let next = tokio::time::timeout(SOON, self.inbox.message()).await.expect("an answer in time").unwrap();
-            match next.expect("the stream goes on").body.unwrap() {
-                supervisor_message::Body::Welcome(_) => {}
-                body => return body,
+            let body = next.expect("the stream goes on").body.unwrap();
+            if !matches!(body, supervisor_message::Body::Welcome(_)) {
+                return body;
             }
         }
     }
 
     async fn granted(&mut self) -> pb::Grant {
-        match self.hear().await {
-            supervisor_message::Body::Grant(grant) => grant,
-            other => panic!("no grant but {other:?}"),
-        }
+        let heard = self.hear().await;
+        let supervisor_message::Body::Grant(grant) = heard else { panic!("no grant but {heard:?}") };
+        grant
+    }
+
+    /// The epoch of a lease that is taken away, and why.
+    async fn revoked(&mut self) -> (u64, String) {
+        let heard = self.hear().await;
+        let supervisor_message::Body::Revoke(revoke) = heard else { panic!("nothing is revoked but {heard:?}") };
+        (revoke.epoch, revoke.reason)
     }
 
     /// What an event or a result is answered with: up to where it is stored, and whether something is missing.
     async fn answer(&mut self) -> (u64, bool) {
-        match self.hear().await {
-            supervisor_message::Body::Ack(ack) => (ack.upto, ack.resend),
-            other => panic!("no acknowledgement but {other:?}"),
-        }
+        let heard = self.hear().await;
+        let supervisor_message::Body::Ack(ack) = heard else { panic!("no acknowledgement but {heard:?}") };
+        (ack.upto, ack.resend)
     }
 }
 
@@ -131,10 +136,7 @@ async fn what_is_said_again_is_stored_once_and_a_hole_never() {
     assert_eq!(numbers, ["1", "2", "3", "4", "5"]);
     // Its lease has ended: nothing more of it is taken.
     stream.say(event(&grant, 6)).await;
-    match stream.hear().await {
-        supervisor_message::Body::Revoke(revoke) => assert_eq!(revoke.reason, "fenced"),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(stream.revoked().await, (grant.epoch, "fenced".to_owned()));
     rig.audit_is_whole().await;
     rig.close().await;
 }
@@ -148,12 +150,7 @@ async fn an_epoch_that_was_not_granted_is_refused() {
     let grant = stream.granted().await;
     for epoch in [grant.epoch - 1, grant.epoch + 1000] {
         stream.say(event(&pb::Grant { epoch, ..grant.clone() }, 1)).await;
-        match stream.hear().await {
-            supervisor_message::Body::Revoke(revoke) => {
-                assert_eq!((revoke.epoch, revoke.reason.as_str()), (epoch, "fenced"));
-            }
-            other => panic!("{other:?}"),
-        }
+        assert_eq!(stream.revoked().await, (epoch, "fenced".to_owned()));
     }
     assert!(!rig.history("r").await.iter().any(|line| line.starts_with("worker.")));
     rig.close().await;

@@ -128,6 +128,7 @@ impl Server {
     }
 
     /// The address it listens at.
+    #[allow(dead_code, reason = "not every suite has more than one")]
     pub(crate) fn host(&self) -> &str {
         &self.host
     }

@@ -38,6 +38,9 @@ use crate::workers::Workers;
 /// Messages that may wait for one worker's stream.
 const OUTBOX: usize = 64;
 
+/// Tries to keep an upload alive while directors change.
+const FENCE_TRIES: usize = 5;
+
 /// How long etcd may take to let a worker in that has work: its builders have a deadline.
 const OPENING: Duration = Duration::from_secs(2);
 
@@ -218,14 +221,15 @@ impl WorkerApi {
         let core = self.cores.named(&lease.project).await?;
         let (hub, received) = (core.hub.clone(), pack.len() as u64);
         run_blocking(move || {
-            // The run's fence in the store was checked; what is kept alive here is named by the run's epoch. So it may
-            // rest on whichever director's token is in force.
-            let token = hub.fence()?.ok_or(HubError::BadFence)?;
             let quarantine = hub.quarantine()?;
             quarantine.ingest(&pack, &BUDGET)?;
             quarantine.verify(base, tree)?;
             hub.promote(&quarantine, base, tree)?;
-            hub.keep_alive(token, &key, tree)
+            // The run's fence in the store was checked; what is kept alive here is named by the run's epoch. So it may
+            // rest on whichever director's token is in force, and that may be another one at any moment.
+            let keep = || hub.keep_alive(hub.fence()?.ok_or(HubError::BadFence)?, &key, tree);
+            let moved = |kept: &Result<(), HubError>| matches!(kept, Err(HubError::Fenced { .. }));
+            (0..FENCE_TRIES).map(|_| keep()).find(|kept| !moved(kept)).unwrap_or_else(keep)
         })
         .await?;
         Ok(pb::UploadResult { result_tree: header.result_tree, received })
