@@ -11,6 +11,7 @@ use self::site::{Cluster, Desk};
 mod approver;
 mod faults;
 mod net;
+mod operate;
 mod partition;
 mod process;
 mod proof;

@@ -1,11 +1,13 @@
 //! The embedded engine whole, without the command line: real repository, real store, real worker over the in-memory
 //! link. What a run does, step by step, is proven here; how it looks to a person is proven on the binary.
 
+mod hand;
 mod harness;
 
 mod approvals;
 mod forgery;
 mod gate;
+mod leases;
 mod lifecycle;
 mod recovery;
 mod session;

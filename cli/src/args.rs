@@ -107,7 +107,7 @@ pub(crate) enum Command {
     /// Requests under the seed's names: pending, request, history
     #[command(subcommand)]
     Governance(operate::Governance),
-    /// Look at leases
+    /// Look at leases, and break one
     #[command(subcommand)]
     Leases(operate::Leases),
     /// Ask the policy about a change; nothing is written
@@ -128,7 +128,7 @@ pub(crate) enum Command {
     /// Make repositories known to a cluster, and list them
     #[command(subcommand)]
     Projects(cluster::Projects),
-    /// Look at the workers of a cluster
+    /// Look at the workers of a cluster, and drain one
     #[command(subcommand)]
     Workers(cluster::Workers),
     /// Make tokens for people and workers of a cluster

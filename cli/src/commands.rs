@@ -11,6 +11,7 @@ mod doctor;
 mod gaps;
 mod gate;
 mod init;
+mod leases;
 mod operate;
 mod plan;
 mod policy;
@@ -39,7 +40,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Savepoints(command) => savepoints::run(context, command).await,
         Command::Approvals(command) => approvals::run(context, command).await,
         Command::Governance(command) => approvals::governance(context, command).await,
-        Command::Leases(command) => operate::leases(context, command).await,
+        Command::Leases(command) => leases::run(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
         Command::Gate(command) => gate::run(context, &command),
         Command::Audit(command) => audit::run(context, command).await,

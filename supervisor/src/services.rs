@@ -56,6 +56,7 @@ impl Services {
         let admin = AdminServiceServer::new(AdminApi {
             cores: cores.clone(),
             coordinator: self.coordinator.clone(),
+            workers: self.workers.clone(),
             tasks: tasks.clone(),
         });
         let workers = WorkerServiceServer::new(WorkerApi {

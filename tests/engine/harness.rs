@@ -15,6 +15,7 @@ use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
+use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{self, Choice};
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
@@ -39,6 +40,7 @@ pub(super) struct Rig {
     pub(super) governance: GovernanceServiceClient<Channel>,
     pub(super) admin: AdminServiceClient<Channel>,
     pub(super) channel: Channel,
+    pub(super) workers: WorkerServiceClient<Channel>,
 }
 
 /// A normal-profile anchor that allows two runs at once.
@@ -152,6 +154,7 @@ impl Rig {
             runs: RunServiceClient::new(channel.clone()),
             governance: GovernanceServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
+            workers: WorkerServiceClient::new(channel.clone()),
             channel,
             engine,
         }

@@ -57,6 +57,9 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+    /// How long it may take to end its work once it is asked to stop; what is not done then is given back
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) drain_grace: u64,
 }
 
 /// `projects`.
@@ -93,11 +96,30 @@ pub(crate) enum Workers {
     /// List the workers that are connected
     #[command(after_help = "Examples:\n  autopack workers list --server http://s1:7443 -o json")]
     List(WorkersList),
+    /// Give a worker no more work; it leaves when what it has is done
+    #[command(
+        after_help = "Examples:\n  autopack workers drain w1 --reason 'new kernel' --server http://s1:7443\n  autopack workers drain w1 --undo --server http://s1:7443"
+    )]
+    Drain(WorkersDrain),
 }
 
 /// `workers list`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkersList {}
+
+/// `workers drain`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkersDrain {
+    /// The worker
+    #[arg(value_name = "NAME")]
+    pub(crate) name: WorkerId,
+    /// Give it work again
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Why; kept in the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
 
 /// `token`.
 #[derive(Debug, Subcommand)]

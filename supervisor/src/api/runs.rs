@@ -287,6 +287,7 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
         CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
         CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
         CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
+        CommandOp::BreakLease { .. } => (None, "it has ended"),
     };
     if run.state.is_terminal() && !why.is_empty() {
         return Err(refused("run", run.id.to_string(), run.state.as_str(), why));
@@ -301,13 +302,15 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
     Ok(())
 }
 
-async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {
+/// Notes that a wish was recorded.
+pub(in crate::api) async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {
     let word = match &command.op {
         CommandOp::Cancel => "cancel",
         CommandOp::Pause => "pause",
         CommandOp::Resume => "resume",
         CommandOp::Retry { .. } => "retry",
         CommandOp::Rollback { .. } => "rollback",
+        CommandOp::BreakLease { .. } => "break of its lease",
     };
     note(
         tx,

@@ -17,6 +17,7 @@ use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
+mod drain;
 mod fetch;
 mod orders;
 mod place;
