@@ -15,6 +15,7 @@ mod operate;
 mod partition;
 mod process;
 mod proof;
+mod services;
 mod site;
 mod work;
 

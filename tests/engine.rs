@@ -5,9 +5,12 @@ mod hand;
 mod harness;
 
 mod approvals;
+mod cancel;
 mod forgery;
 mod gate;
 mod leases;
 mod lifecycle;
+mod names;
 mod recovery;
 mod session;
+mod uploads;

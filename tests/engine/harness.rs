@@ -139,13 +139,22 @@ impl Rig {
 
     /// Opens an engine that has no worker.
     pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
+        Self::engine(site, clock, true).await
+    }
+
+    /// Opens an engine that only records.
+    pub(super) async fn undriven(site: &Site) -> Self {
+        Self::engine(site, Arc::new(SystemClock::default()), false).await
+    }
+
+    async fn engine(site: &Site, clock: Arc<dyn Clock>, drive: bool) -> Self {
         let root = site.dir.path().join("worker");
         let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
         let config = EngineConfig {
             project: ProjectId::new("site").unwrap(),
             repo: site.repo(),
             data_dir: site.data(),
-            drive: true,
+            drive,
             director: DirectorConfig::default(),
         };
         let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();

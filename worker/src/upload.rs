@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// twice changes nothing.
 ///
 /// # Errors
-/// `disk_full`, or `upload_refused` with the supervisor's reason.
+/// `disk_full`, `upload_refused` with the supervisor's reason, or `upload_cut` after several tries.
 pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Result<(), BuildError> {
     let pack = bytes::Bytes::from(pack);
     let mut pause = PAUSE;
@@ -46,7 +46,7 @@ pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Re
         tokio::time::sleep(pause).await;
         pause *= 2;
     }
-    Err(BuildError::new("upload_refused", last))
+    Err(BuildError::new("upload_cut", format!("{TRIES} tries: {last}")))
 }
 
 fn chunks(header: UploadHeader, pack: &bytes::Bytes) -> Vec<UploadChunk> {

@@ -134,7 +134,7 @@ pub(crate) enum Token {
 /// `token new`.
 #[derive(Debug, Args)]
 pub(crate) struct TokenNew {
-    /// Who gets it
+    /// Who gets it; a worker's is good for the worker of that name, or for all that fit `pool-*`
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
     /// What it is good for

@@ -190,8 +190,10 @@ pub(crate) fn token(ctx: &Context, command: Token) -> Result<Exit, CliError> {
 fn new_token(ctx: &Context, args: &TokenNew) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
-    if args.name.is_empty() || args.name.len() > 64 || !args.name.chars().all(plain) {
-        let why = "1 to 64 letters, digits, '.', '_', '-' and '@'";
+    let pool = matches!(args.role, Role::Worker) && args.name.ends_with('*');
+    let name = if pool { &args.name[..args.name.len() - 1] } else { args.name.as_str() };
+    if args.name.is_empty() || args.name.len() > 64 || !name.chars().all(plain) {
+        let why = "1 to 64 letters, digits, '.', '_', '-' and '@'; a worker's may end with '*'";
         return Err(CliError::invalid("the name cannot be used", why, "choose another --name"));
     }
     let secret: [u8; 32] = rand::random();

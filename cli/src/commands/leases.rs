@@ -33,6 +33,8 @@ async fn list(ctx: &Context, args: LeasesList) -> Result<Exit, CliError> {
     let run_id = args.run_id.map(String::from).unwrap_or_default();
     let mut session = connect(ctx, Need::Passive).await?;
     let answer = session.admin.leases(LeasesRequest { all: args.all, run_id }).await;
+    // What this command itself holds, while it looks, is nothing to tell.
+    let alone = session.owns();
     session.close().await;
     let answer = answer.during("list leases")?.into_inner();
     if ctx.out.machine() {
@@ -47,7 +49,7 @@ async fn list(ctx: &Context, args: LeasesList) -> Result<Exit, CliError> {
     if !answer.leases.is_empty() {
         ctx.out.table(&leases_table(&answer.leases))?;
     }
-    if !answer.held.is_empty() {
+    if !answer.held.is_empty() && !alone {
         if !answer.leases.is_empty() {
             ctx.out.text("\n")?;
         }

@@ -23,6 +23,7 @@ use super::{Core, show};
 use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
+use crate::hub::HubError;
 use crate::store::{RunFilter, Tx};
 
 mod diff;
@@ -134,7 +135,11 @@ impl Core {
     pub(super) async fn show_run(&self, id: &str) -> Result<pb::Run, Error> {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), id).await?;
-        let tip = self.tip(&run).await?;
+        // A hub that is away keeps nobody from looking at what is stored.
+        let tip = match self.tip(&run).await {
+            Err(Error::Hub(HubError::Away { .. })) => None,
+            tip => tip?,
+        };
         let mut shown = show::run(&run, tip);
         let applies = tx.applies(&run.id).await?;
         for phase in tx.phases(&run.id).await? {

@@ -167,7 +167,8 @@ impl LocalHub {
     }
 
     pub(super) fn bare(&self) -> Result<Repository, HubError> {
-        Ok(open::open_bare(&self.common)?)
+        // It could be opened when it was registered: it was moved since, or may not be read.
+        open::open_bare(&self.common).map_err(|source| HubError::Away { path: self.common.clone(), source })
     }
 
     /// Points a ref at an object, wherever it was.
