@@ -116,5 +116,5 @@ fn says(case: &Case<'_>, ran: &Ran) {
     assert!(lines[0].starts_with(&format!("error[{reason}]")), "{}: {ran:?}", case.what);
     assert!(lines.len() == 3 && lines.iter().all(|line| !line.trim().is_empty()), "{}: {ran:?}", case.what);
     assert!(ran.stderr.contains(case.names), "{}: {ran:?}", case.what);
-    assert!(!ran.stderr.contains("postgres://"), "{}: {ran:?}", case.what);
+    assert!(!ran.stderr.contains("postgres@"), "{}: {ran:?}", case.what);
 }

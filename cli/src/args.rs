@@ -131,6 +131,9 @@ pub(crate) enum Command {
     /// Look at the workers of a cluster, and drain one
     #[command(subcommand)]
     Workers(cluster::Workers),
+    /// Look at the worktrees of this machine's worker, and remove what is left
+    #[command(subcommand)]
+    Workspaces(cluster::Workspaces),
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
@@ -173,6 +176,7 @@ impl Command {
             | Self::Worker(_)
             | Self::Projects(_)
             | Self::Workers(_)
+            | Self::Workspaces(_)
             | Self::Token(_)
             | Self::Doctor(_)
             | Self::Config(_)

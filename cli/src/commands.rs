@@ -19,6 +19,7 @@ mod projects;
 mod runs;
 mod savepoints;
 mod settings;
+mod workspaces;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -49,6 +50,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Worker(args) => Box::pin(daemons::worker(context, args)).await,
         Command::Projects(command) => projects::projects(context, command).await,
         Command::Workers(command) => projects::workers(context, command).await,
+        Command::Workspaces(command) => workspaces::run(context, command).await,
         Command::Token(command) => daemons::token(context, command),
         Command::Doctor(_) => doctor::run(context),
         Command::Config(command) => settings::config(context, &command),

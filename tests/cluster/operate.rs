@@ -1,6 +1,6 @@
 //! What operators do to a cluster that works: look at leases, break one, drain workers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -64,18 +64,32 @@ fn a_lease_is_seen_and_broken() {
     let first = listed["leases"][0].clone();
     assert_eq!(text(&first, "locked_by"), format!("{} (epoch {})", text(&first, "worker_id"), first["epoch"]));
 
-    // A worker that is frozen has nothing to say, and is seen to.
+    // A worker that is frozen cannot see to its own end.
     let name = text(&first, "worker_id").to_owned();
+    let root = cluster.roots().join(&name).display().to_string();
+    let stands = |args: &[&str]| cluster.ann.ask(&[&["workspaces"], args, &["--root", &root]].concat());
+    let workspaces = stands(&["list"]);
+    assert_eq!(workspaces["workspaces"].as_array().unwrap().len(), 1, "{workspaces}");
+    assert_eq!(workspaces["workspaces"][0]["state"], "LIVE", "{workspaces}");
+    assert_eq!(stands(&["cleanup"])["removed"], json!([]), "what is in use stays");
     let at = cluster.workers.iter().position(|one| one.name == name).unwrap();
     cluster.workers[at].freeze();
-    let suspect = || lease(&cluster.ann, "stuck").is_some_and(|lease| lease["suspect"] == true);
-    assert!(until(ONE, suspect), "nobody suspects it");
     cluster.ann.run(&["leases", "break", "stuck"]).expect(2);
     let broken = cluster.ann.run(&["leases", "break", "stuck", "--reason", "it hangs", "-o", "json"]).expect(0).json();
     assert_eq!((text(&broken, "state"), &broken["epoch"]), ("REVOKED", &first["epoch"]), "{broken}");
     let again = || lease(&cluster.ann, "stuck").is_some_and(|lease| lease["epoch"].as_u64() > first["epoch"].as_u64());
     let asks = || !super::pending(&cluster.ann).is_empty();
     assert!(until(ONE, || again() || asks()), "it is not granted again:\n{}", cluster.logs());
+    // What it had not handed in stays until somebody says so.
+    let path = PathBuf::from(text(&workspaces["workspaces"][0], "path"));
+    assert_eq!(stands(&["list"])["workspaces"][0]["state"], "LOST");
+    assert_eq!(stands(&["cleanup"])["kept"][0]["state"], "LOST");
+    assert_eq!(stands(&["cleanup", "--discard", "--dry-run"])["removed"][0]["state"], "LOST");
+    assert!(path.is_dir());
+    assert_eq!(stands(&["cleanup", "--discard"])["removed"][0]["state"], "LOST");
+    assert!(!path.exists());
+    let suspect = || worker(&cluster.ann, &name).is_none_or(|worker| worker["state"] == "SUSPECT");
+    assert!(until(ONE, suspect) && worker(&cluster.ann, &name).is_some(), "nobody suspects it");
     // The zombie wakes, and its builder's second life would be seen in the file.
     cluster.workers[at].thaw();
     approve(&cluster, "stuck");

@@ -121,6 +121,42 @@ pub(crate) struct WorkersDrain {
     pub(crate) reason: String,
 }
 
+/// `workspaces`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workspaces {
+    /// List the worktrees that stand on this machine, and whether their leases live
+    #[command(
+        after_help = "Examples:\n  autopack workspaces list\n  autopack workspaces list --root /var/lib/autopack-worker --server http://s1:7443\n\nOnly this machine is looked at; the engine, or the server, says what of it lives."
+    )]
+    List(WorkspacesList),
+    /// Remove the worktrees of leases that have ended
+    #[command(
+        after_help = "Examples:\n  autopack workspaces cleanup --dry-run\n  autopack workspaces cleanup --root /var/lib/autopack-worker --server http://s1:7443\n\nWhat a lost lease left was never handed in: it stays, unless --discard says otherwise."
+    )]
+    Cleanup(WorkspacesCleanup),
+}
+
+/// `workspaces list`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesList {
+    /// The worker's folder [default: that of this repository]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// `workspaces cleanup`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesCleanup {
+    #[command(flatten)]
+    pub(crate) place: WorkspacesList,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove work that was never handed in, too
+    #[arg(long)]
+    pub(crate) discard: bool,
+}
+
 /// `token`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {

@@ -334,7 +334,8 @@ impl Hub for LocalHub {
     }
 
     fn head(&self) -> Result<HeadFacts, HubError> {
-        let repo = open::open(&self.path)?;
+        let away = |source| HubError::Away { path: self.path.clone(), source };
+        let repo = open::open(&self.path).map_err(away)?;
         let branch = repo.find_reference("HEAD")?.symbolic_target()?.map(str::to_owned);
         match repo.head() {
             Ok(head) => Ok(HeadFacts { oid: Some(from_git(head.peel_to_commit()?.id())), branch }),

@@ -17,7 +17,6 @@ use super::place::{Heard, Next, catch_up};
 use super::session::{Out, SessionTask, message};
 use crate::director::{Denial, lease, moves};
 use crate::error::Error;
-use crate::hub::HubError;
 use crate::store::{StoreError, Tx};
 
 /// How long one look at the leases may take.
@@ -85,8 +84,7 @@ pub(super) enum Stored {
 
 /// Whether an error says nothing about the message: the store is full, busy or away.
 fn is_of_the_store(error: &Error) -> bool {
-    let hub_is_away = matches!(error, Error::Hub(HubError::Away { .. } | HubError::Io { .. } | HubError::Git(_)));
-    hub_is_away || matches!(error, Error::Store(StoreError::Full(_) | StoreError::Unavailable { .. }))
+    matches!(error, Error::Store(StoreError::Full(_) | StoreError::Unavailable { .. }))
 }
 
 /// One try, on a store that may not answer.
