@@ -130,7 +130,7 @@ fn every_word_of_explain_is_listed() {
             .map(|r| r.as_str().to_owned()),
     );
     // What a failed step says for itself is open; these are the ones that a person can do something about.
-    said.extend(["disk_full", "read_only", "locked", "unavailable"].map(str::to_owned));
+    said.extend(["disk_full", "read_only", "locked", "unavailable", "hub_unavailable"].map(str::to_owned));
     assert_eq!(listed, said);
 }
 

@@ -127,6 +127,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "conflict",
             "fenced",
             "illegal_move",
+            "no_lease",
             "not_pending",
             "already_voted",
             "checked_out",
@@ -137,10 +138,13 @@ const TABLE: &[(Exit, &[&str])] = &[
             "other_repository",
         ],
     ),
-    (Exit::Unavailable, &["no_slot", "unavailable", "unreadable", "read_only", "disk_full", "store_corrupt"]),
+    (
+        Exit::Unavailable,
+        &["no_slot", "full", "unavailable", "hub_unavailable", "unreadable", "read_only", "disk_full", "store_corrupt"],
+    ),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
-    (Exit::UnsafeConfig, &["store_moved", "unsafe_config"]),
+    (Exit::UnsafeConfig, &["store_moved", "store_restored", "unsafe_config"]),
     (Exit::Interrupted, &["cancelled"]),
 ];
 
@@ -284,6 +288,7 @@ fn remedy(reason: &str) -> &'static str {
         "not_found" => "check the name; the matching `list` command shows what there is",
         "exists" => "choose another name, or leave it out to get a fresh one",
         "illegal_move" => "autopack runs explain RUN says where it stands and what would move it",
+        "no_lease" => "autopack leases list shows what is held; autopack runs explain RUN what it waits for",
         "not_pending" => "autopack approvals list shows what still waits",
         "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
         "already_voted" => "another person has to vote; autopack approvals show ID lists who did",
@@ -293,6 +298,9 @@ fn remedy(reason: &str) -> &'static str {
         "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
         "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",
+        "store_restored" => {
+            "restore the newest state of the database that there is, or give this cluster hubs of its own"
+        }
         "store_moved" => "point it at the database it was made on",
         "other_data_dir" => "name that one with --data-dir; if its runs are no longer wanted, move it away first",
         "other_repository" => {
@@ -301,7 +309,9 @@ fn remedy(reason: &str) -> &'static str {
         "unsafe_config" => "change the setting it names",
         "conflict" | "fenced" => "look again and repeat the command",
         "approval_subject_mismatch" => "look again: autopack approvals show ID",
-        "no_slot" | "unavailable" => "wait a moment and repeat the command; autopack doctor shows what is wrong",
+        "no_slot" | "full" | "unavailable" => {
+            "wait a moment and repeat the command; autopack doctor shows what is wrong"
+        }
         "disk_full" => "free some space and repeat the command; nothing half-written counts",
         "version" => "run the same autopack on both sides",
         "internal" => "this is a bug; autopack doctor collects what a report needs",

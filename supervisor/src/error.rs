@@ -108,6 +108,12 @@ pub enum Error {
         /// For people.
         why: String,
     },
+    /// There is no room for it now.
+    #[error("there is no room for more {what} now")]
+    Busy {
+        /// Of what there is too much.
+        what: &'static str,
+    },
     /// A policy file of the repository cannot be used.
     #[error("{file} at {commit}: {why}")]
     Policy {
@@ -172,6 +178,7 @@ impl Error {
             Self::Version { .. } => ("version", Code::FailedPrecondition),
             Self::MergeConflict { .. } | Self::Store(StoreError::Conflict { .. }) => ("conflict", Code::Aborted),
             Self::Upload { reason, .. } => (reason, Code::InvalidArgument),
+            Self::Busy { .. } => ("full", Code::Unavailable),
             Self::Store(StoreError::Fenced { .. }) => ("fenced", Code::FailedPrecondition),
             Self::Store(StoreError::IllegalMove(_)) | Self::Move(_) => ("illegal_move", Code::FailedPrecondition),
             Self::Store(StoreError::Unavailable { .. }) | Self::Coordination(CoordinationError::Unavailable(_)) => {
@@ -195,6 +202,7 @@ impl Error {
                 | CoordinationError::Setting { .. },
             ) => ("unsafe_config", Code::FailedPrecondition),
             Self::Store(StoreError::Moved { .. }) => ("store_moved", Code::FailedPrecondition),
+            Self::Store(StoreError::Restored { .. }) => ("store_restored", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::ReadOnly { .. }) => READ_ONLY,
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
@@ -230,8 +238,10 @@ impl Error {
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
             Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
+            Self::Store(StoreError::Restored { .. }) => "restore the newest state of the database that there is",
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
+            Self::Hub(HubError::Away { .. }) => "bring it back to its place, readable: its runs go on by themselves",
             Self::Hub(error) if hub_reason(error) == READ_ONLY => "make the repository writable for this user",
             Self::Coordination(CoordinationError::ReadOnly { .. }) => {
                 "make it writable for this user, or name another folder: --data-dir, or [worker] root"
@@ -244,6 +254,7 @@ impl Error {
             | Self::Forbidden { .. }
             | Self::MergeConflict { .. }
             | Self::Upload { .. }
+            | Self::Busy { .. }
             | Self::Store(_)
             | Self::Hub(_)
             | Self::Coordination(_)
@@ -259,6 +270,7 @@ fn hub_reason(error: &HubError) -> (&'static str, Code) {
         HubError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => READ_ONLY,
         // libgit2 passes on the system's text and not its number.
         HubError::Git(error) if error.message().contains("Permission denied") => READ_ONLY,
+        HubError::Away { .. } => ("hub_unavailable", Code::Unavailable),
         HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
         HubError::Locked { .. } => ("locked", Code::Aborted),
         HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),

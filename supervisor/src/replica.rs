@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::transport::server::TcpIncoming;
 
+use autopack_shared::domain::ids::{FencingToken, Scope};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
@@ -25,8 +26,8 @@ use crate::error::Error;
 use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::policy::PolicyBook;
 use crate::services::Services;
-use crate::store::Store;
 use crate::store::postgres::{PostgresConfig, PostgresStore};
+use crate::store::{Store, StoreError};
 use crate::workers::Workers;
 
 mod lead;
@@ -109,6 +110,34 @@ async fn open_hub(state_dir: &Path, project: &Project) -> Result<Arc<dyn Hub>, E
     Ok(Arc::new(hub))
 }
 
+/// Refuses a store that knows less than a hub. The hub is read first: whoever raises both begins with the store.
+async fn refuse_older(cores: &Cores) -> Result<(), Error> {
+    let projects = cores.store().read().await?.projects().await?;
+    for project in projects {
+        let read = async {
+            let hub = cores.named(&project.id).await?.hub.clone();
+            run_blocking(move || hub.fence()).await
+        };
+        let found = match read.await {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(project = %project.id, %error, "the hub cannot be read");
+                continue;
+            }
+        };
+        let mut tx = cores.store().read().await?;
+        // A new store takes the next incarnation.
+        let Some(epoch) = tx.epoch(&Scope::Director).await? else { continue };
+        let stands = FencingToken { incarnation: tx.incarnation().await?, epoch };
+        if found > stands {
+            let (hub, store) = (found.to_string(), stands.to_string());
+            return Err(StoreError::Restored { project: project.id.to_string(), hub, store }.into());
+        }
+    }
+    Ok(())
+}
+
 impl Replica {
     /// Opens the store, joins the cluster and starts serving.
     ///
@@ -135,9 +164,11 @@ impl Replica {
             ids: ids.clone(),
             state_dir: config.state_dir.clone(),
         };
+        let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener)));
+        refuse_older(&cores).await?;
         let tasks = Tasks::new();
         let services = Services {
-            cores: Arc::new(Cores::of_store(store.clone(), Arc::new(opener))),
+            cores,
             workers: Arc::new(Workers::default()),
             coordinator: coordinator.clone(),
             timers: config.timers.clone(),

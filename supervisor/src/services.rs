@@ -18,7 +18,7 @@ use crate::api::admin::AdminApi;
 use crate::api::cores::Cores;
 use crate::api::governance::GovernanceApi;
 use crate::api::runs::RunApi;
-use crate::api::workers::WorkerApi;
+use crate::api::workers::{Room, WorkerApi};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::door::Door;
@@ -56,6 +56,7 @@ impl Services {
         let admin = AdminServiceServer::new(AdminApi {
             cores: cores.clone(),
             coordinator: self.coordinator.clone(),
+            workers: self.workers.clone(),
             tasks: tasks.clone(),
         });
         let workers = WorkerServiceServer::new(WorkerApi {
@@ -64,6 +65,7 @@ impl Services {
             coordinator: self.coordinator.clone(),
             timers: self.timers.clone(),
             lingers: self.lingers,
+            room: Room::default(),
             tasks,
         });
         let runs = runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);

@@ -93,6 +93,19 @@ pub enum StoreError {
         /// The one it is on now.
         found: String,
     },
+    /// A hub has seen more of this store than the store knows.
+    #[error(
+        "the hub of {project} was last written under {hub}, and the control store is at {store}: it was restored to an \
+         older state, or another cluster writes this hub"
+    )]
+    Restored {
+        /// Whose hub.
+        project: String,
+        /// The token there.
+        hub: String,
+        /// The token here.
+        store: String,
+    },
     /// The store's schema is newer than this program.
     #[error("the control store has schema {found}, this program knows {known}: use a newer autopack")]
     Schema {

@@ -121,7 +121,7 @@ impl Cluster {
             let args = ["token", "new", "--name", name, "--role", role, "--tokens", &tokens, "-q"];
             bench.run_in(&folder, &args, &[]).expect(0).stdout.trim().to_owned()
         };
-        let (ann, bob, worker_token) = (token("ann", "person"), token("bob", "person"), token("workers", "worker"));
+        let (ann, bob, worker_token) = (token("ann", "person"), token("bob", "person"), token("w*", "worker"));
         let hold = |n: usize| at(apart, &format!("s{}", n + 1), |host| TcpListener::bind((host, 0)).unwrap());
         let held: Vec<TcpListener> = (0..size.supervisors).map(hold).collect();
         let listens: Vec<SocketAddr> = held.iter().map(|held| held.local_addr().unwrap()).collect();
@@ -151,6 +151,11 @@ impl Cluster {
     /// The bare repository that only the supervisors write.
     pub(super) fn hub(&self) -> PathBuf {
         self.bench.path().join("hub.git")
+    }
+
+    /// Where the supervisors are.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.ann.servers.split(',').map(str::to_owned).collect()
     }
 
     /// The folder of the workers' roots.

@@ -15,6 +15,7 @@ use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
+use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{self, Choice};
 use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
@@ -40,6 +41,7 @@ pub(super) struct Rig {
     pub(super) governance: GovernanceServiceClient<Channel>,
     pub(super) admin: AdminServiceClient<Channel>,
     pub(super) channel: Channel,
+    pub(super) workers: WorkerServiceClient<Channel>,
 }
 
 /// A normal-profile anchor that allows two runs at once.
@@ -125,7 +127,7 @@ impl Rig {
         clock: Arc<dyn Clock>,
         locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
     ) -> Self {
-        let rig = Self::over(site, clock, locks).await;
+        let rig = Self::engine(site, clock, true, locks).await;
         let worker = WorkerConfig {
             identity: Identity {
                 worker: "embedded".into(),
@@ -147,12 +149,18 @@ impl Rig {
 
     /// Opens an engine that has no worker.
     pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
-        Self::over(site, clock, |locks| locks).await
+        Self::engine(site, clock, true, |locks| locks).await
     }
 
-    async fn over(
+    /// Opens an engine that only records.
+    pub(super) async fn undriven(site: &Site) -> Self {
+        Self::engine(site, Arc::new(SystemClock::default()), false, |locks| locks).await
+    }
+
+    async fn engine(
         site: &Site,
         clock: Arc<dyn Clock>,
+        drive: bool,
         locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
     ) -> Self {
         let root = site.dir.path().join("worker");
@@ -161,7 +169,7 @@ impl Rig {
             project: ProjectId::new("site").unwrap(),
             repo: site.repo(),
             data_dir: site.data(),
-            drive: true,
+            drive,
             director: DirectorConfig::default(),
         };
         let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();
@@ -170,6 +178,7 @@ impl Rig {
             runs: RunServiceClient::new(channel.clone()),
             governance: GovernanceServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
+            workers: WorkerServiceClient::new(channel.clone()),
             channel,
             engine,
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::SystemClock;
 use autopack_supervisor::coordination::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts,
+    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry, SessionFacts,
 };
 
 use super::harness::{Rig, Site};
@@ -47,6 +47,10 @@ impl Coordinator for Flaky {
         self.locks.directorship()
     }
 
+    async fn director(&self) -> Result<Option<SeatEntry>, CoordinationError> {
+        self.locks.director().await
+    }
+
     async fn resign(&self) -> Result<(), CoordinationError> {
         self.locks.resign().await
     }
@@ -70,6 +74,14 @@ impl Coordinator for Flaky {
 
     async fn session_alive(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
         self.locks.session_alive(worker, session).await
+    }
+
+    async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError> {
+        self.locks.drain(worker, session, drain).await
+    }
+
+    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+        self.locks.is_draining(worker, session).await
     }
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {

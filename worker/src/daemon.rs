@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use autopack_shared::repo::mirror::MirrorError;
@@ -13,7 +14,7 @@ use autopack_shared::runtime::process::Tasks;
 use crate::builder::{BuildError, DISK_FULL};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Identity};
+use crate::link::{self, Contact, Identity, Leaving};
 use crate::process;
 use crate::runners::{Objects, Runners};
 
@@ -41,6 +42,17 @@ pub struct WorkerConfig {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+}
+
+/// Asks a worker to take no more work, and to leave when it has none.
+#[derive(Debug, Clone, Default)]
+pub struct Drain(CancellationToken);
+
+impl Drain {
+    /// Asks; there is no way back.
+    pub fn ask(&self) {
+        self.0.cancel();
+    }
 }
 
 /// Why a worker did not start.
@@ -102,17 +114,18 @@ impl Worker {
         Ok(Self { identity: config.identity, line, runners })
     }
 
-    /// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds; builders
-    /// go on meanwhile, as long as their supervisor may still take them for alive.
+    /// Serves until stopped, or until it is drained: `drain` asks for that, or an operator. A session that breaks is
+    /// opened again, with a pause that grows to five seconds; builders go on meanwhile, as long as their supervisor may still take them for alive.
     ///
     /// # Errors
     /// [`DaemonError::Version`] when a supervisor will never take it.
-    pub async fn serve(self, tasks: Tasks) -> Result<(), DaemonError> {
+    pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
+        let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut contact = Contact::new();
         let mut attempt = 0;
-        while !tasks.stop().is_cancelled() {
+        while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
             let connected = tokio::select! {
                 connected = self.line.connect(attempt) => connected,
                 () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
@@ -125,9 +138,16 @@ impl Worker {
             match connected {
                 Ok(client) => {
                     let began = tokio::time::Instant::now();
-                    let served =
-                        link::serve(client, &self.identity, &mut jobs, &mut contact, &self.runners, &tasks).await;
-                    match served {
+                    let served = link::serve(
+                        client,
+                        &self.identity,
+                        &mut jobs,
+                        &mut contact,
+                        &mut leaving,
+                        &self.runners,
+                        &tasks,
+                    );
+                    match served.await {
                         Ok(()) => return Ok(()),
                         Err(error) if error.is_final() => {
                             jobs.stop_all(link::STOP_GRACE).await;
@@ -165,5 +185,5 @@ impl Worker {
 /// # Errors
 /// As [`Worker::open`].
 pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result<(), DaemonError> {
-    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks).await
+    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks, Drain::default()).await
 }

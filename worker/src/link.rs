@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
@@ -116,6 +117,36 @@ impl Contact {
     }
 }
 
+/// Whether this worker is about to leave: it takes no more work, and goes when it has none.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    /// Cancelled when this process is asked to.
+    wish: CancellationToken,
+    /// It was asked to.
+    wished: bool,
+    /// The supervisor knows: nothing more is granted.
+    known: bool,
+}
+
+impl Leaving {
+    pub(crate) const fn new(wish: CancellationToken) -> Self {
+        Self { wish, wished: false, known: false }
+    }
+
+    /// What the supervisor says of it.
+    fn told(&mut self, body: &supervisor_message::Body) {
+        if let supervisor_message::Body::Drain(drain) = body {
+            self.known = !drain.undo || self.wished;
+            tracing::info!(undo = drain.undo, "told to drain");
+        }
+    }
+
+    /// Whether it may go though nobody was told: it is asked to, and no supervisor is there to tell.
+    pub(crate) fn wished(&self) -> bool {
+        self.wish.is_cancelled()
+    }
+}
+
 /// Completes at an instant, or never.
 pub(crate) async fn at(deadline: Option<Instant>) {
     match deadline {
@@ -133,6 +164,7 @@ pub(crate) async fn serve(
     who: &Identity,
     jobs: &mut Jobs,
     contact: &mut Contact,
+    leaving: &mut Leaving,
     runners: &Arc<Runners>,
     tasks: &Tasks,
 ) -> Result<(), LinkError> {
@@ -151,23 +183,34 @@ pub(crate) async fn serve(
     let mut inbox = response?.into_inner();
     contact.asked.clear();
     contact.answered = asked;
+    // Another supervisor may not know; it says so if it does.
+    leaving.known = false;
     jobs.say_again();
     let mut beat = tokio::time::interval(Duration::from_secs(2));
     let stop = tasks.stop().clone();
     loop {
         let deadline = contact.deadline();
+        // Where the supervisor is in this process, the worker ends with it and stays, idle.
+        if leaving.known && contact.lingers() && jobs.is_idle() {
+            return leave(&mut sender, jobs).await;
+        }
         tokio::select! {
+            () = leaving.wish.cancelled(), if !leaving.wished => {
+                leaving.wished = true;
+                // It is said with the next heartbeat, which is now.
+                beat.reset_immediately();
+            }
             () = stop.cancelled() => return leave(&mut sender, jobs).await,
             () = at(deadline) => {
                 jobs.stop_all(STOP_GRACE).await;
                 return Err(LinkError::Ended("nothing was heard of the supervisor in time".to_owned()));
             }
             message = inbox.message() => match message {
-                Ok(Some(message)) => {
-                    if let Some(body) = message.body {
-                        handle(body, jobs, contact, runners, tasks, &mut beat)?;
-                    }
+                Ok(Some(pb::SupervisorMessage { body: Some(body) })) => {
+                    leaving.told(&body);
+                    handle(body, jobs, contact, runners, tasks, &mut beat)?;
                 }
+                Ok(Some(_)) => {}
                 Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
                 Err(status) => return Err(status.into()),
             },
@@ -175,7 +218,8 @@ pub(crate) async fn serve(
             // A stream that does not move needs no more questions.
             _ = beat.tick() => if sender.moves() {
                 contact.asked.push_back(Instant::now());
-                sender.send(worker_message::Body::Heartbeat(pb::Heartbeat { held: jobs.held() }))?;
+                let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished };
+                sender.send(worker_message::Body::Heartbeat(beat))?;
             },
         }
     }
@@ -224,6 +268,7 @@ fn handle(
         }
         supervisor_message::Body::Ack(ack) if ack.run_id.is_empty() => contact.heard(),
         supervisor_message::Body::Ack(ack) => jobs.acked(&ack),
+        // Of the session and not of a job.
         supervisor_message::Body::Drain(_) => {}
     }
     Ok(())

@@ -15,7 +15,7 @@ const CHUNK: usize = 256 * 1024;
 /// lease has time: taking a pack twice changes nothing.
 ///
 /// # Errors
-/// `disk_full`, or `upload_refused` with the supervisor's reason.
+/// `disk_full`, `upload_refused` with the supervisor's reason, or `upload_cut` after several tries.
 pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Result<(), BuildError> {
     let pack = bytes::Bytes::from(pack);
     let mut pauses = line.pauses();
@@ -35,7 +35,7 @@ pub(crate) async fn send(line: &Line, header: UploadHeader, pack: Vec<u8>) -> Re
             }
         }
         if !pauses.next().await {
-            return Err(BuildError::new("upload_refused", last));
+            return Err(BuildError::new("upload_cut", last));
         }
     }
 }

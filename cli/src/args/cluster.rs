@@ -57,6 +57,9 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+    /// How long it may take to end its work once it is asked to stop; what is not done then is given back
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) drain_grace: u64,
 }
 
 /// `projects`.
@@ -93,11 +96,66 @@ pub(crate) enum Workers {
     /// List the workers that are connected
     #[command(after_help = "Examples:\n  autopack workers list --server http://s1:7443 -o json")]
     List(WorkersList),
+    /// Give a worker no more work; it leaves when what it has is done
+    #[command(
+        after_help = "Examples:\n  autopack workers drain w1 --reason 'new kernel' --server http://s1:7443\n  autopack workers drain w1 --undo --server http://s1:7443"
+    )]
+    Drain(WorkersDrain),
 }
 
 /// `workers list`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkersList {}
+
+/// `workers drain`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkersDrain {
+    /// The worker
+    #[arg(value_name = "NAME")]
+    pub(crate) name: WorkerId,
+    /// Give it work again
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Why; kept in the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// `workspaces`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workspaces {
+    /// List the worktrees that stand on this machine, and whether their leases live
+    #[command(
+        after_help = "Examples:\n  autopack workspaces list\n  autopack workspaces list --root /var/lib/autopack-worker --server http://s1:7443\n\nOnly this machine is looked at; the engine, or the server, says what of it lives."
+    )]
+    List(WorkspacesList),
+    /// Remove the worktrees of leases that have ended
+    #[command(
+        after_help = "Examples:\n  autopack workspaces cleanup --dry-run\n  autopack workspaces cleanup --root /var/lib/autopack-worker --server http://s1:7443\n\nWhat a lost lease left was never handed in: it stays, unless --discard says otherwise."
+    )]
+    Cleanup(WorkspacesCleanup),
+}
+
+/// `workspaces list`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesList {
+    /// The worker's folder [default: that of this repository]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// `workspaces cleanup`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesCleanup {
+    #[command(flatten)]
+    pub(crate) place: WorkspacesList,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove work that was never handed in, too
+    #[arg(long)]
+    pub(crate) discard: bool,
+}
 
 /// `token`.
 #[derive(Debug, Subcommand)]
@@ -112,7 +170,7 @@ pub(crate) enum Token {
 /// `token new`.
 #[derive(Debug, Args)]
 pub(crate) struct TokenNew {
-    /// Who gets it
+    /// Who gets it; a worker's is good for the worker of that name, or for all that fit `pool-*`
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
     /// What it is good for

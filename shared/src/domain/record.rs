@@ -259,6 +259,11 @@ pub enum CommandOp {
         /// Why.
         reason: String,
     },
+    /// Take the run's lease from whoever has it, locks and all.
+    BreakLease {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// One such wish, and what became of it.

@@ -17,19 +17,23 @@ use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
+mod drain;
 mod fetch;
 mod orders;
 mod place;
 mod record;
 mod result;
+mod room;
 mod session;
 
+pub use room::Room;
 use session::SessionTask;
 
 use super::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{CoordinationError, Coordinator, SessionFacts};
 use crate::director::run_blocking;
+use crate::door::Pass;
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError};
 use crate::store::StoreError;
@@ -65,6 +69,8 @@ pub struct WorkerApi {
     pub timers: Timers,
     /// Whether sessions outlive their streams.
     pub lingers: bool,
+    /// Room for transfers.
+    pub room: Room,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -76,6 +82,7 @@ impl WorkerService for WorkerApi {
     type SessionStream = Outbound;
 
     async fn session(&self, request: Request<Streaming<pb::WorkerMessage>>) -> Result<Response<Outbound>, Status> {
+        let pass = Pass::of(&request);
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(Duration::from_secs(10), inbound.message()).await;
         let Ok(Ok(Some(pb::WorkerMessage { body: Some(worker_message::Body::Hello(hello)), .. }))) = first else {
@@ -87,6 +94,7 @@ impl WorkerService for WorkerApi {
             return Err(Error::Version { theirs: hello.protocol, ours: PROTOCOL }.into());
         }
         let worker = WorkerId::new(hello.worker_id.clone()).map_err(Error::from)?;
+        pass.check(worker.as_str())?;
         // The stream does not say where it comes from; the worker's id is what people know it by.
         let facts = SessionFacts {
             host: String::new(),
@@ -118,6 +126,7 @@ impl WorkerService for WorkerApi {
     type FetchObjectsStream = fetch::Chunks;
 
     async fn fetch_objects(&self, call: Request<pb::FetchRequest>) -> Result<Response<fetch::Chunks>, Status> {
+        Pass::of(&call).check(&call.get_ref().worker_id)?;
         Ok(Response::new(self.send(call.into_inner()).await?))
     }
 
@@ -125,14 +134,19 @@ impl WorkerService for WorkerApi {
         &self,
         request: Request<Streaming<pb::UploadChunk>>,
     ) -> Result<Response<pb::UploadResult>, Status> {
+        let pass = Pass::of(&request);
         let mut chunks = request.into_inner();
         let deadline = tokio::time::Instant::now() + UPLOAD_DEADLINE;
         let header = header(&mut chunks, deadline).await?;
+        pass.check(&header.worker_id)?;
         if header.size > MAX_PACK {
             return Err(
                 Error::Upload { reason: "too_large", why: format!("a pack has at most {MAX_PACK} bytes") }.into()
             );
         }
+        // Who has no lease takes no room.
+        self.upload_of(&header).await?;
+        let room = self.room.upload(header.size).await?;
         let mut pack = Vec::with_capacity(usize::try_from(header.size.min(1 << 20)).unwrap_or(0));
         while let Some(chunk) = tokio::time::timeout_at(deadline, chunks.next()).await.map_err(|_| slow_upload())? {
             if let Some(pb::upload_chunk::Body::Data(data)) = chunk?.body {
@@ -148,7 +162,9 @@ impl WorkerService for WorkerApi {
             let why = format!("{} of {} bytes arrived", pack.len(), header.size);
             return Err(Error::Upload { reason: "upload_cut", why }.into());
         }
-        Ok(Response::new(self.take(header, pack).await?))
+        let taken = self.take(header, pack).await?;
+        drop(room);
+        Ok(Response::new(taken))
     }
 }
 
@@ -209,15 +225,20 @@ impl WorkerApi {
         open.filter(|l| l.worker.as_str() == worker && l.session == session).ok_or_else(|| not_theirs(run))
     }
 
-    /// Checks a pack in quarantine and takes what its tree needs into the hub, kept alive by a ref.
-    async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
+    /// The lease that an upload is for, and its place.
+    async fn upload_of(&self, header: &pb::UploadHeader) -> Result<(Lease, AttemptKey), Error> {
         let (run, phase) = (RunId::new(header.run_id.clone())?, PhaseId::new(header.phase_id.clone())?);
-        let (base, tree): (Oid, Oid) = (header.base.parse()?, header.result_tree.parse()?);
         let lease = self.lease_of(&run, header.epoch, &header.worker_id, &header.session).await?;
         if lease.phase != phase || lease.attempt != header.attempt {
             return Err(not_theirs(&run));
         }
-        let key = AttemptKey { run, epoch: header.epoch, phase, attempt: header.attempt };
+        Ok((lease, AttemptKey { run, epoch: header.epoch, phase, attempt: header.attempt }))
+    }
+
+    /// Checks a pack in quarantine and takes what its tree needs into the hub, kept alive by a ref.
+    async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
+        let (lease, key) = self.upload_of(&header).await?;
+        let (base, tree): (Oid, Oid) = (header.base.parse()?, header.result_tree.parse()?);
         let core = self.cores.named(&lease.project).await?;
         let (hub, received) = (core.hub.clone(), pack.len() as u64);
         run_blocking(move || {

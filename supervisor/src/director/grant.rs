@@ -34,8 +34,7 @@ impl Director {
         let sessions = self.coordinator.sessions().await?;
         let taken = tx.active_leases(None).await?;
         let Some((worker, session)) = with_room(&sessions, &taken) else {
-            let what = if sessions.is_empty() { "no worker is connected" } else { "every worker slot is taken" };
-            self.deny(&view.run.id, Denial::new("no_slot", what, "a worker that becomes free"));
+            self.deny(&view.run.id, Denial::new("no_slot", full(&sessions), "a worker that becomes free"));
             return Ok(false);
         };
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
@@ -246,8 +245,17 @@ impl Director {
 fn with_room(sessions: &[SessionEntry], active: &[Lease]) -> Option<(WorkerId, String)> {
     let used = |worker: &WorkerId| active.iter().filter(|l| l.worker == *worker).count();
     let free = |s: &SessionEntry| i64::from(s.facts.slots) - i64::try_from(used(&s.worker)).unwrap_or(i64::MAX);
-    let roomy = sessions.iter().map(|s| (free(s), s)).filter(|(free, _)| *free > 0);
+    let roomy = sessions.iter().filter(|s| !s.draining).map(|s| (free(s), s)).filter(|(free, _)| *free > 0);
     roomy.max_by_key(|(free, _)| *free).map(|(_, s)| (s.worker.clone(), s.session.clone()))
+}
+
+/// Why nobody has room.
+fn full(sessions: &[SessionEntry]) -> &'static str {
+    match sessions {
+        [] => "no worker is connected",
+        all if all.iter().all(|s| s.draining) => "every worker that is connected is draining",
+        _ => "every worker slot is taken",
+    }
 }
 
 async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {

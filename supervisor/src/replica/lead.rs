@@ -124,9 +124,10 @@ impl Lead {
                 break Ok(());
             }
             changes.mark_unchanged();
-            if let Err(error) = self.take_in(claim, &term, &mut directors, &mut directed).await {
-                break Err(error);
-            }
+            let whole = match self.take_in(claim, &term, &mut directors, &mut directed).await {
+                Ok(whole) => whole,
+                Err(error) => break Err(error),
+            };
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 _changed = seat.changed() => {}
@@ -136,7 +137,7 @@ impl Lead {
                     Err(panic) => break Err(Error::Bug(format!("a director panicked: {panic}"))),
                 },
                 // A project that could not be opened is tried again.
-                () = sleep(LOOK), if directed.is_empty() => {}
+                () = sleep(LOOK), if !whole => {}
             }
         };
         term.cancel();
@@ -155,7 +156,10 @@ impl Lead {
             match self.services.cores.named(&project.id).await {
                 Ok(core) => {
                     let hub = core.hub.clone();
-                    highest = highest.max(run_blocking(move || hub.fence()).await?);
+                    match run_blocking(move || hub.fence()).await {
+                        Ok(found) => highest = highest.max(found),
+                        Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
+                    }
                 }
                 Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
             }
@@ -163,14 +167,15 @@ impl Lead {
         Ok(highest)
     }
 
-    /// Takes over the projects that are not directed yet.
+    /// Takes over the projects that are not directed yet; whether all are then.
     async fn take_in(
         &self,
         claim: Claim,
         term: &CancellationToken,
         directors: &mut JoinSet<Result<(), Error>>,
         directed: &mut BTreeMap<ProjectId, ()>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let mut whole = true;
         let projects = self.store.read().await?.projects().await?;
         for project in projects.into_iter().filter(|project| !directed.contains_key(&project.id)).collect::<Vec<_>>() {
             match self.director_of(&project, claim).await {
@@ -179,10 +184,16 @@ impl Lead {
                     directors.spawn(async move { serving.serve(&term).await });
                     directed.insert(project.id, ());
                 }
-                Err(error) => tracing::error!(project = %project.id, %error, "the project cannot be directed"),
+                Err(error) => {
+                    tracing::error!(project = %project.id, %error, "the project cannot be directed");
+                    whole = false;
+                    if let Ok(core) = self.services.cores.named(&project.id).await {
+                        core.undirected(&error);
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
     async fn director_of(&self, project: &Project, claim: Claim) -> Result<Arc<Director>, Error> {

@@ -167,7 +167,8 @@ impl Store for PostgresStore {
     }
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
+        // Whoever makes the server read-only means it: nothing here says otherwise.
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
         let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
         let fences: BTreeSet<&Fence> = fences.iter().collect();

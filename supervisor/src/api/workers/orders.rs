@@ -108,6 +108,7 @@ pub(super) fn order_message(order: WorkerOrder) -> supervisor_message::Body {
         WorkerOrder::Revoke { run, epoch, reason } => {
             supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason })
         }
+        WorkerOrder::Drain { undo } => supervisor_message::Body::Drain(pb::Drain { undo }),
         WorkerOrder::Verdict { run, phase, attempt, verdict, request } => {
             supervisor_message::Body::Verdict(pb::VerdictNotice {
                 run_id: run,

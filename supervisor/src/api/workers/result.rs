@@ -12,8 +12,9 @@ use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
-use crate::director::moves;
+use crate::director::{moves, run_blocking};
 use crate::error::Error;
+use crate::hub::{AttemptKey, RefName};
 use crate::store::Tx;
 
 impl SessionTask {
@@ -48,6 +49,9 @@ impl SessionTask {
                 return Err(Error::Invalid { field: "outcome".to_owned(), why: "it is not set".to_owned() });
             }
         };
+        if ok {
+            self.uploaded(&run, &phase, result).await?;
+        }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
         let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
@@ -92,6 +96,31 @@ impl SessionTask {
         book.sent.remove(&lease.run);
         Ok(Stored::Upto(upto))
     }
+
+    /// Refuses a tree that is not the one this attempt has uploaded: what is judged was checked when it came.
+    async fn uploaded(&self, run: &RunId, phase: &PhaseId, result: &pb::AttemptResult) -> Result<(), Error> {
+        let mut tx = self.cores.store().read().await?;
+        let lease = self.own(tx.as_mut(), run, result.epoch).await?;
+        drop(tx);
+        if lease.purpose == LeasePurpose::Verify {
+            return Ok(());
+        }
+        let tree: Oid = result.result_tree.parse()?;
+        let (epoch, attempt) = (result.epoch, result.attempt);
+        let name = RefName::pending(&AttemptKey { run: run.clone(), epoch, phase: phase.clone(), attempt });
+        let hub = self.cores.named(&lease.project).await?.hub.clone();
+        let kept = match run_blocking(move || hub.tip(&name)).await {
+            // One project that cannot be read holds up no other's results: whoever judges the tree finds out.
+            Err(Error::Hub(_)) => return Ok(()),
+            kept => kept?,
+        };
+        if kept == Some(tree) {
+            return Ok(());
+        }
+        let kept = kept.map_or_else(|| "nothing".to_owned(), |kept| kept.short());
+        let why = format!("the result is {}, and {kept} was uploaded", tree.short());
+        Err(Error::Upload { reason: "tree_mismatch", why })
+    }
 }
 
 async fn accept_build(
@@ -111,9 +140,9 @@ async fn accept_build(
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
     if let Some(reason) = &reason
-        && result.reason.starts_with("fetch_")
+        && (result.reason.starts_with("fetch_") || result.reason == "upload_cut")
     {
-        // The way to its objects was cut: nothing was tried, and nothing is held against the builder.
+        // The way to its objects or for its tree was cut: nothing is held against the builder.
         moves::attempt(tx, &mut attempt, AttemptEvent::Lose, Some(reason.clone())).await?;
         phase.lost_attempts += 1;
         return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;

@@ -25,7 +25,7 @@ use crate::workers::{Generation, WorkerOrder, Workers};
 const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long one renewal of a session may take.
-const RENEWAL: Duration = Duration::from_secs(1);
+pub(super) const RENEWAL: Duration = Duration::from_secs(1);
 
 /// A session that cannot be renewed for so long is left to another supervisor: this one may be the only one that is cut
 /// off from etcd. Early enough for the worker to be there before its key is gone.
@@ -130,6 +130,7 @@ impl SessionTask {
         }
         let mut heard = Instant::now();
         let mut key = Key { renewed: heard, seen: self.seen };
+        let mut drained = false;
         loop {
             let answer = tokio::select! {
                 () = self.stop.cancelled() => return Ended::Lost,
@@ -149,9 +150,14 @@ impl SessionTask {
                             if !self.renew(&mut key).await {
                                 return Ended::Lost;
                             }
+                            let draining = beat.draining;
                             pulse.send_modify(|pulse| pulse.beat(beat.held));
                             // Of no run: the heartbeat itself.
-                            Some(supervisor_message::Body::Ack(pb::Ack::default()))
+                            let heard = supervisor_message::Body::Ack(pb::Ack::default());
+                            if out.send(message(heard)).await.is_err() {
+                                return Ended::Lost;
+                            }
+                            self.drain_news(draining, &mut drained).await
                         }
                         Some(worker_message::Body::Event(event)) => match self.pass_on(&queue, Said::Event(event)) {
                             Ok(()) => None,
