@@ -14,6 +14,7 @@ mod net;
 mod partition;
 mod process;
 mod proof;
+mod run_data;
 mod site;
 mod stranger;
 mod work;
