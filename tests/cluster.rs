@@ -15,6 +15,7 @@ mod operate;
 mod partition;
 mod process;
 mod proof;
+mod run_data;
 mod services;
 mod site;
 mod stranger;

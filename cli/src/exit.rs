@@ -117,6 +117,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "unsafe_path",
             "approval_expired",
             "sandbox_required",
+            "run_data_unavailable",
         ],
     ),
     (
@@ -295,6 +296,7 @@ fn remedy(reason: &str) -> &'static str {
         "checked_out" => "check out another branch there, or do it in that checkout yourself",
         "locked" => "end the git command that holds the lock and repeat the command",
         "sandbox_required" => "--insecure-no-sandbox when the run is made: every change of it is then asked about",
+        "run_data_unavailable" => "autopack runs explain RUN says what is missing; docs/CLUSTER.md what it needs",
         "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
         "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",

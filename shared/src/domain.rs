@@ -13,6 +13,7 @@ pub mod policy;
 pub mod project;
 pub mod reason;
 pub mod record;
+pub mod run_data;
 pub mod run_file;
 pub mod score;
 pub mod secret;

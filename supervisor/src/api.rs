@@ -10,6 +10,7 @@ use crate::director::{Denial, Director};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::policy::PolicyBook;
+use crate::run_data::RunDatabases;
 use crate::store::{Store, Tx};
 
 pub mod admin;
@@ -42,6 +43,8 @@ pub struct Core {
     pub ids: Arc<dyn IdSource>,
     /// The director, while this process is it.
     pub director: DirectorSlot,
+    /// The server for data of runs, where there is one.
+    pub run_data: Option<Arc<dyn RunDatabases>>,
     /// `embedded` or `cluster`.
     pub mode: &'static str,
 }

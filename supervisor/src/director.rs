@@ -20,11 +20,13 @@ use crate::export::Exporter;
 use crate::hub::{Hub, HubError, RefName};
 use crate::notify::Notifier;
 use crate::policy::{PolicyBook, PolicyInForce};
+use crate::run_data::RunDatabases;
 use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
 
 mod apply;
 mod ask;
+mod data;
 mod denial;
 pub(crate) mod grant;
 mod judge;
@@ -44,6 +46,7 @@ mod revert;
 mod takeover;
 pub mod view;
 
+use data::Rest;
 pub use denial::Denial;
 use locks::SWEEP;
 pub(crate) use revert::shown;
@@ -93,6 +96,7 @@ pub struct Director {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) book: Arc<PolicyBook>,
+    pub(crate) run_data: Option<Arc<dyn RunDatabases>>,
     pub(crate) exporter: Arc<Exporter>,
     pub(crate) config: DirectorConfig,
     pub(crate) epoch: u64,
@@ -104,6 +108,7 @@ pub struct Director {
     swept: Mutex<Option<tokio::time::Instant>>,
     sightings: Mutex<liveness::Sightings>,
     pauses: Mutex<pause::Pauses>,
+    data_rests: Mutex<Option<Rest>>,
 }
 
 /// What a director is made of.
@@ -124,6 +129,8 @@ pub struct DirectorParts {
     pub ids: Arc<dyn IdSource>,
     /// Policies by commit.
     pub book: Arc<PolicyBook>,
+    /// The server for data of runs, where there is one.
+    pub run_data: Option<Arc<dyn RunDatabases>>,
     /// Files for people.
     pub exporter: Arc<Exporter>,
     /// The channel for notices.

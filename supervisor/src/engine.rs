@@ -100,6 +100,7 @@ impl Engine {
                 clock: clock.clone(),
                 ids: ids.clone(),
                 book: book.clone(),
+                run_data: None,
                 exporter: Arc::new(Exporter::new(config.data_dir.clone())),
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
@@ -120,6 +121,7 @@ impl Engine {
             clock,
             ids,
             director: DirectorSlot::default(),
+            run_data: None,
             mode: "embedded",
         };
         core.direct(director);

@@ -6,12 +6,14 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use autopack_shared::domain::ids::InvalidName;
+use autopack_shared::domain::run_data::Unoffered;
 use autopack_shared::domain::run_file::RunFileError;
 use autopack_shared::domain::state::IllegalMove;
 use autopack_shared::repo::disk;
 
 use crate::coordination::CoordinationError;
 use crate::hub::HubError;
+use crate::run_data::RunDataError;
 use crate::store::StoreError;
 
 /// A disk that is full: no fault of anybody's, and not worth trying again at once.
@@ -19,6 +21,9 @@ const DISK_FULL: (&str, Code) = ("disk_full", Code::ResourceExhausted);
 
 /// What this user may not write.
 const READ_ONLY: (&str, Code) = ("read_only", Code::FailedPrecondition);
+
+/// A run's data cannot be kept as it should be.
+pub(crate) const RUN_DATA_UNAVAILABLE: &str = "run_data_unavailable";
 
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
@@ -143,6 +148,12 @@ pub enum Error {
     /// Coordination.
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    /// The data of a run.
+    #[error(transparent)]
+    RunData(#[from] RunDataError),
+    /// The anchor asks for data of another kind than there is.
+    #[error(transparent)]
+    Unoffered(#[from] Unoffered),
     /// A move that no table lists.
     #[error(transparent)]
     Move(#[from] IllegalMove),
@@ -195,6 +206,8 @@ impl Error {
             Self::OtherRepository { .. } => ("other_repository", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
+            Self::RunData(error) => run_data_reason(error),
+            Self::Unoffered(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
             Self::Store(StoreError::Unsafe(_))
             | Self::Coordination(
                 CoordinationError::Unusable { .. }
@@ -239,6 +252,10 @@ impl Error {
             Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
             Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
             Self::Store(StoreError::Restored { .. }) => "restore the newest state of the database that there is",
+            Self::Unoffered(_) => {
+                "submit it to a cluster that has one (docs/CLUSTER.md), or ask for \"sqlite\" in the anchor"
+            }
+            Self::RunData(RunDataError::Unavailable { hint, .. }) => hint,
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
             Self::Hub(HubError::Away { .. }) => "bring it back to its place, readable: its runs go on by themselves",
@@ -258,9 +275,20 @@ impl Error {
             | Self::Store(_)
             | Self::Hub(_)
             | Self::Coordination(_)
+            | Self::RunData(_)
             | Self::Move(_)
             | Self::Bug(_) => "",
         }
+    }
+}
+
+const fn run_data_reason(error: &RunDataError) -> (&'static str, Code) {
+    match error {
+        RunDataError::Unavailable { .. } => (RUN_DATA_UNAVAILABLE, Code::Unavailable),
+        RunDataError::Full { .. } => (RUN_DATA_UNAVAILABLE, Code::ResourceExhausted),
+        RunDataError::Taken(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
+        RunDataError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
+        RunDataError::Unsafe(_) => ("unsafe_config", Code::FailedPrecondition),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod hub;
 pub mod notify;
 pub mod policy;
 pub mod replica;
+pub mod run_data;
 pub mod services;
 pub mod store;
 pub mod workers;

@@ -40,6 +40,8 @@ mod postgres;
 mod requests;
 #[path = "conformance/rows.rs"]
 mod rows;
+#[path = "conformance/run_data.rs"]
+mod run_data;
 #[path = "../../tests/harness/postgres.rs"]
 mod server;
 #[path = "conformance/shared.rs"]

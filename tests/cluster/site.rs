@@ -101,15 +101,20 @@ pub(super) struct Apart<'a> {
 impl Cluster {
     /// Starts everything and makes the project known.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
-        Self::build(&Size { members, supervisors, workers }, None)
+        Self::build(&Size { members, supervisors, workers }, None, None)
+    }
+
+    /// Likewise, with a database for data of runs.
+    pub(super) fn start_with(members: usize, supervisors: usize, workers: usize, runs: Option<&str>) -> Self {
+        Self::build(&Size { members, supervisors, workers }, None, runs)
     }
 
     /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
     pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
-        Self::build(size, Some(apart))
+        Self::build(size, Some(apart), None)
     }
 
-    fn build(size: &Size, apart: Option<&Apart<'_>>) -> Self {
+    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>) -> Self {
         let bench = Bench::with(FILES);
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
@@ -131,7 +136,9 @@ impl Cluster {
         let supervisor = |(n, listen): (usize, &SocketAddr)| {
             let id = format!("s{}", n + 1);
             let services = (&etcd, &postgres);
-            at(apart, &id, |_| supervisor((&folder, &tokens), &id, *listen, services, more(&id)))
+            let mut env = more(&id);
+            env.extend(runs.map(|url| ("AUTOPACK_RUN_DATABASE_URL".to_owned(), url.to_owned())));
+            at(apart, &id, |_| supervisor((&folder, &tokens), &id, *listen, services, env))
         };
         let supervisors = listens.iter().enumerate().map(supervisor).collect();
         let worker = |n: usize| {

@@ -17,6 +17,9 @@ const LOOKS: u32 = 6_000;
 /// What to do where there is none.
 const MISSING: &str = "no PostgreSQL server here. Install one (Debian: apt-get install -y --no-install-recommends \
                        postgresql), or name the folder of its programs in AUTOPACK_PG_BIN";
+/// Who gets in how, where roles are told apart.
+const GUARDED: &str =
+    "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 /// Starts the server beside itself, and ends it and its folder when the pipe it reads from ends.
 const GUARD: &str = r#"folder=$1; shift; "$@" </dev/null & server=$!; cat >/dev/null; kill -QUIT $server; wait $server
 rm -rf "$folder""#;
@@ -35,18 +38,29 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one, with more settings as `name=value`.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        Self::start_at("127.0.0.1", settings)
+        Self::start_with("127.0.0.1", settings, None)
     }
 
     /// The same at an address of this machine, for whoever is in its network.
+    #[allow(dead_code, reason = "not every suite has networks")]
     pub(crate) fn start_at(host: &str, settings: &[&str]) -> Self {
+        Self::start_with(host, settings, None)
+    }
+
+    /// Starts one that asks every role but its superuser for a password where it comes over the network.
+    #[allow(dead_code, reason = "not every suite has roles")]
+    pub(crate) fn start_guarded(settings: &[&str]) -> Self {
+        Self::start_with("127.0.0.1", settings, Some(GUARDED))
+    }
+
+    fn start_with(host: &str, settings: &[&str], doors: Option<&str>) -> Self {
         let programs = programs().expect(MISSING);
         // Somebody else may take the port between its choice and its use.
-        let started = (0..5).find_map(|_| Self::try_start(&programs, host, settings));
+        let started = (0..5).find_map(|_| Self::try_start(&programs, host, settings, doors));
         started.expect("the PostgreSQL server does not start")
     }
 
-    fn try_start(programs: &Path, host: &str, settings: &[&str]) -> Option<Self> {
+    fn try_start(programs: &Path, host: &str, settings: &[&str], doors: Option<&str>) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
         if let Some((user, group)) = owner() {
             chown(&folder, Some(user), Some(group)).unwrap();
@@ -57,8 +71,8 @@ impl Server {
         let made = init.args(["--no-sync", "--no-instructions"]).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        let rules = fs::read_to_string(data.join("pg_hba.conf")).unwrap() + "\nhost all all samenet trust\n";
-        fs::write(data.join("pg_hba.conf"), rules).unwrap();
+        let open = || fs::read_to_string(data.join("pg_hba.conf")).unwrap() + "\nhost all all samenet trust\n";
+        fs::write(data.join("pg_hba.conf"), doors.map_or_else(open, str::to_owned)).unwrap();
 
         let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
@@ -125,6 +139,12 @@ impl Server {
     /// Where a database of it is, over its socket.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://postgres@localhost:{}/{database}?host={}", self.port, self.folder.display())
+    }
+
+    /// What it wrote into its log.
+    #[allow(dead_code, reason = "not every suite reads it")]
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
     }
 
     /// The address it listens at.

@@ -1,9 +1,6 @@
 //! One lease from grant to result: worktree, builder, collection, upload; or worktree and gate.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,9 +22,11 @@ use crate::line::Line;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
+mod data;
 mod ending;
 mod output;
 
+pub use data::JobData;
 pub(crate) use ending::last_word;
 pub use output::JobOutput;
 
@@ -63,6 +62,8 @@ pub struct Job {
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
     pub insecure_no_sandbox: bool,
+    /// Where its processes keep the run's data.
+    pub data: JobData,
 }
 
 impl Job {
@@ -99,6 +100,7 @@ impl Job {
             gate,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
+            data: JobData::read(grant.run_data.as_ref())?,
         })
     }
 }
@@ -358,20 +360,7 @@ impl Runner {
         let mut env = self.env.clone();
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
-        if let Some(data) = &self.run_data {
-            // The run's own database, apart from every other run's and from the control store.
-            let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
-            private_file(&file).map_err(|e| BuildError::of("workspace", &e))?;
-            env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
-        }
+        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
         Ok(env)
     }
-}
-
-/// Makes a file that only its owner reads, where there is none: what a job's own program would make, others could read.
-fn private_file(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }

@@ -10,7 +10,7 @@ use autopack_shared::domain::ids::{ProjectId, WorkerId};
 /// `supervisor`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  AUTOPACK_DATABASE_URL=postgres://autopack@db/autopack \\\n    autopack supervisor --id s1 --etcd http://etcd:2379 --tokens /etc/autopack/tokens --state-dir /var/lib/autopack\n\nThe database's URL is taken from AUTOPACK_DATABASE_URL or from the file of --database-url-file."
+    after_help = "Examples:\n  AUTOPACK_DATABASE_URL=postgres://autopack@db/autopack \\\n    autopack supervisor --id s1 --etcd http://etcd:2379 --tokens /etc/autopack/tokens --state-dir /var/lib/autopack\n\nThe database's URL is taken from AUTOPACK_DATABASE_URL or from the file of --database-url-file, that of\nthe database for runs from AUTOPACK_RUN_DATABASE_URL or --run-database-url-file."
 )]
 pub(crate) struct Supervisor {
     /// Its name; unique among the live ones
@@ -25,6 +25,15 @@ pub(crate) struct Supervisor {
     /// A file with the database's URL
     #[arg(long, value_name = "FILE")]
     pub(crate) database_url_file: Option<PathBuf>,
+    /// A file with the URL of a database for data of runs: each run gets a schema in it, or a database beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) run_database_url_file: Option<PathBuf>,
+    /// Where workers reach the server of that database, as HOST or HOST:PORT [default: as in its URL]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) run_database_host: Option<String>,
+    /// Hours that data of a run is kept there after its end
+    #[arg(long, value_name = "HOURS", default_value_t = 168)]
+    pub(crate) run_data_retention: u32,
     /// A member of etcd; give each
     #[arg(long, value_name = "URL", required = true)]
     pub(crate) etcd: Vec<String>,

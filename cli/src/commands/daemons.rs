@@ -13,7 +13,8 @@ use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
 use autopack_supervisor::error::Error;
-use autopack_supervisor::replica::{Replica, ReplicaConfig};
+use autopack_supervisor::replica::{Replica, ReplicaConfig, RunDataConfig};
+use autopack_supervisor::run_data::postgres::RunDatabaseConfig;
 use autopack_supervisor::store::postgres::PostgresConfig;
 use autopack_worker::daemon::{DaemonError, Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token as Header};
@@ -32,6 +33,9 @@ const DATABASE_URL: &str = "AUTOPACK_DATABASE_URL";
 /// How long what a worker still does may take to end when it stops.
 const STOP: Duration = Duration::from_secs(10);
 
+/// The same for the database of runs.
+const RUN_DATABASE_URL: &str = "AUTOPACK_RUN_DATABASE_URL";
+
 /// Bytes of output that are kept of one process.
 const LOG_BUDGET: u64 = 64 * 1024 * 1024;
 
@@ -48,10 +52,11 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
     private_dir(&args.state_dir)?;
     let mut leave = Leave::new()?;
     let config = ReplicaConfig {
-        advertise: args.advertise.unwrap_or_else(|| format!("http://{}", args.listen)),
+        advertise: args.advertise.clone().unwrap_or_else(|| format!("http://{}", args.listen)),
         id: args.id.clone(),
         listen: args.listen,
         store: PostgresConfig::new(database_url(ctx, args.database_url_file.as_deref())?),
+        run_data: run_data(ctx, &args)?,
         etcd: args.etcd,
         cluster_id: args.cluster_id,
         timers: Timers::default(),
@@ -98,6 +103,28 @@ fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> 
         let fix = format!("set {DATABASE_URL}, or name a file with --database-url-file");
         CliError::invalid("no database is named", "a supervisor keeps everything in PostgreSQL", fix)
     })
+}
+
+/// The server for data of runs, where one is named.
+fn run_data(ctx: &Context, args: &Supervisor) -> Result<Option<RunDataConfig>, CliError> {
+    let url = match &args.run_database_url_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).during(format!("read {}", file.display()))?;
+            text.trim().to_owned()
+        }
+        None => match ctx.env.get(RUN_DATABASE_URL) {
+            Some(url) => url.to_owned(),
+            None if args.run_database_host.is_some() => {
+                let fix = format!("set {RUN_DATABASE_URL}, or name a file with --run-database-url-file");
+                let why = "--run-database-host says where workers reach it";
+                return Err(CliError::invalid("no database for runs is named", why, fix));
+            }
+            None => return Ok(None),
+        },
+    };
+    let server = RunDatabaseConfig { host: args.run_database_host.clone(), ..RunDatabaseConfig::new(url) };
+    let retention = Duration::from_secs(u64::from(args.run_data_retention) * 3600);
+    Ok(Some(RunDataConfig { server, retention }))
 }
 
 fn private_dir(path: &Path) -> Result<(), CliError> {

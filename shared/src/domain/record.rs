@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
+use super::run_data::RunDataModel;
 use super::run_file::{PhaseSpec, RunFile};
 use super::state::{AttemptState, LeaseState, PhaseState, RunState};
 
@@ -93,6 +94,9 @@ pub struct Run {
     pub author: Principal,
     /// Built without the required sandbox: every patch is tier 3 at least.
     pub tainted: bool,
+    /// Where its processes keep their data, for its whole life.
+    #[serde(default, skip_serializing_if = "RunDataModel::is_sqlite")]
+    pub run_data: RunDataModel,
     /// A pause was asked for and waits for the lease to end.
     pub pause_requested: bool,
     /// Why it ended or stands still, for people.

@@ -9,6 +9,7 @@ use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsReq
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
 
+use super::locks::unlock;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
 use super::{Denial, Director, ref_of};
@@ -24,6 +25,11 @@ impl Director {
             return Ok(false);
         }
         let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
+        let data = self.needs_data(view, phase, purpose).await?;
+        if data && let Some(denial) = self.data_denied(view).await {
+            self.deny(&view.run.id, denial);
+            return Ok(false);
+        }
         let mut tx = self.fenced(&[]).await?;
         tx.lock_gate(&view.run.project).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
@@ -47,14 +53,21 @@ impl Director {
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
 
-        let locked = self.lock(&lease).await;
+        let ready = match self.lock(&lease).await {
+            Ok(()) if data => self.give_data(&run, epoch).await.map_err(|denial| (denial, true)),
+            Ok(()) => Ok(()),
+            Err(error) => Err((Denial::new("run_locked", &error.to_string(), "the end of that process"), false)),
+        };
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
-        if let Err(error) = locked {
-            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
-                .await?;
+        if let Err((denial, locked)) = ready {
+            let why = Some(denial.what.clone());
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
             tx.commit().await?;
+            if locked {
+                unlock(self.coordinator.as_ref(), &lease).await;
+            }
             self.pauses().failed(&run.id, self.clock.monotonic());
-            self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
+            self.deny(&run.id, denial);
             return Ok(false);
         }
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;

@@ -69,6 +69,7 @@ impl Director {
             clock: parts.clock,
             ids: parts.ids,
             book: parts.book,
+            run_data: parts.run_data,
             exporter: parts.exporter,
             notifier: parts.notifier,
             reminders: Mutex::new(BTreeSet::new()),
@@ -79,6 +80,7 @@ impl Director {
             swept: Mutex::new(None),
             sightings: Mutex::default(),
             pauses: Mutex::default(),
+            data_rests: Mutex::new(None),
         };
         director.adopt().await?;
         Ok(director)

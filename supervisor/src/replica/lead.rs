@@ -18,6 +18,8 @@ use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocki
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::notify::FileNotifier;
+use crate::run_data::RunDatabases;
+use crate::run_data::keeper::Keeper;
 use crate::services::Services;
 use crate::store::{Store, StoreError};
 
@@ -45,6 +47,8 @@ pub(super) struct Lead {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: Arc<dyn IdSource>,
     pub(super) state_dir: PathBuf,
+    /// The server for data of runs, and how long it keeps that of ended ones.
+    pub(super) run_data: Option<(Arc<dyn RunDatabases>, Duration)>,
     pub(super) director: DirectorConfig,
 }
 
@@ -118,6 +122,14 @@ impl Lead {
         let term = stop.child_token();
         let mut directors: JoinSet<Result<(), Error>> = JoinSet::new();
         let mut directed: BTreeMap<ProjectId, ()> = BTreeMap::new();
+        if let Some((databases, retention)) = &self.run_data {
+            let keeper = Keeper::new(self.store.clone(), databases.clone(), *retention);
+            let term = term.clone();
+            directors.spawn(async move {
+                keeper.serve(&term).await;
+                Ok(())
+            });
+        }
         let ended = loop {
             seat.borrow_and_update();
             if !matches!(*self.coordinator.directorship().borrow(), Directorship::Leading { .. }) {
@@ -208,6 +220,7 @@ impl Lead {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             book: core.book.clone(),
+            run_data: self.run_data.as_ref().map(|(databases, _)| databases.clone()),
             exporter: Arc::new(Exporter::new(exports)),
             notifier: Arc::new(FileNotifier::new(self.state_dir.join("notices.jsonl"))),
             config: self.director.clone(),

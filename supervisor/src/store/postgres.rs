@@ -27,8 +27,11 @@ use self::error::{away, failed, within};
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
+pub use self::closed::Place;
+
 mod applies;
 mod audit;
+mod closed;
 mod error;
 mod facts;
 mod fences;
@@ -136,6 +139,14 @@ impl PostgresStore {
         let watcher = watcher::Watcher::new(pool.clone(), commits.clone(), tasks.stop().clone()).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks })
+    }
+
+    /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
+    pub async fn close_to_others(&self) -> StoreResult<Place> {
+        closed::close(&self.pool).await
     }
 
     fn saw(&self, millis: i64) -> Timestamp {

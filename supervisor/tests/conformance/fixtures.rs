@@ -13,6 +13,7 @@ use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
     Project, Request, Run, RunKind, Vote,
 };
+use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 
@@ -78,6 +79,7 @@ pub(crate) fn run(id: &str) -> Run {
         file: run_file(),
         author: ann(),
         tainted: true,
+        run_data: RunDataModel::Schema,
         pause_requested: true,
         reason: Some("line one\nline 'two'; --".to_owned()),
         created_at: at(10),
