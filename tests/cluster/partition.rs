@@ -95,6 +95,7 @@ fn runs_survive_partitions() {
     proof::of_approvals(cluster, &seen.acknowledged);
     proof::of_leases(cluster, seen.most_leases);
     proof::nothing_is_left(cluster);
+    heartbeats_are_not_written(cluster);
     cluster.ann.run(&["audit", "verify"]).expect(0);
     for told in &scene.told {
         println!("  {told}");
@@ -257,6 +258,13 @@ impl Scene {
         self.went_on("quorumless", &lease);
         self.told.push(format!("etcd without a quorum for {lasts:?}: same epoch, same attempt"));
     }
+}
+
+/// Nobody has anything to do, and every worker says twice that it is there: not one commit.
+fn heartbeats_are_not_written(cluster: &Cluster) {
+    let commits = || cluster.number("SELECT sum(commits) FROM autopack.clock");
+    let before = commits();
+    assert!(!until(Duration::from_secs(5), || commits() != before), "something is written while nothing happens");
 }
 
 /// Makes the library that gives a process another wall clock.
