@@ -95,6 +95,7 @@ fn runs_survive_partitions() {
     proof::of_approvals(cluster, &seen.acknowledged);
     proof::of_leases(cluster, seen.most_leases);
     proof::nothing_is_left(cluster);
+    heartbeats_are_not_written(cluster);
     cluster.ann.run(&["audit", "verify"]).expect(0);
     for told in &scene.told {
         println!("  {told}");
@@ -118,8 +119,9 @@ impl Scene {
         self.files.push(file);
     }
 
-    /// Submits a run that takes long, waits until its builder is at work, and gives everybody else something to do.
+    /// Gives everybody something to do, submits a run that takes long, and waits until its builder is at work.
     fn long(&mut self, run: &str, seconds: u32) -> (Lease, Pid) {
+        self.wave();
         let seen = self.seen.join(run);
         self.submit(work::long(run, seconds, &seen));
         let mut pid = None;
@@ -129,9 +131,7 @@ impl Scene {
             pid.is_some()
         });
         assert!(begun, "{run} does not begin:\n{}", self.cluster.logs());
-        let lease = self.leases(run).pop().unwrap();
-        self.wave();
-        (lease, pid.unwrap())
+        (self.leases(run).pop().unwrap(), pid.unwrap())
     }
 
     /// The leases of a run's builds, oldest first.
@@ -179,7 +179,7 @@ impl Scene {
     }
 
     fn a_worker_is_cut_for_a_moment(&mut self) {
-        let (lease, pid) = self.long("moment", 8);
+        let (lease, pid) = self.long("moment", 10);
         let worker = lease.worker.clone();
         let since = self.cut(&worker, &["s1", "s2"]);
         self.heal(since, Duration::from_secs(5), &worker, &["s1", "s2"]);
@@ -257,6 +257,13 @@ impl Scene {
         self.went_on("quorumless", &lease);
         self.told.push(format!("etcd without a quorum for {lasts:?}: same epoch, same attempt"));
     }
+}
+
+/// Nobody has anything to do, and every worker says twice that it is there: not one commit.
+fn heartbeats_are_not_written(cluster: &Cluster) {
+    let commits = || cluster.number("SELECT sum(commits) FROM autopack.clock");
+    let before = commits();
+    assert!(!until(Duration::from_secs(5), || commits() != before), "something is written while nothing happens");
 }
 
 /// Makes the library that gives a process another wall clock.

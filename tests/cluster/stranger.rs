@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
@@ -16,6 +17,9 @@ use autopack_shared::wire::pb::{
 use autopack_supervisor::error::Error;
 
 use crate::harness::ran;
+
+/// How long it may take to end.
+const SOON: Duration = Duration::from_secs(30);
 
 struct Stranger;
 
@@ -49,9 +53,10 @@ async fn a_worker_of_another_version_ends() {
     let mut worker = Command::new(env!("CARGO_BIN_EXE_autopack"));
     worker.env_clear().env("HOME", root.path()).env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
     worker.args(["worker", "--name", "w1", "--supervisor", &url, "--root"]).arg(root.path().join("w1"));
-    let works = tokio::task::spawn_blocking(move || ran(&worker.output().unwrap()));
+    let mut worker = tokio::process::Command::from(worker);
+    let works = tokio::time::timeout(SOON, worker.kill_on_drop(true).output());
     let done = tokio::select! {
-        done = works => done.unwrap(),
+        done = works => ran(&done.expect("it ends").unwrap()),
         served = serving => panic!("{served:?}"),
     };
     assert_eq!(done.code, 2, "{done:?}");
