@@ -16,6 +16,7 @@ mod process;
 mod proof;
 mod site;
 mod stranger;
+mod telemetry;
 mod work;
 
 /// How long twenty runs may take, all faults included.

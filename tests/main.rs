@@ -29,3 +29,4 @@ mod owners;
 mod playground;
 mod policy_cases;
 mod stuck;
+mod telemetry;

@@ -42,6 +42,7 @@ mod rebase;
 mod remind;
 mod revert;
 mod takeover;
+mod trace;
 pub mod view;
 
 pub use denial::Denial;

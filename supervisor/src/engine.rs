@@ -22,6 +22,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::Cores;
 use crate::api::{Core, DirectorSlot};
+use crate::census;
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, moves, run_blocking};
@@ -108,6 +109,7 @@ impl Engine {
                 Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
+            census::start(store.clone(), &tasks);
             Some(director)
         } else {
             None

@@ -7,6 +7,7 @@ use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal, Run
 use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
 };
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::locks::unlock;
 use super::{Director, moves};
@@ -48,6 +49,7 @@ impl Director {
             return Ok(());
         }
         tx.commit().await?;
+        metrics().lease_lost(event.as_str());
         unlock(self.coordinator.as_ref(), lease).await;
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone, or that another replica talks to, hears of it from its session.
@@ -66,6 +68,7 @@ pub(crate) async fn give_up(
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
     if end(tx.as_mut(), lease, LeaseEvent::Expire, reason).await? {
         tx.commit().await?;
+        metrics().lease_lost("given_up");
         unlock(coordinator, lease).await;
     }
     Ok(())

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::ids::{FencingToken, ProjectId};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
+use autopack_shared::runtime::telemetry;
 
+use crate::census;
 use crate::coordination::{Coordinator, Directorship};
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
@@ -118,6 +120,13 @@ impl Lead {
         let term = stop.child_token();
         let mut directors: JoinSet<Result<(), Error>> = JoinSet::new();
         let mut directed: BTreeMap<ProjectId, ()> = BTreeMap::new();
+        if telemetry::is_on() {
+            let (store, term) = (self.store.clone(), term.clone());
+            directors.spawn(async move {
+                census::serve(store, &term).await;
+                Ok(())
+            });
+        }
         let ended = loop {
             seat.borrow_and_update();
             if !matches!(*self.coordinator.directorship().borrow(), Directorship::Leading { .. }) {

@@ -7,6 +7,7 @@ use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_file::{BuilderSpec, RunFile};
 use autopack_shared::domain::state::{PhaseState, RunState};
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::pb;
 
 use crate::api::Core;
@@ -65,6 +66,7 @@ impl Core {
             author: principal.clone(),
             tainted,
             pause_requested: false,
+            trace: context::current(),
             reason: None,
             created_at: now,
             updated_at: now,

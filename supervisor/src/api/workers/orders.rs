@@ -89,6 +89,11 @@ impl SessionTask {
             feedback: phase.feedback,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
+            trace: lease
+                .trace
+                .clone()
+                .or(run.trace)
+                .map(|trace| pb::TraceContext { traceparent: trace.parent, tracestate: trace.state }),
         }))
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         author: Principal::system(),
         tainted: false,
         pause_requested: false,
+        trace: None,
         reason: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
