@@ -41,6 +41,7 @@ mod requests;
 #[path = "conformance/rows.rs"]
 mod rows;
 #[path = "../../tests/harness/postgres.rs"]
+#[allow(dead_code, reason = "the tests of a cluster use more of it")]
 mod server;
 #[path = "conformance/shared.rs"]
 mod shared;
