@@ -156,8 +156,9 @@ fn it_is_measured(collector: &Collector, cluster: &Cluster) {
             pairs.filter(|(name, pair)| !there(name, pair)).collect::<BTreeSet<_>>()
         })
     };
-    // The lease is counted while it is held.
-    assert!(until(ONE, || !lacking().contains(&("autopack.gate.leases", "autopack.state=held"))), "{:?}", lacking());
+    // What passes is counted before it has passed.
+    let passing = [("autopack.gate.leases", "autopack.state=held"), ("autopack.phases", "autopack.state=applied")];
+    assert!(until(ONE, || passing.iter().all(|pair| !lacking().contains(pair))), "{:?}", lacking());
     cluster.ann.run(&["runs", "cancel", "slow"]).expect(0);
     cluster.ann.run(&["rollback", "told", "--reason", "not wanted"]).expect(0);
     assert!(until(ONE, || lacking().is_empty()), "{:?} of {:#?}", lacking(), collector.look(|all| all.metrics.clone()));
