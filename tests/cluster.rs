@@ -19,6 +19,7 @@ mod run_data;
 mod services;
 mod site;
 mod stranger;
+mod telemetry;
 mod work;
 
 /// How long twenty runs may take, all faults included.

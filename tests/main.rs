@@ -30,3 +30,4 @@ mod owners;
 mod playground;
 mod policy_cases;
 mod stuck;
+mod telemetry;

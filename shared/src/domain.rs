@@ -19,3 +19,4 @@ pub mod score;
 pub mod secret;
 pub mod session;
 pub mod state;
+pub mod trace;

@@ -44,6 +44,7 @@ mod rebase;
 mod remind;
 mod revert;
 mod takeover;
+mod trace;
 pub mod view;
 
 use data::Rest;

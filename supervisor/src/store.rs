@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use autopack_shared::domain::audit::{AuditDraft, AuditRecord};
 use autopack_shared::domain::ids::{Digest, Fence, PhaseId, ProjectId, RequestId, RowId, RunId, Scope, Timestamp};
 use autopack_shared::domain::record::{
-    Apply, Attempt, Command, Decision, Event, Lease, Notice, Phase, Project, Request, Run, Vote, WindowSums,
+    Apply, Attempt, Command, Decision, Event, Lease, Notice, Phase, Project, Request, Run, Tally, Vote, WindowSums,
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
@@ -215,6 +215,8 @@ pub trait Runs {
     async fn update_lease(&mut self, lease: &mut Lease) -> StoreResult<()>;
     /// The most leases of a project that were GRANTING or HELD at once, over its whole history; for proof.
     async fn peak_leases(&mut self, project: &ProjectId) -> StoreResult<u64>;
+    /// How many runs, phases and active leases each project has in each state; for those who watch.
+    async fn census(&mut self) -> StoreResult<Vec<Tally>>;
 }
 
 /// Phases and attempts.

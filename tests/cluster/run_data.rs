@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::site::Cluster;
+use super::site::{Cluster, Size};
 use super::{ONE, pending, text, until, work};
 use crate::harness::postgres::Server;
 use crate::harness::ran;
@@ -66,7 +66,7 @@ fn a_run_has_its_database_from_phase_to_phase() {
         .unwrap());
     make.expect(0);
     let url = format!("postgres://postgres@127.0.0.1:{}/autopack_runs", server.port());
-    let cluster = Cluster::start_with(1, 2, 2, Some(&url));
+    let cluster = Cluster::start_for_runs(&Size { members: 1, supervisors: 2, workers: 2 }, &url);
     cluster.ann.submit(&file("first")).expect(0);
     let succeeded = |run: &str| cluster.ann.ask(&["runs", "show", run])["state"] == "SUCCEEDED";
     let done = || {

@@ -38,6 +38,7 @@ pub(super) struct Desk {
     folder: PathBuf,
     servers: String,
     token: Option<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Desk {
@@ -46,6 +47,7 @@ impl Desk {
         let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
         command.env_clear().env("HOME", &self.folder).env("PATH", "/usr/bin:/bin").env("COLUMNS", "100");
         command.env("AUTOPACK_SERVER", &self.servers).envs(self.token.iter().map(|token| ("AUTOPACK_TOKEN", token)));
+        command.envs(self.env.iter().cloned());
         ran(&command.current_dir(&self.folder).stdin(Stdio::null()).args(args).output().unwrap())
     }
 
@@ -59,6 +61,16 @@ impl Desk {
         let path = self.folder.join(format!("{}.json", file["run_id"].as_str().unwrap()));
         std::fs::write(&path, file.to_string()).unwrap();
         self.run(&["runs", "submit", "--insecure-no-sandbox", path.to_str().unwrap()])
+    }
+
+    /// The first supervisor.
+    pub(super) fn server(&self) -> String {
+        self.servers.split(',').next().unwrap().to_owned()
+    }
+
+    /// What proves who calls.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.as_deref().unwrap())
     }
 
     /// The same place with another token.
@@ -101,20 +113,25 @@ pub(super) struct Apart<'a> {
 impl Cluster {
     /// Starts everything and makes the project known.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
-        Self::build(&Size { members, supervisors, workers }, None, None)
+        Self::start_with(&Size { members, supervisors, workers }, &[])
     }
 
-    /// Likewise, with a database for data of runs.
-    pub(super) fn start_with(members: usize, supervisors: usize, workers: usize, runs: Option<&str>) -> Self {
-        Self::build(&Size { members, supervisors, workers }, None, runs)
+    /// The same, with more environment for every process.
+    pub(super) fn start_with(size: &Size, env: &[(String, String)]) -> Self {
+        Self::build(size, None, None, env)
+    }
+
+    /// The same, with a database for data of runs.
+    pub(super) fn start_for_runs(size: &Size, runs: &str) -> Self {
+        Self::build(size, None, Some(runs), &[])
     }
 
     /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
     pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
-        Self::build(size, Some(apart), None)
+        Self::build(size, Some(apart), None, &[])
     }
 
-    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>) -> Self {
+    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>, env: &[(String, String)]) -> Self {
         let bench = Bench::with(FILES);
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
@@ -132,7 +149,7 @@ impl Cluster {
         let listens: Vec<SocketAddr> = held.iter().map(|held| held.local_addr().unwrap()).collect();
         drop(held);
         let urls: Vec<String> = listens.iter().map(|listen| format!("http://{listen}")).collect();
-        let more = |name: &str| apart.map_or_else(Vec::new, |apart| (apart.env)(name));
+        let more = |name: &str| [env.to_vec(), apart.map_or_else(Vec::new, |apart| (apart.env)(name))].concat();
         let supervisor = |(n, listen): (usize, &SocketAddr)| {
             let id = format!("s{}", n + 1);
             let services = (&etcd, &postgres);
@@ -147,7 +164,8 @@ impl Cluster {
             at(apart, &name, |_| worker(&folder, &name, &urls, roots.path(), env))
         };
         let workers = (0..size.workers).map(worker).collect();
-        let desk = |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token) };
+        let desk =
+            |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token), env: env.to_vec() };
         let (ann, bob) = (desk(ann), desk(bob));
         let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, bench, roots };
         RepoBuilder::new().bare(true).clone(cluster.bench.repo().to_str().unwrap(), &cluster.hub()).unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::{WINDOW, pb};
@@ -68,12 +69,13 @@ impl Jobs {
         if let Some(earlier) = self.active.insert(grant.run_id.clone(), lease) {
             earlier.cancel.cancel();
         }
-        let (runners, out) = (runners.clone(), self.out.clone());
-        tasks.spawn("lease", OnError::Log, async move {
+        let (runners, out, span) = (runners.clone(), self.out.clone(), job.span());
+        let lease = async move {
             let work = runners.run(job.clone(), out.clone(), cancel.clone());
             last_word(job, out, cancel, work).await;
             Ok::<(), LinkError>(())
-        });
+        };
+        tasks.spawn("lease", OnError::Log, lease.instrument(span));
         Ok(())
     }
 

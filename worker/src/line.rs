@@ -10,6 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::MAX_MESSAGE;
 use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 
@@ -56,7 +57,7 @@ impl Pauses {
     }
 }
 
-/// Adds the worker's token to every call.
+/// Adds the worker's token to every call, and the span that it is made in.
 #[derive(Debug, Clone, Default)]
 pub struct Token(Option<MetadataValue<Ascii>>);
 
@@ -79,6 +80,11 @@ impl Interceptor for Token {
     fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
         if let Some(header) = &self.0 {
             call.metadata_mut().insert("authorization", header.clone());
+        }
+        for (name, value) in context::headers() {
+            if let Ok(value) = value.parse() {
+                call.metadata_mut().insert(name, value);
+            }
         }
         Ok(call)
     }

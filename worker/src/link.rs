@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use autopack_shared::runtime::process::Tasks;
+use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use autopack_shared::wire::{PROTOCOL, WINDOW};
 
@@ -217,6 +218,7 @@ pub(crate) async fn serve(
             output = jobs.next() => sender.send(output.into_body())?,
             // A stream that does not move needs no more questions.
             _ = beat.tick() => if sender.moves() {
+                metrics().slots(who.slots, jobs.held().len());
                 contact.asked.push_back(Instant::now());
                 let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished };
                 sender.send(worker_message::Body::Heartbeat(beat))?;

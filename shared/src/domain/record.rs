@@ -10,10 +10,13 @@ use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Times
 use super::run_data::RunDataModel;
 use super::run_file::{PhaseSpec, RunFile};
 use super::state::{AttemptState, LeaseState, PhaseState, RunState};
+use super::trace::TraceContext;
 
 mod governance;
+mod tally;
 
 pub use governance::{Apply, ApplyKind, Decision, Request, Vote};
+pub use tally::{Counts, Tally};
 
 /// Who acts: an authenticated principal and the door they came through.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +102,9 @@ pub struct Run {
     pub run_data: RunDataModel,
     /// A pause was asked for and waits for the lease to end.
     pub pause_requested: bool,
+    /// The trace of the call that created it: what is done for it later belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// Why it ended or stands still, for people.
     pub reason: Option<String>,
     /// When it was created.
@@ -113,7 +119,8 @@ impl Run {
     pub fn origin(&self) -> Self {
         let moved = (RunState::Created, 0, false, None, self.created_at);
         let (state, version, pause_requested, reason, updated_at) = moved;
-        Self { state, version, pause_requested, reason, updated_at, ..self.clone() }
+        // A supervisor of before, which knows no traces, may write it in between.
+        Self { state, version, pause_requested, reason, updated_at, trace: None, ..self.clone() }
     }
 }
 
@@ -229,6 +236,9 @@ pub struct Lease {
     pub state: LeaseState,
     /// Rises with every write.
     pub version: u64,
+    /// The grant in its trace: what the worker does belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// When the grant was committed.
     pub granted_at: Timestamp,
     /// When it ended.

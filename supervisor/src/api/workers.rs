@@ -13,6 +13,7 @@ use autopack_shared::domain::ids::{Oid, PhaseId, RunId, Scope, WorkerId};
 use autopack_shared::domain::record::Lease;
 use autopack_shared::repo::pack::PackBudget;
 use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
@@ -219,6 +220,7 @@ impl WorkerApi {
         let mut tx = self.cores.store().read().await?;
         let current = tx.epoch(&Scope::Run(run.clone())).await?;
         if current != Some(epoch) {
+            metrics().fenced("api");
             return Err(StoreError::Fenced { scope: format!("run/{run}"), held: epoch, current }.into());
         }
         let open = tx.leases(run).await?.into_iter().find(|l| !l.state.is_terminal() && l.epoch == epoch);

@@ -2,17 +2,22 @@
 //! (`coordination.md` 3.5). The worker hears of it from its session, which looks for leases of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{Instrument as _, Span};
 
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
+use autopack_shared::runtime::telemetry::context;
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::locks::unlock;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Denial, Director, ref_of};
+use super::{Denial, Director, ref_of, trace};
 use crate::coordination::SessionEntry;
 use crate::error::Error;
 use crate::hub::HubRead as _;
@@ -24,6 +29,7 @@ impl Director {
         if self.pauses().holds(&view.run.id, self.clock.monotonic()) {
             return Ok(false);
         }
+        let began = self.clock.monotonic();
         let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
         let data = self.needs_data(view, phase, purpose).await?;
         if data && let Some(denial) = self.data_denied(view).await {
@@ -43,12 +49,40 @@ impl Director {
             self.deny(&view.run.id, Denial::new("no_slot", full(&sessions), "a worker that becomes free"));
             return Ok(false);
         };
+        let span = trace::grant(view, phase, purpose);
+        let given = self.give(tx, view, (phase, purpose, base), (worker, session), data).instrument(span.clone()).await;
+        match &given {
+            Ok(Some(waited)) => {
+                let took = self.clock.monotonic().saturating_sub(began);
+                metrics().granted(&format!("{purpose:?}").to_lowercase(), *waited, took);
+            }
+            Ok(None) => {}
+            Err(_) => {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
+        Ok(given?.is_some())
+    }
+
+    /// Gives a phase to a worker that has room; how long its run waited, or none when it has to go on waiting.
+    async fn give(
+        &self,
+        mut tx: Box<dyn Tx>,
+        view: &RunView,
+        (phase, purpose, base): (&PhaseId, LeasePurpose, Oid),
+        (worker, session): (WorkerId, String),
+        data: bool,
+    ) -> Result<Option<Duration>, Error> {
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
+        let queued_at = run.updated_at;
         let epoch = moves::bump(tx.as_mut(), &Scope::Run(run.id.clone()), worker.as_str()).await?;
         let ws_epoch = moves::bump(tx.as_mut(), &Scope::Workspace(run.id.clone()), worker.as_str()).await?;
         let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
         lease.granted_at = tx.now();
+        lease.trace = context::current();
+        let waited = Duration::from_millis(u64::try_from(lease.granted_at.millis_since(queued_at)).unwrap_or(0));
+        Span::current().record("epoch", epoch).record("worker", worker.as_str());
         tx.insert_lease(&lease).await?;
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
@@ -68,13 +102,14 @@ impl Director {
             }
             self.pauses().failed(&run.id, self.clock.monotonic());
             self.deny(&run.id, denial);
-            return Ok(false);
+            return Ok(None);
         }
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
         self.pauses().forget(&run.id);
         self.allow(&run.id);
-        Ok(true)
+        tracing::info!(run = %run.id, phase = %phase.id, %worker, epoch, "granted");
+        Ok(Some(waited))
     }
 
     /// The commit that a phase starts from; none when it was moved instead, because it can never start.
@@ -147,6 +182,7 @@ impl Director {
             ws_epoch,
             state: LeaseState::Granting,
             version: 0,
+            trace: None,
             granted_at: self.clock.wall(),
             ended_at: None,
             reason: None,

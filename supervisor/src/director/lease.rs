@@ -7,6 +7,7 @@ use autopack_shared::domain::record::{Command, Lease, LeasePurpose, Phase, Princ
 use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
 };
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::locks::unlock;
 use super::view::RunView;
@@ -49,6 +50,7 @@ impl Director {
             return Ok(());
         }
         tx.commit().await?;
+        metrics().lease_lost(event.as_str());
         unlock(self.coordinator.as_ref(), lease).await;
         self.tell_revoked(lease, reason);
         Ok(())
@@ -99,6 +101,7 @@ pub(crate) async fn give_up(
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
     if end(tx.as_mut(), lease, LeaseEvent::Expire, reason, &Principal::system()).await? {
         tx.commit().await?;
+        metrics().lease_lost("given_up");
         unlock(coordinator, lease).await;
     }
     Ok(())

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::ids::{FencingToken, ProjectId};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
+use autopack_shared::runtime::telemetry;
 
+use crate::census;
 use crate::coordination::{Coordinator, Directorship};
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
@@ -127,6 +129,13 @@ impl Lead {
             let term = term.clone();
             directors.spawn(async move {
                 keeper.serve(&term).await;
+                Ok(())
+            });
+        }
+        if telemetry::is_on() {
+            let (store, term) = (self.store.clone(), term.clone());
+            directors.spawn(async move {
+                census::serve(store, &term).await;
                 Ok(())
             });
         }

@@ -9,6 +9,7 @@ use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_data;
 use autopack_shared::domain::run_file::{BuilderSpec, RunFile};
 use autopack_shared::domain::state::{PhaseState, RunState};
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::pb;
 
 use crate::api::Core;
@@ -70,6 +71,7 @@ impl Core {
             tainted,
             run_data,
             pause_requested: false,
+            trace: context::current(),
             reason: None,
             created_at: now,
             updated_at: now,

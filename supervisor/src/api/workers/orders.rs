@@ -100,6 +100,11 @@ impl SessionTask {
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
+            trace: lease
+                .trace
+                .clone()
+                .or(run.trace)
+                .map(|trace| pb::TraceContext { traceparent: trace.parent, tracestate: trace.state }),
         }))
     }
 }

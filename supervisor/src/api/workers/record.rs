@@ -11,6 +11,7 @@ use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{Event, Lease, Principal};
 use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::state::{LeaseState, RunEvent};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::place::{Heard, Next, catch_up};
@@ -329,6 +330,7 @@ impl SessionTask {
                 why: format!("the lease of {run} belongs to {}", lease.worker),
             }),
             None => {
+                metrics().fenced("api");
                 Err(Error::Forbidden { reason: "fenced", why: format!("no lease of {run} is open at epoch {epoch}") })
             }
         }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::SILENCE;
 use super::error::{Subject, away, failed, within};
@@ -60,6 +61,7 @@ impl PostgresTx {
         let answer = self.number(sql).await;
         answer.map_err(|error| {
             let StoreError::Fenced { scope, current, .. } = error else { return error };
+            metrics().fenced("store");
             let mine = fences.iter().find(|fence| fence.scope.to_string() == scope);
             StoreError::Fenced { held: mine.map_or(0, |fence| fence.epoch), scope, current }
         })

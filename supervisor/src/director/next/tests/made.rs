@@ -84,6 +84,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         tainted: false,
         run_data: RunDataModel::Sqlite,
         pause_requested: false,
+        trace: None,
         reason: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
