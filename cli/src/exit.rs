@@ -99,6 +99,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "empty_repository",
             "unsupported_repository",
             "unsupported_server",
+            "hub_unfit",
         ],
     ),
     (Exit::NotFound, &["not_found"]),
@@ -118,6 +119,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "approval_expired",
             "sandbox_required",
             "run_data_unavailable",
+            "hub_refused",
         ],
     ),
     (

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::net::Net;
 use super::process::Process;
+use super::server::GitServer;
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
 use crate::harness::{Bench, Ran, ran};
@@ -79,6 +80,15 @@ impl Desk {
     }
 }
 
+/// How the supervisors reach the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hub {
+    /// By its path.
+    Path,
+    /// At a git server, and in no other way.
+    Served,
+}
+
 /// The cluster. What is listed first ends first.
 pub(super) struct Cluster {
     pub(super) workers: Vec<Process>,
@@ -91,6 +101,7 @@ pub(super) struct Cluster {
     pub(super) bob: Desk,
     /// The workers' token.
     pub(super) worker_token: String,
+    git_server: Option<GitServer>,
     bench: Bench,
     roots: TempDir,
 }
@@ -111,27 +122,32 @@ pub(super) struct Apart<'a> {
 }
 
 impl Cluster {
-    /// Starts everything and makes the project known.
+    /// Starts everything, over a hub that is named by its path.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
         Self::start_with(&Size { members, supervisors, workers }, &[])
     }
 
     /// The same, with more environment for every process.
     pub(super) fn start_with(size: &Size, env: &[(String, String)]) -> Self {
-        Self::build(size, None, None, env)
+        Self::build(size, None, None, env, Hub::Path)
+    }
+
+    /// The same over a hub on a git server.
+    pub(super) fn served(members: usize, supervisors: usize, workers: usize) -> Self {
+        Self::build(&Size { members, supervisors, workers }, None, None, &[], Hub::Served)
     }
 
     /// The same, with a database for data of runs.
     pub(super) fn start_for_runs(size: &Size, runs: &str) -> Self {
-        Self::build(size, None, Some(runs), &[])
+        Self::build(size, None, Some(runs), &[], Hub::Path)
     }
 
     /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
     pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
-        Self::build(size, Some(apart), None, &[])
+        Self::build(size, Some(apart), None, &[], Hub::Path)
     }
 
-    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>, env: &[(String, String)]) -> Self {
+    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>, env: &[(String, String)], place: Hub) -> Self {
         let bench = Bench::with(FILES);
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
@@ -167,9 +183,14 @@ impl Cluster {
         let desk =
             |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token), env: env.to_vec() };
         let (ann, bob) = (desk(ann), desk(bob));
-        let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, bench, roots };
+        let git_server = (place == Hub::Served).then(|| GitServer::start(&folder));
+        let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, git_server, bench, roots };
         RepoBuilder::new().bare(true).clone(cluster.bench.repo().to_str().unwrap(), &cluster.hub()).unwrap();
-        cluster.ann.run(&["projects", "add", "shop", "--hub", cluster.hub().to_str().unwrap()]).expect(0);
+        let repo = match &cluster.git_server {
+            Some(server) => server.address("hub.git"),
+            None => cluster.hub().display().to_string(),
+        };
+        cluster.ann.run(&["projects", "add", "shop", "--repo", &repo]).expect(0);
         cluster
     }
 
@@ -181,6 +202,11 @@ impl Cluster {
     /// Where the supervisors are.
     pub(super) fn urls(&self) -> Vec<String> {
         self.ann.servers.split(',').map(str::to_owned).collect()
+    }
+
+    /// The state folder of a supervisor.
+    pub(super) fn state_of(&self, at: usize) -> PathBuf {
+        self.bench.path().join(&self.supervisors[at].name)
     }
 
     /// The folder of the workers' roots.
