@@ -181,6 +181,26 @@ impl Life {
     }
 }
 
+/// What a renewal of a session found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// The session is gone.
+    Gone,
+    /// It lives on.
+    Kept {
+        /// Whether it was told to get no more work.
+        draining: bool,
+    },
+}
+
+impl Renewal {
+    /// Whether it lives on.
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        matches!(self, Self::Kept { .. })
+    }
+}
+
 /// A live worker session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionEntry {
@@ -278,8 +298,8 @@ pub trait Coordinator: Send + Sync {
         session: &str,
         facts: &SessionFacts,
     ) -> Result<(), CoordinationError>;
-    /// Keeps a session alive; false when it is gone.
-    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
+    /// Keeps a session alive, and says what it was told meanwhile: every heartbeat asks, so it is one question.
+    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError>;
     /// Ends a session and every lock it holds, unless another replica goes on with it.
     async fn close_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError>;
     /// Whether a session is alive.
@@ -287,8 +307,6 @@ pub trait Coordinator: Send + Sync {
     /// Says whether a session gets no more work. It goes with the session: another supervisor finds it so. False when
     /// the session is gone.
     async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError>;
-    /// Whether a session was told to get no more work; one that is gone was not.
-    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
     /// The live sessions, by worker.
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError>;
     /// Takes locks for a session, all or none. Those it has for the same epoch already are no obstacle.

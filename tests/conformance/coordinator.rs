@@ -7,7 +7,7 @@ use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::SystemClock;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::coordination::{
-    CoordinationError, Coordinator, Directorship, LockName, LockOwner, SessionFacts,
+    CoordinationError, Coordinator, Directorship, LockName, LockOwner, Renewal, SessionFacts,
 };
 
 use super::etcd::EtcdCluster;
@@ -149,19 +149,19 @@ async fn a_worker_has_one_session(cluster: &impl Cluster) {
     let member = cluster.member("r-1").await;
     let (one, facts) = (worker("w-1"), facts());
     assert!(!member.session_alive(&one, "s-1").await.unwrap());
-    assert!(!member.renew_session(&one, "s-1").await.unwrap());
+    assert!(!member.renew_session(&one, "s-1").await.unwrap().is_kept());
     member.open_session(&one, "s-1", &facts).await.unwrap();
     member.open_session(&one, "s-1", &facts).await.unwrap();
     assert_eq!(held(member.open_session(&one, "s-2", &facts).await), "worker w-1");
-    assert!(member.renew_session(&one, "s-1").await.unwrap());
-    assert!(!member.renew_session(&one, "s-2").await.unwrap());
+    assert!(member.renew_session(&one, "s-1").await.unwrap().is_kept());
+    assert!(!member.renew_session(&one, "s-2").await.unwrap().is_kept());
     member.close_session(&one, "s-2").await.unwrap();
     assert!(member.session_alive(&one, "s-1").await.unwrap());
     member.close_session(&one, "s-1").await.unwrap();
     member.close_session(&one, "s-1").await.unwrap();
     assert!(!member.session_alive(&one, "s-1").await.unwrap());
     member.open_session(&one, "s-2", &facts).await.unwrap();
-    assert!(!member.renew_session(&one, "s-1").await.unwrap());
+    assert!(!member.renew_session(&one, "s-1").await.unwrap().is_kept());
 }
 
 async fn locks_are_taken_all_or_none(cluster: &impl Cluster) {
@@ -223,7 +223,7 @@ async fn a_member_that_ends_gives_everything_back(cluster: &impl Cluster) {
     drop(first);
     // Not before its lease ran out, where there is one; the other session goes on meanwhile.
     let ask = async || {
-        assert!(second.renew_session(&theirs.worker, &theirs.session).await.unwrap());
+        assert!(second.renew_session(&theirs.worker, &theirs.session).await.unwrap().is_kept());
         second.holder(&locks("a")[0]).await.unwrap()
     };
     until(SOON, ask, Option::is_none).await;
@@ -263,17 +263,18 @@ async fn what_is_held_is_listed(cluster: &impl Cluster) {
 async fn a_session_that_drains_stays_so(cluster: &impl Cluster) {
     let member = cluster.member("r-1").await;
     let (one, facts) = (worker("w-1"), facts());
-    assert!(!member.drain(&one, "s-1", true).await.unwrap() && !member.is_draining(&one, "s-1").await.unwrap());
+    assert!(!member.drain(&one, "s-1", true).await.unwrap());
+    assert_eq!(member.renew_session(&one, "s-1").await.unwrap(), Renewal::Gone);
     member.open_session(&one, "s-1", &facts).await.unwrap();
     let drains = async || {
         let listed = member.sessions().await.unwrap()[0].draining;
-        assert_eq!(member.is_draining(&one, "s-1").await.unwrap(), listed);
+        assert_eq!(member.renew_session(&one, "s-1").await.unwrap(), Renewal::Kept { draining: listed });
         listed
     };
     assert!(!drains().await);
     assert!(member.drain(&one, "s-1", true).await.unwrap() && drains().await);
     member.open_session(&one, "s-1", &facts).await.unwrap();
-    assert!(member.renew_session(&one, "s-1").await.unwrap() && drains().await, "it goes with the session");
+    assert!(drains().await, "it goes with the session");
     assert!(member.drain(&one, "s-1", false).await.unwrap() && !drains().await);
     assert!(!member.drain(&one, "s-2", true).await.unwrap() && !drains().await, "another session is none of it");
 }

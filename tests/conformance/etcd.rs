@@ -131,14 +131,14 @@ async fn what_nobody_renews_ends_and_its_holder_can_do_nothing_more() {
     let since = tokio::time::Instant::now();
     until(SOON, async || other.holder(&locks("a")[0]).await.unwrap(), Option::is_none).await;
     assert!(since.elapsed() > Duration::from_secs(1), "a lock stays while its session may be alive");
-    assert!(!member.renew_session(&mine.worker, &mine.session).await.unwrap());
+    assert!(!member.renew_session(&mine.worker, &mine.session).await.unwrap().is_kept());
     assert!(!member.session_alive(&mine.worker, &mine.session).await.unwrap());
     open(&other, &theirs).await;
     other.lock(&locks("a"), &theirs).await.unwrap();
     assert!(matches!(member.lock(&locks("b"), &mine).await, Err(CoordinationError::Unavailable(_))));
     member.unlock(&locks("a"), &mine).await.unwrap();
     member.close_session(&mine.worker, &mine.session).await.unwrap();
-    assert!(other.renew_session(&theirs.worker, &theirs.session).await.unwrap());
+    assert!(other.renew_session(&theirs.worker, &theirs.session).await.unwrap().is_kept());
     assert_eq!(member.holder(&locks("a")[0]).await.unwrap(), Some(theirs));
 }
 
@@ -159,7 +159,7 @@ async fn a_session_moves_to_another_replica_with_its_lease_and_locks() {
     assert_eq!(second.sessions().await.unwrap()[0].holder, "r-2");
     // The first replica only now hears that its stream broke; what it closes is not its own any more.
     first.close_session(&mine.worker, &mine.session).await.unwrap();
-    assert!(second.renew_session(&mine.worker, &mine.session).await.unwrap());
+    assert!(second.renew_session(&mine.worker, &mine.session).await.unwrap().is_kept());
     assert_eq!(second.holder(&locks("a")[0]).await.unwrap(), Some(mine.clone()));
     // Any replica locks for a session of any other.
     first.lock(&locks("b"), &mine).await.unwrap();

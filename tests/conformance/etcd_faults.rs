@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use autopack_supervisor::coordination::{CoordinationError, Directorship};
+use autopack_supervisor::coordination::{CoordinationError, Directorship, Renewal};
 
 use super::coordinator::{Cluster as _, SOON, is_taken, locks, open, owner, until};
 use super::etcd::{EtcdCluster, timers};
@@ -44,7 +44,7 @@ async fn a_director_that_cannot_renew_steps_down_before_its_key_is_gone() {
     until(SOON, refused, is_taken).await;
     first.resign().await.unwrap();
     assert!(second.is_director().await.unwrap());
-    assert!(!first.renew_session(&mine.worker, &mine.session).await.unwrap());
+    assert!(!first.renew_session(&mine.worker, &mine.session).await.unwrap().is_kept());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +92,7 @@ async fn three_members_go_on_when_the_leader_dies() {
         let owner = owner("w-2", "s-2", epoch);
         second.lock(&locks("c"), &owner).await.unwrap();
         second.unlock(&locks("c"), &owner).await.unwrap();
-        assert!(second.renew_session(&theirs.worker, &theirs.session).await.unwrap());
+        assert!(second.renew_session(&theirs.worker, &theirs.session).await.unwrap().is_kept());
     }
 }
 
@@ -143,8 +143,12 @@ async fn an_etcd_that_is_gone_is_an_answer_and_all_resumes_when_it_is_back() {
     cluster.etcd.resume(0);
     assert!(cluster.etcd.ready());
     // What was on leases is still there: they begin anew with a new leader.
-    until(SOON, async || first.renew_session(&mine.worker, &mine.session).await, |answer| matches!(answer, Ok(true)))
-        .await;
+    until(
+        SOON,
+        async || first.renew_session(&mine.worker, &mine.session).await,
+        |answer| matches!(answer, Ok(Renewal::Kept { .. })),
+    )
+    .await;
     assert_eq!(first.holder(&locks("a")[0]).await.unwrap(), Some(mine.clone()));
     first.lock(&locks("b"), &mine).await.unwrap();
     // The one who stepped down does not wait for its own key.

@@ -1,11 +1,12 @@
 //! Leases as operators see and break them, and workers that are drained: each with a worker by hand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
-use autopack_shared::runtime::clock::SystemClock;
-use autopack_shared::wire::pb::{self, upload_chunk, worker_message};
+use autopack_shared::runtime::clock::{ManualClock, SystemClock};
+use autopack_shared::wire::pb::{self, supervisor_message, upload_chunk, worker_message};
 
 use super::hand::{Hand, NAME, SESSION, result};
 use super::harness::{Rig, Site, reason};
@@ -142,5 +143,38 @@ async fn a_drained_worker_gets_nothing_until_that_is_taken_back() {
     let nobody = pb::DrainWorkerRequest { worker_id: "nobody".to_owned(), ..Default::default() };
     assert_eq!(reason(&rig.admin.drain_worker(nobody).await.unwrap_err()), "NOT_FOUND");
     rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_given_up_when_two_looks_in_a_row_miss_it() {
+    let site = Site::new("");
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let mut rig = Rig::alone(&site, clock.clone()).await;
+    let mut hand = Hand::open(&mut rig).await;
+    submit(&mut rig, "missed").await;
+    let grant = hand.granted().await;
+    // Old enough to have reached its worker, for all that the store knows.
+    clock.advance(Duration::from_secs(60));
+    let mut beats = 0;
+    loop {
+        hand.beat(None).await;
+        beats += 1;
+        let heard = |body| match body {
+            supervisor_message::Body::Revoke(revoke) => Some(Some(revoke.epoch)),
+            supervisor_message::Body::Ack(_) => Some(None),
+            supervisor_message::Body::Welcome(_)
+            | supervisor_message::Body::Grant(_)
+            | supervisor_message::Body::Verdict(_)
+            | supervisor_message::Body::Drain(_) => None,
+        };
+        if let Some(epoch) = hand.hears("an answer", heard).await {
+            assert_eq!(epoch, grant.epoch);
+            break;
+        }
+        // Each heartbeat is looked at before the next one comes.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(beats >= 10, "one look each five heartbeats, and it took {beats}");
     rig.close().await;
 }

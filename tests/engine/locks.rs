@@ -10,10 +10,13 @@ use tokio::time::Instant;
 
 use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::SystemClock;
+use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use autopack_supervisor::coordination::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry, SessionFacts,
+    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, Renewal, SeatEntry, SessionEntry,
+    SessionFacts,
 };
 
+use super::hand::Hand;
 use super::harness::{Rig, Site};
 
 /// Stands in front of the locks.
@@ -25,11 +28,13 @@ struct Flaky {
     taken: bool,
     /// When locks were asked for.
     asked: watch::Sender<Vec<Instant>>,
+    /// How often a session was marked.
+    marked: watch::Sender<usize>,
 }
 
 impl Flaky {
     fn over(locks: Arc<dyn Coordinator>, kept: usize, taken: bool) -> Self {
-        Self { locks, kept: Mutex::new(kept), taken, asked: watch::Sender::default() }
+        Self { locks, kept: Mutex::new(kept), taken, asked: watch::Sender::default(), marked: watch::Sender::default() }
     }
 }
 
@@ -64,7 +69,7 @@ impl Coordinator for Flaky {
         self.locks.open_session(worker, session, facts).await
     }
 
-    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError> {
         self.locks.renew_session(worker, session).await
     }
 
@@ -77,11 +82,8 @@ impl Coordinator for Flaky {
     }
 
     async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError> {
+        self.marked.send_modify(|marked| *marked += 1);
         self.locks.drain(worker, session, drain).await
-    }
-
-    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        self.locks.is_draining(worker, session).await
     }
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
@@ -145,5 +147,28 @@ async fn a_grant_that_a_lock_is_in_the_way_of_waits_longer_each_time() {
     let asked = thrice.expect("it is tried again").unwrap().clone();
     let pauses = [asked[1] - asked[0], asked[2] - asked[1]];
     assert!(pauses[0] >= Duration::from_millis(490) && pauses[1] >= Duration::from_millis(990), "{pauses:?}");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_wants_to_leave_is_marked_once() {
+    let site = Site::new("");
+    let clock = Arc::new(SystemClock::default());
+    let mut flaky = None;
+    let mut rig =
+        Rig::open_over(&site, clock, |locks| flaky.insert(Arc::new(Flaky::over(locks, 0, false))).clone()).await;
+    let mut hand = Hand::open(&mut rig).await;
+    let answered = |body| matches!(body, supervisor_message::Body::Ack(_)).then_some(());
+    let leaves = || worker_message::Body::Heartbeat(pb::Heartbeat { held: Vec::new(), draining: true });
+    hand.say(leaves()).await;
+    assert!(hand.drained().await);
+    for _ in 0..3 {
+        hand.say(leaves()).await;
+        hand.hears("an answer", answered).await;
+    }
+    // What a heartbeat brings is done when the next one is answered. Each mark wakes every director.
+    hand.say(leaves()).await;
+    hand.hears("an answer", answered).await;
+    assert_eq!(*flaky.unwrap().marked.borrow(), 1);
     rig.close().await;
 }

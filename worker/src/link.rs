@@ -24,6 +24,9 @@ use crate::runners::Runners;
 /// Messages that may wait for the stream: more than are ever under way.
 const OUTBOX: usize = 2 * WINDOW;
 
+/// How long a supervisor may take to let a worker in: more than all that it may wait for itself.
+const OPENING: Duration = Duration::from_secs(30);
+
 /// How long a stopped job has to wind down.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 
@@ -175,6 +178,10 @@ pub(crate) async fn serve(
     sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
     let response = tokio::select! {
         response = client.session(ReceiverStream::new(outbox)) => response,
+        () = tasks.stop().cancelled() => return Err(LinkError::Ended("this worker is told to stop".to_owned())),
+        () = tokio::time::sleep(OPENING) => {
+            return Err(LinkError::Ended(format!("it did not answer a hello within {} s", OPENING.as_secs())));
+        }
         () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
             jobs.stop_all(STOP_GRACE).await;
             return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));

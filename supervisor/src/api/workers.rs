@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -20,6 +20,7 @@ use autopack_shared::wire::pb::{self, worker_message};
 
 mod drain;
 mod fetch;
+mod missed;
 mod orders;
 mod place;
 mod record;
@@ -33,7 +34,6 @@ use session::SessionTask;
 use super::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{CoordinationError, Coordinator, SessionFacts};
-use crate::director::run_blocking;
 use crate::door::Pass;
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError};
@@ -163,9 +163,7 @@ impl WorkerService for WorkerApi {
             let why = format!("{} of {} bytes arrived", pack.len(), header.size);
             return Err(Error::Upload { reason: "upload_cut", why }.into());
         }
-        let taken = self.take(header, pack).await?;
-        drop(room);
-        Ok(Response::new(taken))
+        Ok(Response::new(self.take(header, pack, room).await?))
     }
 }
 
@@ -238,12 +236,17 @@ impl WorkerApi {
     }
 
     /// Checks a pack in quarantine and takes what its tree needs into the hub, kept alive by a ref.
-    async fn take(&self, header: pb::UploadHeader, pack: Vec<u8>) -> Result<pb::UploadResult, Error> {
+    async fn take(
+        &self,
+        header: pb::UploadHeader,
+        pack: Vec<u8>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<pb::UploadResult, Error> {
         let (lease, key) = self.upload_of(&header).await?;
         let (base, tree): (Oid, Oid) = (header.base.parse()?, header.result_tree.parse()?);
         let core = self.cores.named(&lease.project).await?;
         let (hub, received) = (core.hub.clone(), pack.len() as u64);
-        run_blocking(move || {
+        let ((), room) = room::within(room, move || {
             let quarantine = hub.quarantine(base)?;
             quarantine.ingest(&pack, &BUDGET)?;
             quarantine.verify(base, tree)?;
@@ -255,6 +258,7 @@ impl WorkerApi {
             (0..FENCE_TRIES).map(|_| keep()).find(|kept| !moved(kept)).unwrap_or_else(keep)
         })
         .await?;
+        drop(room);
         Ok(pb::UploadResult { result_tree: header.result_tree, received })
     }
 }

@@ -17,7 +17,8 @@ use self::link::Link;
 use self::meta::Incarnation;
 use super::timers::Timers;
 use super::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry, SessionFacts,
+    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, Renewal, SeatEntry, SessionEntry,
+    SessionFacts,
 };
 
 pub mod config;
@@ -113,7 +114,7 @@ impl Coordinator for EtcdCoordinator {
         self.open(worker, session, facts).await
     }
 
-    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError> {
         self.renew(worker, session).await
     }
 
@@ -127,10 +128,6 @@ impl Coordinator for EtcdCoordinator {
 
     async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError> {
         self.mark(worker, session, drain).await
-    }
-
-    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        self.marked(worker, session).await
     }
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {

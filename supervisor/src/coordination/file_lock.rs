@@ -18,8 +18,8 @@ use autopack_shared::runtime::clock::Clock;
 
 use self::file::{LockFile, holder_of};
 use super::{
-    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry,
-    SessionFacts,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, Renewal, SeatEntry,
+    SessionEntry, SessionFacts,
 };
 
 mod file;
@@ -244,8 +244,10 @@ impl Coordinator for FileCoordinator {
         }
     }
 
-    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        self.session_alive(worker, session).await
+    async fn renew_session(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError> {
+        let state = self.state();
+        let live = state.sessions.get(worker).filter(|live| live.id == session);
+        Ok(live.map_or(Renewal::Gone, |live| Renewal::Kept { draining: live.draining }))
     }
 
     async fn close_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError> {
@@ -265,11 +267,6 @@ impl Coordinator for FileCoordinator {
         let mut state = self.state();
         let live = state.sessions.get_mut(worker).filter(|live| live.id == session);
         Ok(live.map(|live| live.draining = drain).is_some())
-    }
-
-    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        let state = self.state();
-        Ok(state.sessions.get(worker).filter(|live| live.id == session).is_some_and(|live| live.draining))
     }
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::telemetry;
 
 use crate::census;
-use crate::coordination::{Coordinator, Directorship};
+use crate::coordination::{CoordinationError, Coordinator, Directorship};
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
@@ -62,6 +63,14 @@ pub(super) struct Lead {
     pub(super) director: DirectorConfig,
 }
 
+/// Completes when the seat is lost and what was done on it did not end in time: a repository that does not answer must
+/// not keep a supervisor at directing what another one directs.
+async fn seat_lost(mut seat: watch::Receiver<Directorship>, time: Duration) -> Error {
+    let _lost = seat.wait_for(|seat| !matches!(seat, Directorship::Leading { .. })).await.is_ok();
+    sleep(time).await;
+    CoordinationError::Unavailable("the seat is lost, and what was under way did not end in time".to_owned()).into()
+}
+
 impl Lead {
     /// Follows and leads in turn until stopped.
     pub(super) async fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Error> {
@@ -79,6 +88,7 @@ impl Lead {
                     let led = tokio::select! {
                         led = self.lead(stop) => led,
                         away = self.store_away() => Err(away),
+                        hangs = seat_lost(self.coordinator.directorship(), 2 * WIND_DOWN) => Err(hangs),
                     };
                     self.let_go();
                     if let Err(error) = led {
@@ -272,5 +282,23 @@ impl Lead {
             core.direct(None);
         }
         Ok(director)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autopack_shared::domain::ids::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_on_a_seat_that_is_lost_is_let_go() {
+        let leading = Directorship::Leading { since: Timestamp::from_millis(1), evidence: None };
+        let known = watch::Sender::new(leading);
+        let time = Duration::from_millis(20);
+        assert!(timeout(time * 2, seat_lost(known.subscribe(), time)).await.is_err(), "not while it leads");
+        known.send_replace(Directorship::Unknown);
+        let lost = timeout(Duration::from_secs(30), seat_lost(known.subscribe(), time)).await.unwrap();
+        assert!(lost.to_string().contains("did not end in time"), "{lost}");
     }
 }

@@ -13,9 +13,8 @@ use autopack_shared::repo::pack::{pack_history, present};
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::{self, fetch_chunk};
 
-use super::WorkerApi;
 use super::orders::base_of;
-use crate::director::run_blocking;
+use super::{WorkerApi, room};
 use crate::error::Error;
 use crate::hub::HubError;
 
@@ -56,7 +55,7 @@ impl WorkerApi {
         }
         let hub = self.cores.named(&lease.project).await?.hub.clone();
         let making = self.room.make().await?;
-        let pack = run_blocking(move || {
+        let (pack, making) = room::within(making, move || {
             let repo = hub.repository(&[want])?;
             Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)
         })

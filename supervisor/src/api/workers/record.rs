@@ -14,8 +14,9 @@ use autopack_shared::domain::state::{LeaseState, RunEvent};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
+use super::missed::Missed;
 use super::place::{Heard, Next, catch_up};
-use super::session::{Out, SessionTask, message};
+use super::session::{Out, SessionTask, tell};
 use crate::director::{Denial, lease, moves};
 use crate::error::Error;
 use crate::store::{StoreError, Tx};
@@ -72,6 +73,8 @@ pub(super) struct Book {
     pub(super) heard: BTreeMap<(RunId, u64), Heard>,
     /// Where something is missing and was asked for.
     asked: BTreeSet<(String, u64)>,
+    /// What the worker did not say it works on.
+    missed: Missed,
 }
 
 /// What storing came to.
@@ -105,7 +108,7 @@ impl SessionTask {
         let mut book = Book::default();
         if let Err(error) = self.begin(&mut book).await {
             // Whether it hears of it or not, its stream ends.
-            let _gone = out.send(Err(error.into())).await;
+            let _gone = out.try_send(Err(error.into()));
             return;
         }
         loop {
@@ -132,7 +135,7 @@ impl SessionTask {
                 }
             };
             for answer in answers {
-                if out.send(message(answer)).await.is_err() {
+                if tell(&out, answer).await.is_err() {
                     return;
                 }
             }
@@ -159,7 +162,15 @@ impl SessionTask {
     async fn look(&self, book: &mut Book) -> Vec<supervisor_message::Body> {
         match timeout(LOOK, self.news(&book.sent)).await {
             Ok(Ok((news, after))) => {
+                for (run, epoch) in &after {
+                    if book.sent.get(run) != Some(epoch) {
+                        book.missed.forget(run, *epoch);
+                    }
+                }
                 book.sent = after;
+                // Of leases that ended, nothing more is taken.
+                let sent = &book.sent;
+                book.heard.retain(|(run, epoch), _| sent.get(run) == Some(epoch));
                 return news;
             }
             Ok(Err(error)) => tracing::warn!(worker = %self.worker, %error, "leases could not be looked at"),
@@ -174,11 +185,17 @@ impl SessionTask {
         let now = tx.now();
         let leases = tx.active_leases(None).await?;
         drop(tx);
+        let missed_before = std::mem::take(&mut book.missed);
         for lease in leases.iter().filter(|l| l.worker == self.worker && l.session == self.session) {
             let works = held.iter().any(|h| h.run_id == lease.run.as_str() && h.epoch == lease.epoch);
             if works {
                 book.sent.insert(lease.run.clone(), lease.epoch);
-            } else if lease.state == LeaseState::Held && (at_once || now.millis_since(lease.granted_at) > YOUNG_MS) {
+            } else if lease.state == LeaseState::Held {
+                let young = now.millis_since(lease.granted_at) <= YOUNG_MS;
+                if !at_once && (young || !missed_before.has(&lease.run, lease.epoch)) {
+                    book.missed.add(lease.run.clone(), lease.epoch);
+                    continue;
+                }
                 let why = "its worker no longer works on it";
                 lease::give_up(self.cores.store().as_ref(), self.coordinator.as_ref(), lease, why).await?;
             }
@@ -213,7 +230,14 @@ impl SessionTask {
             let error = match stored {
                 Ok(stored) => return self.told(&said, stored, book),
                 Err(error) if is_of_the_store(&error) => error,
-                Err(error) => return Some(self.refused(&said, &error)),
+                Err(error) => {
+                    if let Some((Ok(run), epoch)) = said.place().map(|(run, epoch)| (RunId::new(run.to_owned()), epoch))
+                    {
+                        // It is told to stop, so that one look is enough.
+                        book.missed.add(run, epoch);
+                    }
+                    return Some(self.refused(&said, &error));
+                }
             };
             self.deny(&said, &error);
             pause = match pauses.next() {

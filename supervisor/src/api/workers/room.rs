@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::director::run_blocking;
 use crate::error::Error;
 
 /// Bytes that one permit stands for.
@@ -51,6 +52,16 @@ impl Pool {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         turn(timeout(patience, self.free.clone().acquire_many_owned(units)).await.ok(), what)
     }
+}
+
+/// Blocking work that keeps its room until it ends, also where its caller has left: it goes on all the same.
+pub(super) async fn within<T, E, F>(room: OwnedSemaphorePermit, work: F) -> Result<(T, OwnedSemaphorePermit), Error>
+where
+    T: Send + 'static,
+    E: Into<Error> + Send + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    run_blocking(move || work().map(|done| (done, room))).await
 }
 
 fn turn(
@@ -120,5 +131,18 @@ mod tests {
         let (_a, _b) = (room.make().await.unwrap(), room.make().await.unwrap());
         assert_eq!(word(room.make().await), "full");
         assert_eq!(word(room.upload(0).await), "");
+    }
+
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_any_more_keeps_its_room() {
+        let room = Room::of(UNIT, UNIT, Duration::from_millis(20));
+        let permit = room.upload(1).await.unwrap();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let work = within(permit, move || Ok::<_, Error>(wait.recv().is_ok()));
+        assert!(timeout(Duration::from_millis(20), work).await.is_err(), "its caller leaves");
+        assert_eq!(word(room.upload(1).await), "full");
+        go_on.send(()).unwrap();
+        let patient = Room { patience: Duration::from_secs(30), ..room };
+        assert_eq!(word(patient.upload(1).await), "");
     }
 }

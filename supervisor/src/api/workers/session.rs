@@ -16,8 +16,8 @@ use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use super::orders::order_message;
 use super::record::{Pulse, Said};
 use crate::api::cores::Cores;
-use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
+use crate::coordination::{Coordinator, Renewal};
 use crate::error::Error;
 use crate::workers::{Generation, WorkerOrder, Workers};
 
@@ -38,12 +38,24 @@ const QUEUE: usize = 4 * WINDOW;
 /// How long the last words of a worker that leaves may take to be stored.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long a worker may take to read what it is told: one that never does holds nothing here for ever.
+const READING: Duration = Duration::from_secs(8);
+
 /// What goes out on the stream.
 pub(super) type Out = mpsc::Sender<Result<pb::SupervisorMessage, Status>>;
 
 /// A message to the worker.
 pub(super) fn message(body: supervisor_message::Body) -> Result<pb::SupervisorMessage, Status> {
     Ok(pb::SupervisorMessage { body: Some(body) })
+}
+
+/// Tells the worker something; an error where it is gone, or does not read.
+pub(super) async fn tell(out: &Out, body: supervisor_message::Body) -> Result<(), Ended> {
+    told_in(READING, out, message(body)).await
+}
+
+async fn told_in(time: Duration, out: &Out, what: Result<pb::SupervisorMessage, Status>) -> Result<(), Ended> {
+    out.send_timeout(what, time).await.map_err(|_| Ended::Lost)
 }
 
 pub(super) struct SessionTask {
@@ -65,7 +77,7 @@ pub(super) struct SessionTask {
 
 /// How a session's stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Ended {
     /// The worker stopped everything and left.
     SaidGoodbye,
     /// It broke, or one side went away.
@@ -94,6 +106,8 @@ impl SessionTask {
                 ended = self.talk(inbound, orders, out, queue, pulse) => (ended, true),
                 // The stream is gone, or the store cannot be used at all.
                 () = &mut record => (Ended::Lost, false),
+                // Also while something waits for the worker to read.
+                () = self.stop.cancelled() => (Ended::Lost, true),
             };
             // What was not stored is said again on the next stream, where there will be one.
             let last = ended == Ended::SaidGoodbye || !self.lingers;
@@ -125,15 +139,14 @@ impl SessionTask {
         queue: mpsc::Sender<Said>,
         pulse: watch::Sender<Pulse>,
     ) -> Ended {
-        if out.send(message(supervisor_message::Body::Welcome(self.welcome()))).await.is_err() {
-            return Ended::Lost;
+        if let Err(ended) = tell(&out, supervisor_message::Body::Welcome(self.welcome())).await {
+            return ended;
         }
         let mut heard = Instant::now();
         let mut key = Key { renewed: heard, seen: self.seen };
         let mut drained = false;
         loop {
             let answer = tokio::select! {
-                () = self.stop.cancelled() => return Ended::Lost,
                 order = orders.recv() => match order {
                     Some(order) => Some(order_message(order)),
                     None => return Ended::Lost,
@@ -147,17 +160,16 @@ impl SessionTask {
                             return Ended::SaidGoodbye;
                         }
                         Some(worker_message::Body::Heartbeat(beat)) => {
-                            if !self.renew(&mut key).await {
-                                return Ended::Lost;
-                            }
-                            let draining = beat.draining;
+                            let marked = match self.renew(&mut key).await {
+                                Ok(marked) => marked,
+                                Err(ended) => return ended,
+                            };
                             pulse.send_modify(|pulse| pulse.beat(beat.held));
                             // Of no run: the heartbeat itself.
-                            let heard = supervisor_message::Body::Ack(pb::Ack::default());
-                            if out.send(message(heard)).await.is_err() {
-                                return Ended::Lost;
+                            if let Err(ended) = tell(&out, supervisor_message::Body::Ack(pb::Ack::default())).await {
+                                return ended;
                             }
-                            self.drain_news(draining, &mut drained).await
+                            self.drain_news(beat.draining, marked, &mut drained).await
                         }
                         Some(worker_message::Body::Event(event)) => match self.pass_on(&queue, Said::Event(event)) {
                             Ok(()) => None,
@@ -172,9 +184,9 @@ impl SessionTask {
                 }
             };
             if let Some(answer) = answer
-                && out.send(message(answer)).await.is_err()
+                && let Err(ended) = tell(&out, answer).await
             {
-                return Ended::Lost;
+                return ended;
             }
         }
     }
@@ -198,19 +210,41 @@ impl SessionTask {
         }
     }
 
-    /// Keeps the session's key alive; false where the worker has to come anew: its key is gone, or another supervisor
-    /// may reach etcd while this one does not. Where none does, the worker is let in without, and stays.
-    async fn renew(&self, key: &mut Key) -> bool {
+    /// Keeps the session's key alive, and says whether it was told to drain, where etcd answers. An error where the
+    /// worker has to come anew: its key is gone, or another supervisor may reach etcd while this one does not. Where
+    /// none does, the worker is let in without, and stays.
+    async fn renew(&self, key: &mut Key) -> Result<Option<bool>, Ended> {
         let renewed = self.coordinator.renew_session(&self.worker, &self.session);
         match tokio::time::timeout(RENEWAL, renewed).await {
-            Ok(Ok(true)) => {
+            Ok(Ok(Renewal::Kept { draining })) => {
                 *key = Key { renewed: Instant::now(), seen: true };
-                return true;
+                return Ok(Some(draining));
             }
-            Ok(Ok(false)) => return false,
+            Ok(Ok(Renewal::Gone)) => return Err(Ended::Lost),
             Err(_) => tracing::warn!(worker = %self.worker, "the session could not be renewed in time"),
             Ok(Err(error)) => tracing::warn!(worker = %self.worker, %error, "the session could not be renewed"),
         }
-        !(self.lingers && key.seen && key.renewed.elapsed() >= HANDOVER)
+        if self.lingers && key.seen && key.renewed.elapsed() >= HANDOVER {
+            return Err(Ended::Lost);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_does_not_read_ends_its_stream() {
+        let (out, mut inbox) = mpsc::channel(1);
+        let time = Duration::from_millis(20);
+        let heard = || message(supervisor_message::Body::Ack(pb::Ack::default()));
+        assert_eq!(told_in(time, &out, heard()).await, Ok(()));
+        assert_eq!(told_in(time, &out, heard()).await, Err(Ended::Lost), "there is room for one");
+        inbox.recv().await.unwrap().unwrap();
+        assert_eq!(told_in(time, &out, heard()).await, Ok(()));
+        drop(inbox);
+        assert_eq!(told_in(time, &out, heard()).await, Err(Ended::Lost));
     }
 }

@@ -10,7 +10,7 @@ use autopack_shared::domain::ids::{Timestamp, WorkerId};
 use super::EtcdCoordinator;
 use super::keys::{DirectorValue, SupervisorValue, WorkerValue, parsed, written};
 use super::link::found;
-use crate::coordination::{CoordinationError, Life, SeatEntry, SessionEntry, SessionFacts};
+use crate::coordination::{CoordinationError, Life, Renewal, SeatEntry, SessionEntry, SessionFacts};
 
 /// How often a call looks again when somebody else was quicker.
 const ROUNDS: usize = 4;
@@ -137,10 +137,6 @@ impl EtcdCoordinator {
         Err(CoordinationError::Unavailable(format!("the session of worker {worker} keeps changing")))
     }
 
-    pub(super) async fn marked(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        Ok(self.live_as(worker, session).await?.is_some_and(|live| live.value.draining))
-    }
-
     /// Who directs, as its key says.
     pub(super) async fn seat(&self) -> Result<Option<SeatEntry>, CoordinationError> {
         let (key, here) = (self.keys.director(), self.keys.supervisors());
@@ -154,11 +150,10 @@ impl EtcdCoordinator {
     }
 
     /// Renews the lease. An etcd that does not answer is an error and no end: a worker outlives that.
-    pub(super) async fn renew(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
-        match self.live_as(worker, session).await? {
-            Some(live) => self.link.keep_alive(live.kv.lease()).await,
-            None => Ok(false),
-        }
+    pub(super) async fn renew(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError> {
+        let Some(live) = self.live_as(worker, session).await? else { return Ok(Renewal::Gone) };
+        let kept = self.link.keep_alive(live.kv.lease()).await?;
+        Ok(if kept { Renewal::Kept { draining: live.value.draining } } else { Renewal::Gone })
     }
 
     /// Ends a session, unless another replica took it over.
