@@ -18,3 +18,4 @@ pub mod score;
 pub mod secret;
 pub mod session;
 pub mod state;
+pub mod survey;

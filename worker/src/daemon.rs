@@ -13,9 +13,10 @@ use autopack_shared::runtime::process::Tasks;
 use crate::builder::{BuildError, DISK_FULL};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Identity};
+use crate::link::{self, Contact, Held, Identity};
 use crate::process;
 use crate::runners::{Objects, Runners};
+use crate::surveys::Scans;
 
 /// The pause before a session that broke is opened again; it doubles with each try.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -104,6 +105,7 @@ impl Worker {
     pub async fn serve(self, tasks: Tasks) {
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
+        let mut scans = Scans::new();
         let mut contact = Contact::new();
         let mut attempt = 0;
         while !tasks.stop().is_cancelled() {
@@ -118,8 +120,8 @@ impl Worker {
             match connected {
                 Ok(client) => {
                     let began = tokio::time::Instant::now();
-                    let served =
-                        link::serve(client, &self.identity, &mut jobs, &mut contact, &self.runners, &tasks).await;
+                    let held = Held { jobs: &mut jobs, scans: &mut scans, contact: &mut contact };
+                    let served = link::serve(client, &self.identity, held, &self.runners, &tasks).await;
                     match served {
                         Ok(()) => return,
                         Err(error) => tracing::warn!(%error, "session ended"),

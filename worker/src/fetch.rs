@@ -1,4 +1,4 @@
-//! Fetches the commit that a lease starts from, where the worker's mirror does not have it. A stream that is cut goes
+//! Fetches the commit that a lease starts from or a survey is about, where the worker's mirror does not have it. A stream that is cut goes
 //! on where it ended; what arrived is taken only if it is, byte for byte, what was announced.
 
 use std::time::Duration;
@@ -23,17 +23,29 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of one pack.
 const MAX_PACK: u64 = 4 << 30;
 
-/// Who fetches, and for which lease.
+/// What a commit is fetched for.
+#[derive(Debug, Clone)]
+pub(crate) enum Cause {
+    /// A lease that starts from it.
+    Lease {
+        /// The run.
+        run: RunId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A survey that is about it.
+    Survey(String),
+}
+
+/// Who fetches, and what for.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     /// The worker.
     pub(crate) worker: String,
     /// Its session.
     pub(crate) session: String,
-    /// The run.
-    pub(crate) run: RunId,
-    /// Its epoch.
-    pub(crate) epoch: u64,
+    /// What for.
+    pub(crate) cause: Cause,
 }
 
 /// What has arrived of a pack.
@@ -78,11 +90,16 @@ enum Cut {
 
 async fn stream(line: &Line, claim: &Claim, commit: Oid, have: &[Oid], partial: &mut Partial) -> Result<(), Cut> {
     let Some(mut client) = line.client() else { return Err(Cut::Broken("no supervisor is connected".to_owned())) };
+    let (run_id, epoch, survey_id) = match &claim.cause {
+        Cause::Lease { run, epoch } => (run.to_string(), *epoch, String::new()),
+        Cause::Survey(id) => (String::new(), 0, id.clone()),
+    };
     let call = FetchRequest {
         worker_id: claim.worker.clone(),
         session: claim.session.clone(),
-        run_id: claim.run.to_string(),
-        epoch: claim.epoch,
+        run_id,
+        epoch,
+        survey_id,
         commit: commit.to_string(),
         have: have.iter().map(ToString::to_string).collect(),
         digest: partial.digest.clone(),

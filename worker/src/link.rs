@@ -16,6 +16,7 @@ use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
+use crate::surveys::Scans;
 
 /// Messages that may wait for the stream.
 const OUTBOX: usize = 256;
@@ -94,6 +95,16 @@ pub(crate) async fn at(deadline: Option<Instant>) {
     }
 }
 
+/// What a worker has to do; it outlives the streams that brought it.
+pub(crate) struct Held<'a> {
+    /// Its leases.
+    pub(crate) jobs: &'a mut Jobs,
+    /// Its scan.
+    pub(crate) scans: &'a mut Scans,
+    /// How long it may be without an answer.
+    pub(crate) contact: &'a mut Contact,
+}
+
 /// Serves one session to its end.
 ///
 /// # Errors
@@ -101,8 +112,7 @@ pub(crate) async fn at(deadline: Option<Instant>) {
 pub(crate) async fn serve(
     mut client: Client,
     who: &Identity,
-    jobs: &mut Jobs,
-    contact: &mut Contact,
+    Held { jobs, scans, contact }: Held<'_>,
     runners: &Arc<Runners>,
     tasks: &Tasks,
 ) -> Result<(), LinkError> {
@@ -136,13 +146,16 @@ pub(crate) async fn serve(
             }
             message = inbox.message() => match message {
                 Ok(Some(message)) => {
-                    if let Some(body) = message.body {
+                    if let Some(supervisor_message::Body::Scan(order)) = message.body {
+                        scans.start(order, runners, tasks);
+                    } else if let Some(body) = message.body {
                         handle(body, jobs, contact, runners, tasks, &mut beat)?;
                     }
                 }
                 Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
                 Err(status) => return Err(LinkError::Ended(status.message().to_owned())),
             },
+            scanned = scans.next() => sender.send(worker_message::Body::Scan(scanned)).await?,
             output = jobs.next() => sender.send(output.into_body()).await?,
             _ = beat.tick() => {
                 contact.asked.push_back(Instant::now());
@@ -195,7 +208,8 @@ fn handle(
         }
         supervisor_message::Body::Ack(ack) if ack.run_id.is_empty() => contact.heard(),
         supervisor_message::Body::Ack(ack) => jobs.acked(&ack),
-        supervisor_message::Body::Drain(_) => {}
+        // Scans are started before.
+        supervisor_message::Body::Scan(_) | supervisor_message::Body::Drain(_) => {}
     }
     Ok(())
 }

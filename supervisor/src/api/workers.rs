@@ -21,6 +21,7 @@ mod fetch;
 mod orders;
 mod result;
 mod session;
+mod surveys;
 
 use session::SessionTask;
 
@@ -100,6 +101,7 @@ impl WorkerService for WorkerApi {
             lingers: self.lingers,
             timers: self.timers.clone(),
             heard: std::sync::Mutex::default(),
+            scan: std::sync::Mutex::default(),
             generation,
             stop: self.tasks.stop().clone(),
         };

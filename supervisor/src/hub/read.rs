@@ -22,6 +22,18 @@ pub trait HubRead: Hub {
         Ok(self.repository()?.odb()?.exists(to_git(object)))
     }
 
+    /// The commit that a revision names: a branch, a tag, a commit, `main~3`; `None` when there is none.
+    fn revision(&self, name: &str) -> Result<Option<Oid>, HubError> {
+        // What searches the history, or the reflog, is no name.
+        let odd = name.is_empty() || name.len() > 256 || name.contains([':', '{', '}', '@', '\n']);
+        if odd {
+            return Ok(None);
+        }
+        let repo = self.repository()?;
+        let found = repo.revparse_single(name).and_then(|object| object.peel_to_commit());
+        Ok(found.ok().map(|commit| from_git(commit.id())))
+    }
+
     /// The tree of a commit.
     fn tree_of(&self, commit: Oid) -> Result<Oid, HubError> {
         Ok(tree::tree_of(&self.repository()?, commit)?)

@@ -39,6 +39,7 @@ mod runs;
 mod schema;
 mod server;
 mod skew;
+mod surveys;
 mod tx;
 mod watcher;
 

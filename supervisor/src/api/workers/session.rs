@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Scope, WorkerId};
+use autopack_shared::domain::ids::{Fence, PhaseId, RowId, RunId, Scope, WorkerId};
 use autopack_shared::domain::record::{Event, Lease, Principal};
 use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::state::{LeaseState, RunEvent};
@@ -72,6 +72,8 @@ pub(super) struct SessionTask {
     pub(super) timers: Timers,
     /// The last event of each run and epoch that this stream brought. Never held across an await.
     pub(super) heard: Mutex<BTreeMap<(RunId, u64), u64>>,
+    /// The survey that this stream has told its worker of. Never held across an await.
+    pub(super) scan: Mutex<Option<RowId>>,
     pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
 }
@@ -135,6 +137,11 @@ impl SessionTask {
         if !self.workers.disconnect(&self.worker, self.generation) {
             // The worker is back under the same session: closing it now would end what it has begun.
             return served.map(|_| ());
+        }
+        if !self.stop.is_cancelled()
+            && let Err(error) = self.leave_scan().await
+        {
+            tracing::warn!(worker = %self.worker, %error, "a scan could not be given back; its time runs out");
         }
         // Where a stream can break, the worker may still be at work and come back: its session runs out by itself.
         let lingers = self.lingers && !matches!(served, Ok(Ended::SaidGoodbye));
@@ -241,6 +248,11 @@ impl SessionTask {
         {
             tracing::warn!(worker = %self.worker, %error, "leases could not be compared");
         }
+        if count.is_multiple_of(RECONCILE_BEATS)
+            && let Err(error) = self.renew_scan().await
+        {
+            tracing::warn!(worker = %self.worker, %error, "a scan could not be renewed");
+        }
         true
     }
 
@@ -273,6 +285,14 @@ impl SessionTask {
             worker_message::Body::Hello(_) | worker_message::Body::Heartbeat(_) | worker_message::Body::Goodbye(_) => {
                 Handled::Nothing
             }
+            worker_message::Body::Scan(result) => match patiently(|| self.scanned(result.clone())).await {
+                Err(error) if is_of_the_store(&error) && self.lingers => Handled::NotNow,
+                Err(error) => {
+                    tracing::warn!(worker = %self.worker, %error, "a scan could not be taken");
+                    Handled::Nothing
+                }
+                Ok(()) => Handled::Nothing,
+            },
             worker_message::Body::Event(event) => {
                 let (run_id, epoch, upto) = (event.run_id.clone(), event.epoch, event.run_seq);
                 match patiently(|| self.event(event.clone())).await {
