@@ -8,3 +8,4 @@ mod forgery;
 mod gate;
 mod lifecycle;
 mod recovery;
+mod surveys;

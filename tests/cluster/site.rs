@@ -60,6 +60,11 @@ impl Desk {
         self.run(&["runs", "submit", "--insecure-no-sandbox", path.to_str().unwrap()])
     }
 
+    /// The same person at one supervisor.
+    pub(super) fn at(&self, server: String) -> Self {
+        Self { servers: server, ..self.clone() }
+    }
+
     /// The same place with another token.
     pub(super) fn with(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }
@@ -85,7 +90,12 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Starts everything and makes the project known.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
-        let bench = Bench::with(FILES);
+        Self::start_with(&[], members, supervisors, workers)
+    }
+
+    /// The same with more files in the project.
+    pub(super) fn start_with(more: &[(&str, &str)], members: usize, supervisors: usize, workers: usize) -> Self {
+        let bench = Bench::with(&[FILES, more].concat());
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
         let (etcd, postgres) = (Etcd::start(members), Server::start(&[]));
@@ -115,6 +125,21 @@ impl Cluster {
     /// The bare repository that only the supervisors write.
     pub(super) fn hub(&self) -> PathBuf {
         self.bench.path().join("hub.git")
+    }
+
+    /// One of the supervisors.
+    pub(super) fn url(&self, at: usize) -> String {
+        self.ann.servers.split(',').nth(at).unwrap().to_owned()
+    }
+
+    /// Where the people are.
+    pub(super) fn folder(&self) -> &Path {
+        self.bench.path()
+    }
+
+    /// What a command says of the project's commit in a checkout here.
+    pub(super) fn here(&self, args: &[&str]) -> Value {
+        self.bench.run(&[args, &["-o", "json"]].concat()).expect(0).json()
     }
 
     /// The folder of the workers' roots.

@@ -35,6 +35,7 @@ pub(super) struct Site {
 /// An engine on it.
 pub(super) struct Rig {
     engine: Engine,
+    pub(super) channel: Channel,
     pub(super) runs: RunServiceClient<Channel>,
     pub(super) governance: GovernanceServiceClient<Channel>,
     pub(super) admin: AdminServiceClient<Channel>,
@@ -114,6 +115,28 @@ impl Rig {
 
     /// Opens an engine whose store goes by this clock.
     pub(super) async fn open_at(site: &Site, clock: Arc<dyn Clock>) -> Self {
+        let rig = Self::alone(site, clock).await;
+        let worker = WorkerConfig {
+            identity: Identity {
+                worker: "embedded".into(),
+                session: format!("s-{}", rig.engine.core.ids.short()),
+                boot_id: "b".into(),
+                slots: 4,
+                sandbox_level: "S0".into(),
+            },
+            root: site.dir.path().join("worker"),
+            objects: Objects::Borrowed(site.repo().join(".git/objects")),
+            run_data: Some(site.data()),
+            env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            log_budget: 1 << 20,
+        };
+        let tasks = rig.engine.tasks();
+        tasks.spawn("worker", OnError::Log, daemon::run(worker, rig.channel.clone(), tasks.clone()));
+        rig
+    }
+
+    /// Opens an engine without a worker.
+    pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
         let root = site.dir.path().join("worker");
         let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
         let config = EngineConfig {
@@ -125,25 +148,11 @@ impl Rig {
         };
         let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();
         let channel = engine.connect_in_memory().await.unwrap();
-        let worker = WorkerConfig {
-            identity: Identity {
-                worker: "embedded".into(),
-                session: format!("s-{}", engine.core.ids.short()),
-                boot_id: "b".into(),
-                slots: 4,
-                sandbox_level: "S0".into(),
-            },
-            root,
-            objects: Objects::Borrowed(site.repo().join(".git/objects")),
-            run_data: Some(site.data()),
-            env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
-            log_budget: 1 << 20,
-        };
-        engine.tasks().spawn("worker", OnError::Log, daemon::run(worker, channel.clone(), engine.tasks().clone()));
         Self {
             runs: RunServiceClient::new(channel.clone()),
             governance: GovernanceServiceClient::new(channel.clone()),
-            admin: AdminServiceClient::new(channel),
+            admin: AdminServiceClient::new(channel.clone()),
+            channel,
             engine,
         }
     }
