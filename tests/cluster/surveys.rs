@@ -67,10 +67,10 @@ fn a_project_elsewhere_is_scanned_planned_for_and_mended() {
     assert_eq!(desk.ask(&["runs", "list"])["runs"], json!([]), "a dry run is dry");
 
     let began = desk.run(&["autopilot", "run", "--enable", "-o", "json"]).expect(4).json();
-    let run = text(&began["run"], "id").to_owned();
+    let run = text(&began["run"], "run_id").to_owned();
     assert_eq!(began["session"]["status"], "awaiting_approval");
     let again = desk.run(&["autopilot", "run", "--enable", "-o", "json"]).expect(4);
-    assert_eq!(again.json()["run"]["id"], run.as_str(), "an unfinished run of the same plan is gone on with");
+    assert_eq!(again.json()["run"]["run_id"], run.as_str(), "an unfinished run of the same plan is gone on with");
     assert!(until(ONE, || !pending(&cluster.bob).is_empty()), "nobody asks:\n{}", cluster.logs());
     let request = pending(&cluster.bob).remove(0);
     let (id, digest) = (text(&request, "request_id"), text(&request, "subject_digest"));
