@@ -7,7 +7,7 @@ use git2::Repository;
 use serde_json::{Value, json};
 
 use super::site::Cluster;
-use super::{ONE, pending, text, until};
+use super::{ONE, now, pending, text, until};
 
 /// A link that is mended without asking, and a note in the wrong place that somebody is asked about.
 const GAPS: &[(&str, &str)] = &[
@@ -102,9 +102,11 @@ fn a_scan_outlives_the_worker_that_had_it() {
     assert!(given, "nobody has it:\n{}", cluster.logs());
     let first = cluster.sql(claimed).remove(0);
     let at = cluster.workers.iter().position(|worker| worker.name == first).unwrap();
+    let from = now();
     cluster.workers[at].kill();
     cluster.workers[1 - at].thaw();
     let report = asked.join().unwrap().expect(0).json();
+    assert!(from.elapsed() < ONE, "it is taken over when its stream ends, and not when its time is up");
     assert!(report["summary"]["total_gaps"].as_u64() >= Some(2), "{report:#}");
     let claims = cluster.sql("SELECT doc->'claims' FROM autopack.survey WHERE state = 'done'").remove(0);
     let claims: Value = serde_json::from_str(&claims).unwrap();

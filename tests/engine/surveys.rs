@@ -112,7 +112,9 @@ async fn what_a_hostile_worker_answers_is_no_report() {
     let mut runs = rig.runs.clone();
     let waits = async move { runs.gaps(ask(false)).await };
     let lies = async {
-        for lie in [" ".repeat(MAX_REPORT + 1), "{\"format_version\":\"v1\",\"x\":1}".to_owned(), "[]".to_owned()] {
+        // The first would be a report, if it were not so large.
+        let large = format!("{}{}", empty_report(), " ".repeat(MAX_REPORT));
+        for lie in [large, "{\"format_version\":\"v1\",\"x\":1}".to_owned(), "[]".to_owned()] {
             let order = stranger.order().await;
             stranger.answer("survey-of-nobody", empty_report().to_string()).await;
             stranger.answer(&order.survey_id, lie).await;

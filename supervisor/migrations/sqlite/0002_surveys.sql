@@ -1,7 +1,7 @@
 -- Surveys: scans of a commit that somebody waits for. They rest on nothing and nothing rests on them, so they have no
 -- fence and no record in the log, and those that are over are deleted.
 CREATE TABLE survey (
-    seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq        INTEGER PRIMARY KEY,
     id         TEXT    NOT NULL UNIQUE,
     ask        TEXT    NOT NULL, -- the same for everything that has the same answer
     state      TEXT    NOT NULL CHECK (state IN ('requested', 'claimed', 'done', 'failed')),

@@ -79,7 +79,7 @@ pub(crate) async fn surveys_that_are_over_are_forgotten(lab: &mut impl Lab) {
     let end = at(0).plus_seconds(LIFE_SECONDS);
     assert_eq!(tx.drop_surveys(at(LIFE_SECONDS * 1000 - 1)).await.unwrap(), 0);
     assert_eq!(tx.drop_surveys(end).await.unwrap(), 1);
-    assert_eq!(tx.open_surveys().await.unwrap(), [late.clone()]);
+    assert_eq!(tx.open_surveys().await.unwrap(), std::slice::from_ref(&late));
     let mut gone = survey("s-1", 1);
     assert_eq!(missing(tx.update_survey(&mut gone).await), "survey s-1");
     let mut stale = late.clone();

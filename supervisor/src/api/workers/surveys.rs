@@ -178,7 +178,8 @@ mod tests {
             };
             read_answer(&result).unwrap_err().reason
         };
-        assert_eq!(answer(" ".repeat(MAX_REPORT + 1), ""), "malformed");
+        let report = "{\"format_version\":\"v1\",\"project_id\":\"p\",\"run_id\":\"r\",\"generated_at\":\"2026-01-01T00:00:00Z\"}";
+        assert_eq!(answer(format!("{report}{}", " ".repeat(MAX_REPORT)), ""), "malformed");
         assert_eq!(answer("{\"format_version\":\"v1\",\"surprise\":1}".to_owned(), ""), "malformed");
         assert_eq!(answer(String::new(), "disk_full"), "disk_full");
         assert_eq!(answer(String::new(), "Any \u{1b}[31m thing"), "scan_failed");
