@@ -349,3 +349,19 @@ fn a_save_point_is_looked_at_and_gone_back_to() {
     assert_eq!(tree("autopack/hand"), before, "by new commits, to the very tree");
     bench.run(&["audit", "verify"]).expect(0);
 }
+
+#[test]
+fn data_that_nobody_can_keep_here_is_refused_and_not_replaced() {
+    let bench = initialised();
+    std::fs::write(bench.path().join("run.yaml"), pages("r1", &[("p", "")])).unwrap();
+    let anchor = bench.repo().join(".autopack/anchor_v2.json");
+    let mut said: Value = serde_json::from_str(&std::fs::read_to_string(&anchor).unwrap()).unwrap();
+    for (model, code) in [("database", 5), ("schema", 5), ("sqlite", 0)] {
+        said["pivot_intentions"]["parallelism_isolation"]["run_data"] = model.into();
+        std::fs::write(&anchor, said.to_string()).unwrap();
+        bench.commit(model);
+        let told = bench.run(&["runs", "submit", "../run.yaml"]).expect(code).stderr;
+        assert_eq!(told.starts_with("error[run_data_unavailable]"), code == 5, "{told}");
+        assert!(code == 0 || told.contains("ask for \"sqlite\""), "{told}");
+    }
+}

@@ -10,10 +10,17 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod net;
+mod operate;
+mod partition;
 mod process;
 mod proof;
+mod run_data;
+mod services;
 mod site;
+mod stranger;
 mod surveys;
+mod telemetry;
 mod work;
 
 /// How long twenty runs may take, all faults included.

@@ -7,6 +7,7 @@ use std::process::Command;
 use autopack_shared::domain::parallelism::GateReason;
 use autopack_shared::domain::reason::ReasonCode;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
+use autopack_shared::runtime::telemetry::instruments::INSTRUMENTS;
 
 use crate::house_rules::source::{repository, root};
 
@@ -130,8 +131,19 @@ fn every_word_of_explain_is_listed() {
             .map(|r| r.as_str().to_owned()),
     );
     // What a failed step says for itself is open; these are the ones that a person can do something about.
-    said.extend(["disk_full", "read_only", "locked", "unavailable"].map(str::to_owned));
+    said.extend(["disk_full", "read_only", "locked", "unavailable", "hub_unavailable"].map(str::to_owned));
     assert_eq!(listed, said);
+}
+
+#[test]
+fn every_instrument_is_listed() {
+    let text = read("docs/TELEMETRY.md");
+    let after = text.split_once("<!-- instruments -->").map_or("", |(_, rest)| rest);
+    let rows = after.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let cell = |row: &str, at: usize| row.split('|').nth(at).unwrap_or("").trim().trim_matches('`').to_owned();
+    let listed: Vec<(String, String)> = rows.skip(2).map(|row| (cell(row, 1), cell(row, 2))).collect();
+    let wanted = INSTRUMENTS.map(|one| (one.name.to_owned(), one.unit.to_owned()));
+    assert_eq!(listed, wanted);
 }
 
 #[test]

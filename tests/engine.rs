@@ -1,11 +1,18 @@
 //! The embedded engine whole, without the command line: real repository, real store, real worker over the in-memory
 //! link. What a run does, step by step, is proven here; how it looks to a person is proven on the binary.
 
+mod hand;
 mod harness;
 
 mod approvals;
+mod cancel;
 mod forgery;
 mod gate;
+mod leases;
 mod lifecycle;
+mod locks;
+mod names;
 mod recovery;
+mod session;
 mod surveys;
+mod uploads;

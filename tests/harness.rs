@@ -7,6 +7,7 @@ use git2::{Commit, IndexAddOption, Repository, RepositoryInitOptions, Signature,
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) mod collector;
 pub(crate) mod etcd;
 #[allow(dead_code, reason = "other suites use more of it")]
 pub(crate) mod postgres;

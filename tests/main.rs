@@ -11,6 +11,7 @@ mod model;
 mod repository;
 
 mod bad_input;
+mod bad_services;
 mod builders;
 mod cli_engine;
 mod cli_local;
@@ -29,3 +30,4 @@ mod owners;
 mod playground;
 mod policy_cases;
 mod stuck;
+mod telemetry;

@@ -107,7 +107,7 @@ pub(crate) enum Command {
     /// Requests under the seed's names: pending, request, history
     #[command(subcommand)]
     Governance(operate::Governance),
-    /// Look at leases
+    /// Look at leases, and break one
     #[command(subcommand)]
     Leases(operate::Leases),
     /// Ask the policy about a change; nothing is written
@@ -128,9 +128,12 @@ pub(crate) enum Command {
     /// Make repositories known to a cluster, and list them
     #[command(subcommand)]
     Projects(cluster::Projects),
-    /// Look at the workers of a cluster
+    /// Look at the workers of a cluster, and drain one
     #[command(subcommand)]
     Workers(cluster::Workers),
+    /// Look at the worktrees of this machine's worker, and remove what is left
+    #[command(subcommand)]
+    Workspaces(cluster::Workspaces),
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
@@ -173,6 +176,7 @@ impl Command {
             | Self::Worker(_)
             | Self::Projects(_)
             | Self::Workers(_)
+            | Self::Workspaces(_)
             | Self::Token(_)
             | Self::Doctor(_)
             | Self::Config(_)

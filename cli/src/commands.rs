@@ -11,6 +11,7 @@ mod doctor;
 mod gaps;
 mod gate;
 mod init;
+mod leases;
 mod operate;
 mod plan;
 mod policy;
@@ -18,6 +19,7 @@ mod projects;
 mod runs;
 mod savepoints;
 mod settings;
+mod workspaces;
 
 use crate::args::Command;
 use crate::context::Context;
@@ -39,7 +41,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Savepoints(command) => savepoints::run(context, command).await,
         Command::Approvals(command) => approvals::run(context, command).await,
         Command::Governance(command) => approvals::governance(context, command).await,
-        Command::Leases(command) => operate::leases(context, command).await,
+        Command::Leases(command) => leases::run(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
         Command::Gate(command) => gate::run(context, &command),
         Command::Audit(command) => audit::run(context, command).await,
@@ -48,6 +50,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Worker(args) => Box::pin(daemons::worker(context, args)).await,
         Command::Projects(command) => projects::projects(context, command).await,
         Command::Workers(command) => projects::workers(context, command).await,
+        Command::Workspaces(command) => workspaces::run(context, command).await,
         Command::Token(command) => daemons::token(context, command),
         Command::Doctor(_) => doctor::run(context),
         Command::Config(command) => settings::config(context, &command),

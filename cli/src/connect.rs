@@ -4,7 +4,6 @@
 pub(crate) mod address;
 mod remote;
 
-use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +30,7 @@ use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
-use autopack_worker::daemon::{Worker, WorkerConfig};
+use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token};
 use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
@@ -211,10 +210,7 @@ impl Session {
             .map_err(io::Error::from)
             .during("start the worker")?;
         let tasks = engine.tasks().clone();
-        engine.tasks().spawn("worker", OnError::Stop, async move {
-            worker.serve(tasks).await;
-            Ok::<_, Infallible>(())
-        });
+        engine.tasks().spawn("worker", OnError::Stop, worker.serve(tasks, Drain::default()));
         Ok(())
     }
 

@@ -118,6 +118,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "unsafe_path",
             "approval_expired",
             "sandbox_required",
+            "run_data_unavailable",
         ],
     ),
     (
@@ -128,6 +129,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "conflict",
             "fenced",
             "illegal_move",
+            "no_lease",
             "not_pending",
             "already_voted",
             "checked_out",
@@ -144,7 +146,9 @@ const TABLE: &[(Exit, &[&str])] = &[
             "no_slot",
             "no_worker",
             "scan_failed",
+            "full",
             "unavailable",
+            "hub_unavailable",
             "unreadable",
             "read_only",
             "disk_full",
@@ -153,7 +157,7 @@ const TABLE: &[(Exit, &[&str])] = &[
     ),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
-    (Exit::UnsafeConfig, &["store_moved", "unsafe_config"]),
+    (Exit::UnsafeConfig, &["store_moved", "store_restored", "unsafe_config"]),
     (Exit::Interrupted, &["cancelled"]),
 ];
 
@@ -297,15 +301,20 @@ fn remedy(reason: &str) -> &'static str {
         "not_found" => "check the name; the matching `list` command shows what there is",
         "exists" => "choose another name, or leave it out to get a fresh one",
         "illegal_move" => "autopack runs explain RUN says where it stands and what would move it",
+        "no_lease" => "autopack leases list shows what is held; autopack runs explain RUN what it waits for",
         "not_pending" => "autopack approvals list shows what still waits",
         "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
         "already_voted" => "another person has to vote; autopack approvals show ID lists who did",
         "checked_out" => "check out another branch there, or do it in that checkout yourself",
         "locked" => "end the git command that holds the lock and repeat the command",
         "sandbox_required" => "--insecure-no-sandbox when the run is made: every change of it is then asked about",
+        "run_data_unavailable" => "autopack runs explain RUN says what is missing; docs/CLUSTER.md what it needs",
         "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
         "read_only" => "make the data directory writable, or name another one with --data-dir",
         "data_dir_locked" => "use the engine that runs (every other command attaches to it), or stop it first",
+        "store_restored" => {
+            "restore the newest state of the database that there is, or give this cluster hubs of its own"
+        }
         "store_moved" => "point it at the database it was made on",
         "other_data_dir" => "name that one with --data-dir; if its runs are no longer wanted, move it away first",
         "other_repository" => {
@@ -314,7 +323,9 @@ fn remedy(reason: &str) -> &'static str {
         "unsafe_config" => "change the setting it names",
         "conflict" | "fenced" => "look again and repeat the command",
         "approval_subject_mismatch" => "look again: autopack approvals show ID",
-        "no_slot" | "unavailable" => "wait a moment and repeat the command; autopack doctor shows what is wrong",
+        "no_slot" | "full" | "unavailable" => {
+            "wait a moment and repeat the command; autopack doctor shows what is wrong"
+        }
         "disk_full" => "free some space and repeat the command; nothing half-written counts",
         "version" => "run the same autopack on both sides",
         "internal" => "this is a bug; autopack doctor collects what a report needs",

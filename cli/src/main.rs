@@ -14,15 +14,17 @@ mod output;
 mod rules;
 mod show;
 mod survey;
+mod telemetry;
 mod terminal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use clap::{CommandFactory as _, FromArgMatches as _};
+use tracing::Instrument as _;
 
 use autopack_shared::runtime::config::Environment;
+use autopack_shared::runtime::telemetry::context::Within as _;
 
 use crate::args::Cli;
 use crate::context::Context;
@@ -32,8 +34,11 @@ use crate::exit::{AUDIT_USAGE, CliError, Exit};
 const GOVERNANCE_OFF: &str = "AUTOPACK_GOVERNANCE_DISABLED";
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = Cli::command()
+        .try_get_matches()
+        .and_then(|words| Ok((telemetry::name_of(&words), Cli::from_arg_matches(&words)?)));
+    let (name, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(help_or_error) => {
             // Nobody is left to tell when the streams are gone.
             let _ = help_or_error.print();
@@ -43,8 +48,7 @@ fn main() -> ExitCode {
     let mut global = cli.global;
     global.output = cli.command.format().unwrap_or(global.output);
     let context = Context::new(global, cli.command.settings(), Environment::of_process());
-    start_log(&context);
-    let ended = refuse_switched_off().and_then(|()| run(&context, cli.command));
+    let ended = run(&context, cli.command, &name);
     let exit = ended.unwrap_or_else(|error| {
         context.out.failure(&error);
         error.exit()
@@ -63,28 +67,27 @@ fn code_of(help_or_error: &clap::Error) -> u8 {
     if code == Exit::Usage.code() && verifies { AUDIT_USAGE } else { code }
 }
 
-fn run(context: &Context, command: args::Command) -> Result<Exit, CliError> {
+fn run(context: &Context, command: args::Command, name: &str) -> Result<Exit, CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("autopack")
         .enable_all()
         .build()
         .map_err(|source| CliError::Io { what: "cannot start".to_owned(), source })?;
-    let ended = runtime.block_on(commands::run(context, command));
+    let telemetry = {
+        // The exporters talk on this runtime.
+        let _inside = runtime.enter();
+        telemetry::start(context, &command)
+    };
+    let (span, parent) = telemetry::span_of(context, &command, name);
+    let ended = refuse_switched_off();
+    // The caller's own context besides: it is passed on where nothing is exported.
+    let ended =
+        ended.and_then(|()| runtime.block_on(commands::run(context, command).instrument(span).with_context(parent)));
+    runtime.block_on(telemetry.flush());
     // A blocking read of stdin cannot be cancelled; it must not keep a command that has ended.
     runtime.shutdown_background();
     ended
-}
-
-/// The log of the engine in this process goes to stderr: failures always, all of it with `-v` or `AUTOPACK_LOG`.
-fn start_log(context: &Context) {
-    let default = if context.verbose { "info,autopack_supervisor=debug,autopack_worker=debug" } else { "error" };
-    let filter = EnvFilter::try_new(context.env.get("AUTOPACK_LOG").unwrap_or(default));
-    let filter = filter.unwrap_or_else(|_| EnvFilter::new(default));
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(context.out.color);
-    // A log that is there already stays.
-    let _there = log.with_target(false).try_init();
 }
 
 fn refuse_switched_off() -> Result<(), CliError> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use autopack_shared::domain::ids::Timestamp;
-use autopack_shared::wire::pb::{AuditEntry, Blocker, Event, Lease, Phase, Request, Run, SavePoint};
+use autopack_shared::wire::pb::{AuditEntry, Blocker, Event, Held, Lease, Phase, Request, Run, SavePoint};
 
 use crate::terminal::{Tone, line, paint, tone_of};
 
@@ -148,8 +148,29 @@ pub(crate) fn lease_json(lease: &Lease) -> Value {
     json!({
         "lease_id": lease.id, "run_id": lease.run_id, "phase_id": lease.phase_id, "purpose": lease.purpose,
         "worker_id": lease.worker_id, "epoch": lease.epoch, "state": lease.state, "granted_at": at(lease.granted_at_ms),
-        "ended_at": at(lease.ended_at_ms), "reason": some(&lease.reason),
+        "ended_at": at(lease.ended_at_ms), "reason": some(&lease.reason), "age_ms": lease.age_ms, "ttl_ms": ms(lease.ttl_ms),
+        "remaining_ms": Some(lease.remaining_ms).filter(|_| lease.ttl_ms > 0), "locked_by": some(&lease.locked_by),
+        "suspect": lease.suspect,
     })
+}
+
+/// A time of the wire; none where it does not run out.
+fn ms(millis: u64) -> Option<u64> {
+    (millis > 0).then_some(millis)
+}
+
+/// Something that liveness says is held.
+pub(crate) fn held_json(held: &Held) -> Value {
+    json!({
+        "kind": held.kind, "name": held.name, "holder": held.holder, "epoch": ms(held.epoch), "age_ms": held.age_ms,
+        "ttl_ms": ms(held.ttl_ms), "remaining_ms": Some(held.remaining_ms).filter(|_| held.ttl_ms > 0),
+        "suspect": held.suspect,
+    })
+}
+
+/// What is left of a time to live, with all of it; a dash where nothing runs out.
+pub(crate) fn left(remaining: u64, ttl: u64) -> String {
+    if ttl == 0 { "-".to_owned() } else { format!("{} of {} s", remaining / 1000, ttl / 1000) }
 }
 
 /// A save point.

@@ -25,3 +25,6 @@ pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// The metadata that names the project a call is about.
 pub const PROJECT_HEADER: &str = "autopack-project";
+
+/// Messages of its leases that a worker has under way at most: sent, and not acknowledged.
+pub const WINDOW: usize = 128;

@@ -6,10 +6,11 @@ use autopack_shared::domain::ids::{ProjectId, RunId};
 use autopack_shared::domain::record::Run;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
-use crate::director::Director;
+use crate::director::{Denial, Director};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::policy::PolicyBook;
+use crate::run_data::RunDatabases;
 use crate::store::{Store, Tx};
 
 pub mod admin;
@@ -19,9 +20,12 @@ pub mod runs;
 pub mod show;
 pub mod workers;
 
-/// Where a core keeps its director. Never held across an await.
+/// Where a core keeps its director, or why it has none though this process is elected. Never held across an await.
 #[derive(Default)]
-pub struct DirectorSlot(RwLock<Option<Arc<Director>>>);
+pub struct DirectorSlot {
+    director: RwLock<Option<Arc<Director>>>,
+    fault: RwLock<Option<Denial>>,
+}
 
 /// What every service needs to know of one project.
 pub struct Core {
@@ -39,6 +43,8 @@ pub struct Core {
     pub ids: Arc<dyn IdSource>,
     /// The director, while this process is it.
     pub director: DirectorSlot,
+    /// The server for data of runs, where there is one.
+    pub run_data: Option<Arc<dyn RunDatabases>>,
     /// `embedded` or `cluster`.
     pub mode: &'static str,
 }
@@ -47,12 +53,25 @@ impl Core {
     /// The director, while this process is it.
     #[must_use]
     pub fn director(&self) -> Option<Arc<Director>> {
-        self.director.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.director.director.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes a director in, or lets go of the one it has.
     pub fn direct(&self, director: Option<Arc<Director>>) {
-        *self.director.0.write().unwrap_or_else(PoisonError::into_inner) = director;
+        *self.director.director.write().unwrap_or_else(PoisonError::into_inner) = director;
+        *self.director.fault.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Why the project cannot be directed, where this process should.
+    #[must_use]
+    pub fn fault(&self) -> Option<Denial> {
+        self.director.fault.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers why it cannot be.
+    pub fn undirected(&self, error: &Error) {
+        let fault = Denial { since: self.clock.wall(), ..Denial::of(error) };
+        *self.director.fault.write().unwrap_or_else(PoisonError::into_inner) = Some(fault);
     }
 
     /// The run of that name.

@@ -14,6 +14,9 @@ pub mod etcd;
 pub mod file_lock;
 pub mod timers;
 
+/// Who was not heard of for so long is shown as suspect (`coordination.md` 4.4).
+pub const SUSPECT: Duration = Duration::from_secs(6);
+
 /// Why coordination failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinationError {
@@ -170,6 +173,14 @@ pub struct Life {
     pub remaining: Option<Duration>,
 }
 
+impl Life {
+    /// Whether no renewal came for longer than `patience`. Computed for people, never stored and never a reason.
+    #[must_use]
+    pub fn is_suspect(&self, patience: Duration) -> bool {
+        self.ttl.zip(self.remaining).is_some_and(|(ttl, remaining)| ttl.saturating_sub(remaining) > patience)
+    }
+}
+
 /// A live worker session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionEntry {
@@ -181,6 +192,19 @@ pub struct SessionEntry {
     pub facts: SessionFacts,
     /// The replica that keeps it alive.
     pub holder: String,
+    /// Whether it gets no more work: it ends when what it has is done.
+    pub draining: bool,
+    /// How long.
+    pub life: Life,
+}
+
+/// Who directs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeatEntry {
+    /// The replica.
+    pub replica: String,
+    /// Where it is reached, where that is known.
+    pub addr: String,
     /// How long.
     pub life: Life,
 }
@@ -242,6 +266,8 @@ pub trait Coordinator: Send + Sync {
     async fn is_director(&self) -> Result<bool, CoordinationError>;
     /// What is known of who directs, as it changes; followed from the first campaign until [`Coordinator::resign`].
     fn directorship(&self) -> watch::Receiver<Directorship>;
+    /// Who directs, asked now; for people.
+    async fn director(&self) -> Result<Option<SeatEntry>, CoordinationError>;
     /// Stops being director and following who is. Sessions stay: another replica may go on with them.
     async fn resign(&self) -> Result<(), CoordinationError>;
     /// Opens a worker session, or goes on with the same one of another replica; a second live one of the same worker
@@ -258,6 +284,11 @@ pub trait Coordinator: Send + Sync {
     async fn close_session(&self, worker: &WorkerId, session: &str) -> Result<(), CoordinationError>;
     /// Whether a session is alive.
     async fn session_alive(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
+    /// Says whether a session gets no more work. It goes with the session: another supervisor finds it so. False when
+    /// the session is gone.
+    async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError>;
+    /// Whether a session was told to get no more work; one that is gone was not.
+    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError>;
     /// The live sessions, by worker.
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError>;
     /// Takes locks for a session, all or none. Those it has for the same epoch already are no obstacle.
@@ -270,4 +301,23 @@ pub trait Coordinator: Send + Sync {
     async fn locks(&self) -> Result<Vec<LockEntry>, CoordinationError>;
     /// Takes a lock from whoever holds it, for a reason that is logged; says who that was.
     async fn break_lock(&self, name: &LockName, reason: &str) -> Result<Option<LockOwner>, CoordinationError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_not_renewed_for_long_is_suspect() {
+        let life = |remaining: u64| Life {
+            age: Duration::ZERO,
+            ttl: Some(Duration::from_secs(15)),
+            remaining: Some(Duration::from_secs(remaining)),
+        };
+        let patience = Duration::from_secs(6);
+        assert!(!life(15).is_suspect(patience) && !life(9).is_suspect(patience));
+        assert!(life(8).is_suspect(patience) && life(0).is_suspect(patience));
+        let endless = Life { age: Duration::ZERO, ttl: None, remaining: None };
+        assert!(!endless.is_suspect(Duration::ZERO));
+    }
 }

@@ -20,28 +20,34 @@ use crate::export::Exporter;
 use crate::hub::{Hub, HubError, RefName};
 use crate::notify::Notifier;
 use crate::policy::{PolicyBook, PolicyInForce};
+use crate::run_data::RunDatabases;
 use crate::store::{RunFilter, Store, StoreError, Tx};
 use crate::workers::Workers;
 
 mod apply;
 mod ask;
+mod data;
 mod denial;
 pub(crate) mod grant;
 mod judge;
 mod land;
 pub(crate) mod lease;
 mod limits;
+mod liveness;
 pub(crate) mod locks;
 pub(crate) mod moves;
 pub mod next;
 mod obey;
+mod pause;
 mod perform;
 mod rebase;
 mod remind;
 mod revert;
 mod takeover;
+mod trace;
 pub mod view;
 
+use data::Rest;
 pub use denial::Denial;
 use locks::SWEEP;
 pub(crate) use revert::shown;
@@ -65,11 +71,19 @@ pub struct DirectorConfig {
     pub hub_deadline: Duration,
     /// Whether sessions can end without a word: then leases are looked after all the time.
     pub reap: bool,
+    /// How long a worker's builders may live on after its last heartbeat; zero where they end with its session.
+    pub worker_self: Duration,
 }
 
 impl Default for DirectorConfig {
     fn default() -> Self {
-        Self { approval_seconds: 3600, elevated_approvers: 1, hub_deadline: Duration::from_secs(600), reap: false }
+        Self {
+            approval_seconds: 3600,
+            elevated_approvers: 1,
+            hub_deadline: Duration::from_secs(600),
+            reap: false,
+            worker_self: Duration::ZERO,
+        }
     }
 }
 
@@ -83,6 +97,7 @@ pub struct Director {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) book: Arc<PolicyBook>,
+    pub(crate) run_data: Option<Arc<dyn RunDatabases>>,
     pub(crate) exporter: Arc<Exporter>,
     pub(crate) config: DirectorConfig,
     pub(crate) epoch: u64,
@@ -92,6 +107,9 @@ pub struct Director {
     reminders: Mutex<BTreeSet<(Timestamp, RequestId, i64)>>,
     denials: Mutex<HashMap<RunId, Denial>>,
     swept: Mutex<Option<tokio::time::Instant>>,
+    sightings: Mutex<liveness::Sightings>,
+    pauses: Mutex<pause::Pauses>,
+    data_rests: Mutex<Option<Rest>>,
 }
 
 /// What a director is made of.
@@ -112,6 +130,8 @@ pub struct DirectorParts {
     pub ids: Arc<dyn IdSource>,
     /// Policies by commit.
     pub book: Arc<PolicyBook>,
+    /// The server for data of runs, where there is one.
+    pub run_data: Option<Arc<dyn RunDatabases>>,
     /// Files for people.
     pub exporter: Arc<Exporter>,
     /// The channel for notices.
@@ -125,6 +145,10 @@ impl Director {
     #[must_use]
     pub const fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    fn pauses(&self) -> std::sync::MutexGuard<'_, pause::Pauses> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reminders(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, RequestId, i64)>> {
@@ -214,6 +238,7 @@ impl Director {
                 tracing::warn!(run = %run, %error, "exports could not be written");
             }
         }
+        undone |= self.pauses().any(self.clock.monotonic());
         undone |= leased | self.tried("notices", self.deliver().await).await?;
         Ok(undone)
     }

@@ -20,6 +20,37 @@ enum Role {
     Person,
 }
 
+/// The workers that a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pass(String);
+
+impl Pass {
+    /// Whether a worker may call itself so: `*` at the end stands for anything.
+    fn names(&self, worker: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(start) => worker.starts_with(start),
+            None => self.0 == worker,
+        }
+    }
+
+    /// Refuses a worker that uses another's token.
+    ///
+    /// # Errors
+    /// `forbidden` names both.
+    pub(crate) fn check(&self, worker: &str) -> Result<(), Error> {
+        if self.names(worker) {
+            return Ok(());
+        }
+        let why = format!("this token is for the worker {}, not for {worker}", self.0);
+        Err(Error::Forbidden { reason: "forbidden", why })
+    }
+
+    /// What a call came in with; the owner's door asks for no token, and is good for all.
+    pub(crate) fn of<T>(call: &Request<T>) -> Self {
+        call.extensions().get::<Self>().cloned().unwrap_or_else(|| Self("*".to_owned()))
+    }
+}
+
 /// Who may come in.
 #[derive(Debug, Clone, Default)]
 pub struct Door {
@@ -63,7 +94,8 @@ impl Door {
         Self::default()
     }
 
-    /// Reads `DIGEST ROLE NAME` lines: the SHA-256 of a token, `worker` or `person`, and who has it.
+    /// Reads `DIGEST ROLE NAME` lines: the SHA-256 of a token, `worker` or `person`, and who has it. A worker's token is
+    /// good for the worker of that name only; `*` or `pool-*` is good for all that fit.
     ///
     /// # Errors
     /// [`DoorError`] names the line.
@@ -92,6 +124,10 @@ impl Door {
                 "person" => Role::Person,
                 other => return Err(malformed(format!("the role {other:?} is neither worker nor person"))),
             };
+            let starred = name.strip_suffix('*').unwrap_or(name);
+            if starred.contains('*') || (role == Role::Person && starred != *name) {
+                return Err(malformed(format!("the name {name:?} has a '*' that is not at the end of a worker's")));
+            }
             let principal = Principal { id: format!("token:{name}"), method: "token".to_owned() };
             tokens.insert(digest, (role, principal));
         }
@@ -124,11 +160,66 @@ impl Door {
         // Looked up by its digest: how long that takes says nothing about a token.
         match tokens.get(&Digest::of(token.trim().as_bytes())) {
             Some((role, principal)) if *role == wanted => {
+                if *role == Role::Worker {
+                    call.extensions_mut().insert(Pass(principal.id.trim_start_matches("token:").to_owned()));
+                }
                 call.extensions_mut().insert(principal.clone());
                 Ok(call)
             }
             Some(_) => Err(refused("this token is for something else")),
             None => Err(refused("this token is not known here")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(lines: &str) -> Result<(tempfile::TempDir, Door), DoorError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens");
+        std::fs::write(&path, lines).unwrap();
+        Door::with_tokens(&path).map(|door| (dir, door))
+    }
+
+    fn line(token: &str, role: &str, name: &str) -> String {
+        format!("{} {role} {name}\n", Digest::of(token.as_bytes()))
+    }
+
+    fn call(token: &str) -> Request<()> {
+        let mut call = Request::new(());
+        call.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        call
+    }
+
+    #[test]
+    fn a_workers_token_is_good_for_the_workers_it_names() {
+        let lines = [line("a", "worker", "w1"), line("b", "worker", "pool-*"), line("c", "worker", "*")].concat();
+        let (_dir, door) = door(&lines).unwrap();
+        for (token, worker, good) in [
+            ("a", "w1", true),
+            ("a", "w2", false),
+            ("a", "w11", false),
+            ("a", "", false),
+            ("b", "pool-7", true),
+            ("b", "pool", false),
+            ("b", "w1", false),
+            ("c", "anybody", true),
+        ] {
+            let entered = door.worker(call(token)).unwrap();
+            assert_eq!(Pass::of(&entered).check(worker).is_ok(), good, "{token} as {worker}");
+        }
+        assert!(door.person(call("a")).is_err() && door.worker(call("d")).is_err());
+        let owners = Door::of_the_owner().worker(Request::new(())).unwrap();
+        assert!(Pass::of(&owners).check("w1").is_ok());
+    }
+
+    #[test]
+    fn a_star_stands_only_at_the_end_of_a_workers_name() {
+        for (role, name) in [("worker", "a*b"), ("worker", "**"), ("person", "*"), ("person", "an*")] {
+            let refused = door(&line("a", role, name)).unwrap_err();
+            assert!(refused.to_string().contains(":1:"), "{refused}");
         }
     }
 }

@@ -22,6 +22,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::Cores;
 use crate::api::{Core, DirectorSlot};
+use crate::census;
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, moves, run_blocking};
@@ -66,6 +67,11 @@ pub struct Engine {
     tasks: Tasks,
 }
 
+async fn open_hub(config: &EngineConfig) -> Result<Arc<dyn Hub>, Error> {
+    let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
+    Ok(Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?))
+}
+
 impl Engine {
     /// Opens the stores, takes over, and starts directing if it is to drive.
     ///
@@ -78,9 +84,7 @@ impl Engine {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, Error> {
         coordinator.campaign("embedded").await?;
-        let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
-        let hub: Arc<dyn Hub> =
-            Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?);
+        let hub = open_hub(&config).await?;
         // After the hub: a data directory gets a store only where there is something to keep in it.
         let store: Arc<dyn Store> =
             Arc::new(SqliteStore::open(&config.data_dir.join("autopack.db"), clock.clone(), ids.clone()).await?);
@@ -100,6 +104,7 @@ impl Engine {
                 clock: clock.clone(),
                 ids: ids.clone(),
                 book: book.clone(),
+                run_data: None,
                 exporter: Arc::new(Exporter::new(config.data_dir.clone())),
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
@@ -108,6 +113,7 @@ impl Engine {
                 Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
+            census::start(store.clone(), &tasks);
             Some(director)
         } else {
             None
@@ -120,6 +126,7 @@ impl Engine {
             clock,
             ids,
             director: DirectorSlot::default(),
+            run_data: None,
             mode: "embedded",
         };
         core.direct(director);

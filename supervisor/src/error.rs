@@ -6,12 +6,14 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use autopack_shared::domain::ids::InvalidName;
+use autopack_shared::domain::run_data::Unoffered;
 use autopack_shared::domain::run_file::RunFileError;
 use autopack_shared::domain::state::IllegalMove;
 use autopack_shared::repo::disk;
 
 use crate::coordination::CoordinationError;
 use crate::hub::HubError;
+use crate::run_data::RunDataError;
 use crate::store::StoreError;
 
 /// A disk that is full: no fault of anybody's, and not worth trying again at once.
@@ -19,6 +21,9 @@ const DISK_FULL: (&str, Code) = ("disk_full", Code::ResourceExhausted);
 
 /// What this user may not write.
 const READ_ONLY: (&str, Code) = ("read_only", Code::FailedPrecondition);
+
+/// A run's data cannot be kept as it should be.
+pub(crate) const RUN_DATA_UNAVAILABLE: &str = "run_data_unavailable";
 
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
@@ -108,6 +113,12 @@ pub enum Error {
         /// For people.
         why: String,
     },
+    /// There is no room for it now.
+    #[error("there is no room for more {what} now")]
+    Busy {
+        /// Of what there is too much.
+        what: &'static str,
+    },
     /// A policy file of the repository cannot be used.
     #[error("{file} at {commit}: {why}")]
     Policy {
@@ -148,6 +159,12 @@ pub enum Error {
     /// Coordination.
     #[error(transparent)]
     Coordination(#[from] CoordinationError),
+    /// The data of a run.
+    #[error(transparent)]
+    RunData(#[from] RunDataError),
+    /// The anchor asks for data of another kind than there is.
+    #[error(transparent)]
+    Unoffered(#[from] Unoffered),
     /// A move that no table lists.
     #[error(transparent)]
     Move(#[from] IllegalMove),
@@ -185,6 +202,7 @@ impl Error {
             Self::Upload { reason, .. } => (reason, Code::InvalidArgument),
             Self::NoWorker => ("no_worker", Code::Unavailable),
             Self::Scan { reason, .. } => scan_reason(reason),
+            Self::Busy { .. } => ("full", Code::Unavailable),
             Self::Store(StoreError::Fenced { .. }) => ("fenced", Code::FailedPrecondition),
             Self::Store(StoreError::IllegalMove(_)) | Self::Move(_) => ("illegal_move", Code::FailedPrecondition),
             Self::Store(StoreError::Unavailable { .. }) | Self::Coordination(CoordinationError::Unavailable(_)) => {
@@ -201,6 +219,8 @@ impl Error {
             Self::OtherRepository { .. } => ("other_repository", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::Held { .. }) => ("run_locked", Code::Aborted),
             Self::Coordination(CoordinationError::LockReplaced { .. }) => ("lock_replaced", Code::FailedPrecondition),
+            Self::RunData(error) => run_data_reason(error),
+            Self::Unoffered(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
             Self::Store(StoreError::Unsafe(_))
             | Self::Coordination(
                 CoordinationError::Unusable { .. }
@@ -208,6 +228,7 @@ impl Error {
                 | CoordinationError::Setting { .. },
             ) => ("unsafe_config", Code::FailedPrecondition),
             Self::Store(StoreError::Moved { .. }) => ("store_moved", Code::FailedPrecondition),
+            Self::Store(StoreError::Restored { .. }) => ("store_restored", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::ReadOnly { .. }) => READ_ONLY,
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
@@ -243,10 +264,16 @@ impl Error {
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
             Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
+            Self::Store(StoreError::Restored { .. }) => "restore the newest state of the database that there is",
+            Self::Unoffered(_) => {
+                "submit it to a cluster that has one (docs/CLUSTER.md), or ask for \"sqlite\" in the anchor"
+            }
+            Self::RunData(RunDataError::Unavailable { hint, .. }) => hint,
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
             Self::NoWorker => "start one (autopack worker, or autopack up); autopack workers list shows them",
             Self::Scan { .. } => "the log of the worker says more; repeat the command to have it tried again",
+            Self::Hub(HubError::Away { .. }) => "bring it back to its place, readable: its runs go on by themselves",
             Self::Hub(error) if hub_reason(error) == READ_ONLY => "make the repository writable for this user",
             Self::Coordination(CoordinationError::ReadOnly { .. }) => {
                 "make it writable for this user, or name another folder: --data-dir, or [worker] root"
@@ -259,9 +286,11 @@ impl Error {
             | Self::Forbidden { .. }
             | Self::MergeConflict { .. }
             | Self::Upload { .. }
+            | Self::Busy { .. }
             | Self::Store(_)
             | Self::Hub(_)
             | Self::Coordination(_)
+            | Self::RunData(_)
             | Self::Move(_)
             | Self::Bug(_) => "",
         }
@@ -279,12 +308,23 @@ fn scan_reason(reason: &str) -> (&'static str, Code) {
     }
 }
 
+const fn run_data_reason(error: &RunDataError) -> (&'static str, Code) {
+    match error {
+        RunDataError::Unavailable { .. } => (RUN_DATA_UNAVAILABLE, Code::Unavailable),
+        RunDataError::Full { .. } => (RUN_DATA_UNAVAILABLE, Code::ResourceExhausted),
+        RunDataError::Taken(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
+        RunDataError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
+        RunDataError::Unsafe(_) => ("unsafe_config", Code::FailedPrecondition),
+    }
+}
+
 fn hub_reason(error: &HubError) -> (&'static str, Code) {
     match error {
         HubError::ReadOnly { .. } => READ_ONLY,
         HubError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => READ_ONLY,
         // libgit2 passes on the system's text and not its number.
         HubError::Git(error) if error.message().contains("Permission denied") => READ_ONLY,
+        HubError::Away { .. } => ("hub_unavailable", Code::Unavailable),
         HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
         HubError::Locked { .. } => ("locked", Code::Aborted),
         HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),

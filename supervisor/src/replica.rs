@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tonic::transport::server::TcpIncoming;
 
+use autopack_shared::domain::ids::{FencingToken, Scope};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
@@ -24,9 +25,11 @@ use crate::door::Door;
 use crate::error::Error;
 use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::policy::PolicyBook;
+use crate::run_data::RunDatabases;
+use crate::run_data::postgres::{ControlPlace, PostgresRunDatabases, RunDatabaseConfig};
 use crate::services::Services;
-use crate::store::Store;
 use crate::store::postgres::{PostgresConfig, PostgresStore};
+use crate::store::{Store, StoreError};
 use crate::workers::Workers;
 
 mod lead;
@@ -44,6 +47,8 @@ pub struct ReplicaConfig {
     pub advertise: String,
     /// The control store.
     pub store: PostgresConfig,
+    /// The server for data of runs; without one each run has a file on its worker.
+    pub run_data: Option<RunDataConfig>,
     /// The members of etcd.
     pub etcd: Vec<String>,
     /// Names the cluster in etcd.
@@ -58,11 +63,21 @@ pub struct ReplicaConfig {
     pub director: DirectorConfig,
 }
 
+/// The server for data of runs, and how long it keeps that of ended ones.
+#[derive(Debug, Clone)]
+pub struct RunDataConfig {
+    /// The server.
+    pub server: RunDatabaseConfig,
+    /// How long data is kept after a run's last work.
+    pub retention: Duration,
+}
+
 /// A running supervisor.
 pub struct Replica {
     services: Services,
     store: Arc<dyn Store>,
     coordinator: Arc<dyn Coordinator>,
+    run_data: Option<Arc<dyn RunDatabases>>,
     tasks: Tasks,
     address: SocketAddr,
 }
@@ -73,6 +88,7 @@ struct HubOpener {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     state_dir: PathBuf,
+    run_data: Option<Arc<dyn RunDatabases>>,
 }
 
 #[async_trait]
@@ -88,6 +104,7 @@ impl Opener for HubOpener {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             director: DirectorSlot::default(),
+            run_data: self.run_data.clone(),
             mode: "cluster",
         })
     }
@@ -109,16 +126,63 @@ async fn open_hub(state_dir: &Path, project: &Project) -> Result<Arc<dyn Hub>, E
     Ok(Arc::new(hub))
 }
 
+/// Refuses a store that knows less than a hub. The hub is read first: whoever raises both begins with the store.
+async fn refuse_older(cores: &Cores) -> Result<(), Error> {
+    let projects = cores.store().read().await?.projects().await?;
+    for project in projects {
+        let read = async {
+            let hub = cores.named(&project.id).await?.hub.clone();
+            run_blocking(move || hub.fence()).await
+        };
+        let found = match read.await {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(project = %project.id, %error, "the hub cannot be read");
+                continue;
+            }
+        };
+        let mut tx = cores.store().read().await?;
+        // A new store takes the next incarnation.
+        let Some(epoch) = tx.epoch(&Scope::Director).await? else { continue };
+        let stands = FencingToken { incarnation: tx.incarnation().await?, epoch };
+        if found > stands {
+            let (hub, store) = (found.to_string(), stands.to_string());
+            return Err(StoreError::Restored { project: project.id.to_string(), hub, store }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Opens the server for data of runs, and closes the control store to what runs log in as.
+async fn open_run_data(
+    wanted: Option<&RunDataConfig>,
+    store: &PostgresStore,
+    identity: &StoreIdentity,
+) -> Result<Option<Arc<dyn RunDatabases>>, Error> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let place = store.close_to_others().await?;
+    let control = ControlPlace {
+        system: place.system,
+        database: place.database,
+        cluster: identity.cluster.clone(),
+        open: place.open,
+    };
+    Ok(Some(Arc::new(PostgresRunDatabases::open(wanted.server.clone(), control).await?)))
+}
+
 impl Replica {
     /// Opens the store, joins the cluster and starts serving.
     ///
     /// # Errors
     /// When PostgreSQL or etcd refuse or cannot be reached, or the address is taken.
     pub async fn open(config: ReplicaConfig, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, Error> {
-        let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&config.store, ids.clone()).await?);
-        let mut tx = store.read().await?;
+        let postgres = Arc::new(PostgresStore::open(&config.store, ids.clone()).await?);
+        let mut tx = postgres.read().await?;
         let identity = StoreIdentity { incarnation: tx.incarnation().await?, cluster: tx.cluster_id().await? };
         drop(tx);
+        let run_data = open_run_data(config.run_data.as_ref(), &postgres, &identity).await?;
+        let store: Arc<dyn Store> = postgres;
         let etcd = EtcdConfig {
             endpoints: config.etcd,
             cluster_id: config.cluster_id,
@@ -134,13 +198,16 @@ impl Replica {
             clock: clock.clone(),
             ids: ids.clone(),
             state_dir: config.state_dir.clone(),
+            run_data: run_data.clone(),
         };
+        let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener)));
+        refuse_older(&cores).await?;
         let tasks = Tasks::new();
         let services = Services {
-            cores: Arc::new(Cores::of_store(store.clone(), Arc::new(opener))),
+            cores,
             workers: Arc::new(Workers::default()),
             coordinator: coordinator.clone(),
-            timers: config.timers,
+            timers: config.timers.clone(),
             lingers: true,
             door: config.door,
             tasks: tasks.clone(),
@@ -162,11 +229,12 @@ impl Replica {
             clock,
             ids,
             state_dir: config.state_dir,
-            director: DirectorConfig { reap: true, ..config.director },
+            run_data: run_data.clone().zip(config.run_data.map(|wanted| wanted.retention)),
+            director: DirectorConfig { reap: true, worker_self: config.timers.worker_self, ..config.director },
         };
         let stop = tasks.stop().clone();
         tasks.spawn("election", OnError::Stop, async move { lead.run(&stop).await });
-        Ok(Self { services, store, coordinator, tasks, address })
+        Ok(Self { services, store, coordinator, run_data, tasks, address })
     }
 
     /// Where it listens.
@@ -185,6 +253,9 @@ impl Replica {
         self.tasks.shutdown(GRACE).await;
         for core in self.services.cores.opened() {
             core.direct(None);
+        }
+        if let Some(run_data) = &self.run_data {
+            run_data.close().await;
         }
         if let Err(error) = self.coordinator.resign().await {
             tracing::warn!(%error, "the directorship could not be given back; it runs out by itself");

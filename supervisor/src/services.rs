@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 
 use autopack_shared::runtime::process::Tasks;
 use autopack_shared::wire::MAX_MESSAGE;
@@ -18,10 +19,11 @@ use crate::api::admin::AdminApi;
 use crate::api::cores::Cores;
 use crate::api::governance::GovernanceApi;
 use crate::api::runs::RunApi;
-use crate::api::workers::WorkerApi;
+use crate::api::workers::{Room, WorkerApi};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::door::Door;
+use crate::traced::Tracing;
 use crate::workers::Workers;
 
 /// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
@@ -49,7 +51,7 @@ pub struct Services {
 impl Services {
     /// All of them.
     #[must_use]
-    pub fn router(&self) -> Router {
+    pub fn router(&self) -> Router<Stack<Tracing, Identity>> {
         let (cores, tasks) = (self.cores.clone(), self.tasks.clone());
         let runs = RunServiceServer::new(RunApi {
             cores: cores.clone(),
@@ -60,6 +62,7 @@ impl Services {
         let admin = AdminServiceServer::new(AdminApi {
             cores: cores.clone(),
             coordinator: self.coordinator.clone(),
+            workers: self.workers.clone(),
             tasks: tasks.clone(),
         });
         let workers = WorkerServiceServer::new(WorkerApi {
@@ -68,6 +71,7 @@ impl Services {
             coordinator: self.coordinator.clone(),
             timers: self.timers.clone(),
             lingers: self.lingers,
+            room: Room::default(),
             tasks,
         });
         let runs = runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
@@ -82,6 +86,7 @@ impl Services {
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(Tracing)
             .add_service(InterceptedService::new(runs, people(&self.door)))
             .add_service(InterceptedService::new(governance, people(&self.door)))
             .add_service(InterceptedService::new(admin, people(&self.door)))

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use autopack_shared::domain::audit::{AuditDraft, AuditRecord};
 use autopack_shared::domain::ids::{Digest, Fence, PhaseId, ProjectId, RequestId, RowId, RunId, Scope, Timestamp};
 use autopack_shared::domain::record::{
-    Apply, Attempt, Command, Decision, Event, Lease, Notice, Phase, Project, Request, Run, Vote, WindowSums,
+    Apply, Attempt, Command, Decision, Event, Lease, Notice, Phase, Project, Request, Run, Tally, Vote, WindowSums,
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
@@ -94,6 +94,19 @@ pub enum StoreError {
         made_on: String,
         /// The one it is on now.
         found: String,
+    },
+    /// A hub has seen more of this store than the store knows.
+    #[error(
+        "the hub of {project} was last written under {hub}, and the control store is at {store}: it was restored to an \
+         older state, or another cluster writes this hub"
+    )]
+    Restored {
+        /// Whose hub.
+        project: String,
+        /// The token there.
+        hub: String,
+        /// The token here.
+        store: String,
     },
     /// The store's schema is newer than this program.
     #[error("the control store has schema {found}, this program knows {known}: use a newer autopack")]
@@ -204,6 +217,8 @@ pub trait Runs {
     async fn update_lease(&mut self, lease: &mut Lease) -> StoreResult<()>;
     /// The most leases of a project that were GRANTING or HELD at once, over its whole history; for proof.
     async fn peak_leases(&mut self, project: &ProjectId) -> StoreResult<u64>;
+    /// How many runs, phases and active leases each project has in each state; for those who watch.
+    async fn census(&mut self) -> StoreResult<Vec<Tally>>;
 }
 
 /// Phases and attempts.

@@ -24,6 +24,11 @@ pub enum WorkerOrder {
         /// Why.
         reason: String,
     },
+    /// Take no more work, and leave when there is none left; or go on as before.
+    Drain {
+        /// Go on.
+        undo: bool,
+    },
     /// How its patch was judged.
     Verdict {
         /// The run.

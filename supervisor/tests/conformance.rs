@@ -40,7 +40,10 @@ mod postgres;
 mod requests;
 #[path = "conformance/rows.rs"]
 mod rows;
+#[path = "conformance/run_data.rs"]
+mod run_data;
 #[path = "../../tests/harness/postgres.rs"]
+#[allow(dead_code, reason = "the tests of a cluster use more of it")]
 mod server;
 #[path = "conformance/shared.rs"]
 mod shared;
@@ -68,7 +71,8 @@ macro_rules! store_cases {
                 a_run_is_added_once a_write_goes_by_the_version_that_was_read every_row_with_a_life_has_a_version
                 phases_and_attempts_stand_in_order a_phase_needs_its_run runs_are_found_by_the_state_of_a_phase
                 one_attempt_of_a_phase_succeeds a_run_has_one_active_lease the_peak_of_leases_counts_commits
-                a_gate_is_held_by_writers_only
+                a_gate_is_held_by_writers_only a_census_counts_by_project_and_state
+                what_was_written_before_there_were_traces_is_read
             }
             moves {
                 runs_move_by_the_table phases_move_by_the_table attempts_move_by_the_table

@@ -115,7 +115,7 @@ fn next_grant(cluster: &Cluster, hit: &Hit) -> Option<i64> {
 }
 
 /// Who directs.
-fn director(cluster: &Cluster) -> String {
+pub(super) fn director(cluster: &Cluster) -> String {
     let mut found = None;
     let told = until(AGAIN, || {
         let keys = cluster.etcd_keys("/autopack/v1/autopack/director");

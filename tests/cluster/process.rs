@@ -9,9 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::until;
 
-/// Ends the daemon when the pipe ends that only this process holds open, however this process ends.
-const GUARD: &str =
-    r#"log=$1; shift; "$@" </dev/null >"$log" 2>&1 & p=$!; echo $p; exec >/dev/null; cat >/dev/null; kill -KILL $p"#;
+/// Ends the daemon when the pipe ends that only this process holds open, however this process ends; and writes down how
+/// the daemon ended.
+const GUARD: &str = r#"log=$1; shift; exec 3<&0; "$@" </dev/null >"$log" 2>&1 3<&- & p=$!; echo $p
+exec >/dev/null 2>&1; { cat <&3; kill -KILL $p; } & c=$!; wait $p; echo $? >"$log.new"; mv "$log.new" "$log.code"; kill $c"#;
 
 /// How long a daemon may take to come up.
 const UP: Duration = Duration::from_secs(60);
@@ -93,6 +94,17 @@ impl Process {
     pub(super) fn kill(&mut self) {
         kill_process(self.running.as_ref().unwrap().pid, Signal::KILL).unwrap();
         drop(self.running.take());
+    }
+
+    /// SIGTERM.
+    pub(super) fn terminate(&self) {
+        kill_process(self.running.as_ref().unwrap().pid, Signal::TERM).unwrap();
+    }
+
+    /// How it ended; none while it runs.
+    pub(super) fn ended(&self) -> Option<i32> {
+        let code = std::fs::read_to_string(format!("{}.code", self.log().display())).ok()?;
+        Some(code.trim().parse().unwrap())
     }
 
     /// SIGSTOP.

@@ -1,6 +1,6 @@
 //! A whole cluster on free ports in folders of its own: etcd, PostgreSQL, supervisors, workers, a hub, people.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,6 +8,7 @@ use git2::build::RepoBuilder;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::net::Net;
 use super::process::Process;
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
@@ -37,6 +38,7 @@ pub(super) struct Desk {
     folder: PathBuf,
     servers: String,
     token: Option<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Desk {
@@ -45,6 +47,7 @@ impl Desk {
         let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
         command.env_clear().env("HOME", &self.folder).env("PATH", "/usr/bin:/bin").env("COLUMNS", "100");
         command.env("AUTOPACK_SERVER", &self.servers).envs(self.token.iter().map(|token| ("AUTOPACK_TOKEN", token)));
+        command.envs(self.env.iter().cloned());
         ran(&command.current_dir(&self.folder).stdin(Stdio::null()).args(args).output().unwrap())
     }
 
@@ -63,6 +66,16 @@ impl Desk {
     /// The same person at one supervisor.
     pub(super) fn at(&self, server: String) -> Self {
         Self { servers: server, ..self.clone() }
+    }
+
+    /// The first supervisor.
+    pub(super) fn server(&self) -> String {
+        self.servers.split(',').next().unwrap().to_owned()
+    }
+
+    /// What proves who calls.
+    pub(super) fn bearer(&self) -> String {
+        format!("Bearer {}", self.token.as_deref().unwrap())
     }
 
     /// The same place with another token.
@@ -87,34 +100,88 @@ pub(super) struct Cluster {
     roots: TempDir,
 }
 
+/// How many of what a cluster has.
+pub(super) struct Size {
+    pub(super) members: usize,
+    pub(super) supervisors: usize,
+    pub(super) workers: usize,
+}
+
+/// What is different where it is not all on one machine.
+pub(super) struct Apart<'a> {
+    /// The network, which has a place for each part.
+    pub(super) net: &'a Net,
+    /// More environment, by the name of a daemon.
+    pub(super) env: &'a dyn Fn(&str) -> Vec<(String, String)>,
+}
+
 impl Cluster {
     /// Starts everything and makes the project known.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
-        Self::start_with(&[], members, supervisors, workers)
+        Self::start_with(&Size { members, supervisors, workers }, &[])
+    }
+
+    /// The same, with more environment for every process.
+    pub(super) fn start_with(size: &Size, env: &[(String, String)]) -> Self {
+        Self::build(&[], size, None, None, env)
     }
 
     /// The same with more files in the project.
-    pub(super) fn start_with(more: &[(&str, &str)], members: usize, supervisors: usize, workers: usize) -> Self {
+    pub(super) fn start_with_files(more: &[(&str, &str)], size: &Size) -> Self {
+        Self::build(more, size, None, None, &[])
+    }
+
+    /// The same, with a database for data of runs.
+    pub(super) fn start_for_runs(size: &Size, runs: &str) -> Self {
+        Self::build(&[], size, None, Some(runs), &[])
+    }
+
+    /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
+    pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
+        Self::build(&[], size, Some(apart), None, &[])
+    }
+
+    fn build(
+        more: &[(&str, &str)],
+        size: &Size,
+        apart: Option<&Apart<'_>>,
+        runs: Option<&str>,
+        env: &[(String, String)],
+    ) -> Self {
         let bench = Bench::with(&[FILES, more].concat());
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
-        let (etcd, postgres) = (Etcd::start(members), Server::start(&[]));
+        let etcd = at(apart, "etcd", |host| Etcd::start_at(size.members, host));
+        let postgres = at(apart, "pg", |host| Server::start_at(host, &[]));
         let folder = bench.path().to_path_buf();
         let tokens = folder.join("tokens").display().to_string();
         let token = |name: &str, role: &str| {
             let args = ["token", "new", "--name", name, "--role", role, "--tokens", &tokens, "-q"];
             bench.run_in(&folder, &args, &[]).expect(0).stdout.trim().to_owned()
         };
-        let (ann, bob, worker_token) = (token("ann", "person"), token("bob", "person"), token("workers", "worker"));
-        let held: Vec<TcpListener> = (0..supervisors).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|held| held.local_addr().unwrap().port()).collect();
+        let (ann, bob, worker_token) = (token("ann", "person"), token("bob", "person"), token("w*", "worker"));
+        let hold = |n: usize| at(apart, &format!("s{}", n + 1), |host| TcpListener::bind((host, 0)).unwrap());
+        let held: Vec<TcpListener> = (0..size.supervisors).map(hold).collect();
+        let listens: Vec<SocketAddr> = held.iter().map(|held| held.local_addr().unwrap()).collect();
         drop(held);
-        let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let supervisor = |(at, port): (usize, &u16)| supervisor(&folder, at + 1, *port, &etcd, &postgres, &tokens);
-        let supervisors = ports.iter().enumerate().map(supervisor).collect();
-        let worker = |at: usize| worker(&folder, at + 1, &urls, roots.path(), &worker_token);
-        let workers = (0..workers).map(worker).collect();
-        let desk = |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token) };
+        let urls: Vec<String> = listens.iter().map(|listen| format!("http://{listen}")).collect();
+        let more = |name: &str| [env.to_vec(), apart.map_or_else(Vec::new, |apart| (apart.env)(name))].concat();
+        let supervisor = |(n, listen): (usize, &SocketAddr)| {
+            let id = format!("s{}", n + 1);
+            let services = (&etcd, &postgres);
+            let mut env = more(&id);
+            env.extend(runs.map(|url| ("AUTOPACK_RUN_DATABASE_URL".to_owned(), url.to_owned())));
+            at(apart, &id, |_| supervisor((&folder, &tokens), &id, *listen, services, env))
+        };
+        let supervisors = listens.iter().enumerate().map(supervisor).collect();
+        let worker = |n: usize| {
+            let name = format!("w{}", n + 1);
+            let env = [more(&name), vec![("AUTOPACK_TOKEN".to_owned(), worker_token.clone())]].concat();
+            at(apart, &name, |_| worker(&folder, &name, &urls, roots.path(), env))
+        };
+        let workers = (0..size.workers).map(worker).collect();
+        let desk =
+            |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token), env: env.to_vec() };
         let (ann, bob) = (desk(ann), desk(bob));
         let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, bench, roots };
         RepoBuilder::new().bare(true).clone(cluster.bench.repo().to_str().unwrap(), &cluster.hub()).unwrap();
@@ -142,6 +209,11 @@ impl Cluster {
         self.bench.run(&[args, &["-o", "json"]].concat()).expect(0).json()
     }
 
+    /// Where the supervisors are.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.ann.servers.split(',').map(str::to_owned).collect()
+    }
+
     /// The folder of the workers' roots.
     pub(super) fn roots(&self) -> &Path {
         self.roots.path()
@@ -151,7 +223,21 @@ impl Cluster {
     pub(super) fn sql(&self, query: &str) -> Vec<String> {
         let port = self.postgres.port().to_string();
         let mut psql = Command::new("psql");
-        psql.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-X", "-A", "-t", "-c", query]);
+        psql.args([
+            "-h",
+            self.postgres.host(),
+            "-p",
+            &port,
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+            "-X",
+            "-A",
+            "-t",
+            "-c",
+            query,
+        ]);
         let answer = ran(&psql.output().unwrap()).expect(0);
         answer.stdout.lines().map(str::to_owned).collect()
     }
@@ -183,20 +269,33 @@ fn texts(args: &[&str]) -> Vec<String> {
     args.iter().map(|&arg| arg.to_owned()).collect()
 }
 
-fn supervisor(folder: &Path, at: usize, port: u16, etcd: &Etcd, postgres: &Server, tokens: &str) -> Process {
-    let (id, state) = (format!("s{at}"), folder.join(format!("s{at}")).display().to_string());
-    let mut args = texts(&["supervisor", "--id", &id, "--listen", &format!("127.0.0.1:{port}")]);
-    args.extend(texts(&["--state-dir", &state, "--tokens", tokens, "-v"]));
-    args.extend(etcd.endpoints().iter().flat_map(|url| texts(&["--etcd", url])));
-    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", postgres.port());
-    let env = vec![("AUTOPACK_DATABASE_URL".to_owned(), url)];
-    Process::start(&id, args, env, format!("supervisor {id} on"), folder.to_path_buf())
+/// Does something where a part is to be, with the address of that place.
+fn at<T>(apart: Option<&Apart<'_>>, name: &str, work: impl FnOnce(&str) -> T) -> T {
+    match apart {
+        Some(Apart { net, .. }) => net.inside(name, || work(net.address(name))),
+        None => work("127.0.0.1"),
+    }
 }
 
-fn worker(folder: &Path, at: usize, urls: &[String], roots: &Path, token: &str) -> Process {
-    let (name, root) = (format!("w{at}"), roots.join(format!("w{at}")).display().to_string());
-    let mut args = texts(&["worker", "--name", &name, "--root", &root, "-v"]);
+fn supervisor(
+    (folder, tokens): (&Path, &str),
+    id: &str,
+    listen: SocketAddr,
+    (etcd, postgres): (&Etcd, &Server),
+    mut env: Vec<(String, String)>,
+) -> Process {
+    let state = folder.join(id).display().to_string();
+    let mut args = texts(&["supervisor", "--id", id, "--listen", &listen.to_string()]);
+    args.extend(texts(&["--state-dir", &state, "--tokens", tokens, "-v"]));
+    args.extend(etcd.endpoints().iter().flat_map(|url| texts(&["--etcd", url])));
+    let url = format!("postgres://postgres@{}:{}/postgres", postgres.host(), postgres.port());
+    env.push(("AUTOPACK_DATABASE_URL".to_owned(), url));
+    Process::start(id, args, env, format!("supervisor {id} on"), folder.to_path_buf())
+}
+
+fn worker(folder: &Path, name: &str, urls: &[String], roots: &Path, env: Vec<(String, String)>) -> Process {
+    let root = roots.join(name).display().to_string();
+    let mut args = texts(&["worker", "--name", name, "--root", &root, "-v"]);
     args.extend(urls.iter().flat_map(|url| texts(&["--supervisor", url])));
-    let env = vec![("AUTOPACK_TOKEN".to_owned(), token.to_owned())];
-    Process::start(&name, args, env, format!("worker {name} with"), folder.to_path_buf())
+    Process::start(name, args, env, format!("worker {name} with"), folder.to_path_buf())
 }

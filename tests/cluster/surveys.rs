@@ -6,7 +6,7 @@ use std::thread;
 use git2::Repository;
 use serde_json::{Value, json};
 
-use super::site::Cluster;
+use super::site::{Cluster, Size};
 use super::{ONE, now, pending, text, until};
 
 /// A link that is mended without asking, and a note in the wrong place that somebody is asked about.
@@ -36,7 +36,7 @@ fn file_at(hub: &Path, branch: &str, path: &str) -> Option<String> {
 
 #[test]
 fn a_project_elsewhere_is_scanned_planned_for_and_mended() {
-    let cluster = Cluster::start_with(GAPS, 1, 2, 1);
+    let cluster = Cluster::start_with_files(GAPS, &Size { members: 1, supervisors: 2, workers: 1 });
     // The worker is connected to the first supervisor.
     let desk = cluster.ann.at(cluster.url(1));
     let scanned = desk.ask(&["gaps", "scan"]);
@@ -92,7 +92,7 @@ fn a_project_elsewhere_is_scanned_planned_for_and_mended() {
 
 #[test]
 fn a_scan_outlives_the_worker_that_had_it() {
-    let mut cluster = Cluster::start_with(GAPS, 1, 1, 2);
+    let mut cluster = Cluster::start_with_files(GAPS, &Size { members: 1, supervisors: 1, workers: 2 });
     // Frozen, they are given the scan and do not do it.
     cluster.workers.iter().for_each(|worker| worker.freeze());
     let desk = cluster.ann.clone();

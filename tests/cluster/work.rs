@@ -1,5 +1,7 @@
 //! What the cluster is given to do: runs that write files of their own, each file in one piece of a line.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 /// The file of a phase, and what is in it in the end.
@@ -40,6 +42,17 @@ pub(super) fn patch(run: &str) -> Value {
         "builder": { "kind": "patch", "diff": diff },
     });
     json!({ "run_id": run, "phases": [phase] })
+}
+
+/// A run of one command that takes long when it is first tried, and leaves its process id in a file; tried again, it
+/// is quick.
+pub(super) fn long(run: &str, seconds: u32, seen: &Path) -> Value {
+    let (mut file, (path, line)) = (commands(run, &["one"], 0.0, false), page(run, "one"));
+    let seen = seen.display();
+    let script =
+        format!("test -e {seen} || {{ echo $$ > {seen}; sleep {seconds}; }}; echo '{}' >> {path}", line.trim());
+    file["phases"][0]["builder"]["argv"][2] = json!(script);
+    file
 }
 
 /// Twenty: of each four, one is a patch, one has two phases, two are gated.

@@ -60,7 +60,7 @@ macro_rules! suite {
 suite! {
     there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
     a_session_takes_its_locks_along a_member_that_ends_gives_everything_back what_is_held_is_listed
-    a_lock_can_be_broken
+    a_lock_can_be_broken a_session_that_drains_stays_so
 }
 
 pub(super) fn worker(text: &str) -> WorkerId {
@@ -240,6 +240,10 @@ async fn what_is_held_is_listed(cluster: &impl Cluster) {
     member.lock(&locks("a"), &mine).await.unwrap();
     member.lock(&locks("gone"), &mine).await.unwrap();
     member.unlock(&locks("gone"), &mine).await.unwrap();
+    assert_eq!(member.director().await.unwrap(), None);
+    member.campaign("r-1").await.unwrap();
+    let seat = member.director().await.unwrap().unwrap();
+    assert!(seat.replica == "r-1" && !seat.addr.is_empty() && seat.life.age < SOON, "{seat:?}");
     let sessions = member.sessions().await.unwrap();
     let who: Vec<_> = sessions.iter().map(|s| (s.worker.as_str(), s.session.as_str())).collect();
     assert_eq!(who, [("w-1", "s-1"), ("w-2", "s-2")]);
@@ -254,6 +258,24 @@ async fn what_is_held_is_listed(cluster: &impl Cluster) {
         assert_eq!(life.ttl.is_some(), life.remaining.is_some());
         assert!(life.remaining <= life.ttl, "{life:?}");
     }
+}
+
+async fn a_session_that_drains_stays_so(cluster: &impl Cluster) {
+    let member = cluster.member("r-1").await;
+    let (one, facts) = (worker("w-1"), facts());
+    assert!(!member.drain(&one, "s-1", true).await.unwrap() && !member.is_draining(&one, "s-1").await.unwrap());
+    member.open_session(&one, "s-1", &facts).await.unwrap();
+    let drains = async || {
+        let listed = member.sessions().await.unwrap()[0].draining;
+        assert_eq!(member.is_draining(&one, "s-1").await.unwrap(), listed);
+        listed
+    };
+    assert!(!drains().await);
+    assert!(member.drain(&one, "s-1", true).await.unwrap() && drains().await);
+    member.open_session(&one, "s-1", &facts).await.unwrap();
+    assert!(member.renew_session(&one, "s-1").await.unwrap() && drains().await, "it goes with the session");
+    assert!(member.drain(&one, "s-1", false).await.unwrap() && !drains().await);
+    assert!(!member.drain(&one, "s-2", true).await.unwrap() && !drains().await, "another session is none of it");
 }
 
 async fn a_lock_can_be_broken(cluster: &impl Cluster) {

@@ -15,7 +15,9 @@ use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
+use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{self, Choice};
+use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
@@ -35,10 +37,11 @@ pub(super) struct Site {
 /// An engine on it.
 pub(super) struct Rig {
     engine: Engine,
-    pub(super) channel: Channel,
     pub(super) runs: RunServiceClient<Channel>,
     pub(super) governance: GovernanceServiceClient<Channel>,
     pub(super) admin: AdminServiceClient<Channel>,
+    pub(super) channel: Channel,
+    pub(super) workers: WorkerServiceClient<Channel>,
 }
 
 /// A normal-profile anchor that allows two runs at once.
@@ -115,7 +118,16 @@ impl Rig {
 
     /// Opens an engine whose store goes by this clock.
     pub(super) async fn open_at(site: &Site, clock: Arc<dyn Clock>) -> Self {
-        let rig = Self::alone(site, clock).await;
+        Self::open_over(site, clock, |locks| locks).await
+    }
+
+    /// Opens an engine whose locks somebody stands in front of.
+    pub(super) async fn open_over(
+        site: &Site,
+        clock: Arc<dyn Clock>,
+        locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
+    ) -> Self {
+        let rig = Self::engine(site, clock, true, locks).await;
         let worker = WorkerConfig {
             identity: Identity {
                 worker: "embedded".into(),
@@ -130,20 +142,34 @@ impl Rig {
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
         };
-        let tasks = rig.engine.tasks();
-        tasks.spawn("worker", OnError::Log, daemon::run(worker, rig.channel.clone(), tasks.clone()));
+        let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
+        rig.engine.tasks().spawn("worker", OnError::Log, serving);
         rig
     }
 
-    /// Opens an engine without a worker.
+    /// Opens an engine that has no worker.
     pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
+        Self::engine(site, clock, true, |locks| locks).await
+    }
+
+    /// Opens an engine that only records.
+    pub(super) async fn undriven(site: &Site) -> Self {
+        Self::engine(site, Arc::new(SystemClock::default()), false, |locks| locks).await
+    }
+
+    async fn engine(
+        site: &Site,
+        clock: Arc<dyn Clock>,
+        drive: bool,
+        locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
+    ) -> Self {
         let root = site.dir.path().join("worker");
-        let coordinator = Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap());
+        let coordinator = locks(Arc::new(FileCoordinator::open(&site.data(), &root, clock.clone()).unwrap()));
         let config = EngineConfig {
             project: ProjectId::new("site").unwrap(),
             repo: site.repo(),
             data_dir: site.data(),
-            drive: true,
+            drive,
             director: DirectorConfig::default(),
         };
         let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();
@@ -152,6 +178,7 @@ impl Rig {
             runs: RunServiceClient::new(channel.clone()),
             governance: GovernanceServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
+            workers: WorkerServiceClient::new(channel.clone()),
             channel,
             engine,
         }

@@ -20,6 +20,7 @@ const READY: Duration = Duration::from_secs(30);
 
 /// Some etcd members that know each other.
 pub(crate) struct Etcd {
+    host: String,
     dir: TempDir,
     nodes: Vec<Node>,
 }
@@ -48,9 +49,14 @@ impl Drop for Running {
 impl Etcd {
     /// Starts one member, or three, and waits until they answer.
     pub(crate) fn start(members: usize) -> Self {
+        Self::start_at(members, "127.0.0.1")
+    }
+
+    /// The same at an address of this machine.
+    pub(crate) fn start_at(members: usize, host: &str) -> Self {
         // Somebody may take a free port between asking for it and using it; then all of it is tried again.
         for _ in 0..5 {
-            let mut cluster = Self::prepare(members);
+            let mut cluster = Self::prepare(members, host);
             for node in 0..members {
                 cluster.resume(node);
             }
@@ -61,18 +67,19 @@ impl Etcd {
         panic!("no etcd cluster could be started");
     }
 
-    fn prepare(members: usize) -> Self {
+    fn prepare(members: usize, host: &str) -> Self {
         // All are held until all are known, so that they differ.
-        let held: Vec<TcpListener> = (0..members * 2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let held: Vec<TcpListener> = (0..members * 2).map(|_| TcpListener::bind((host, 0)).unwrap()).collect();
         let port = |at: usize| held[at].local_addr().unwrap().port();
         let node =
             |at: usize| Node { name: format!("n{at}"), client: port(at * 2), peer: port(at * 2 + 1), running: None };
-        Self { dir: tempfile::tempdir().unwrap(), nodes: (0..members).map(node).collect() }
+        let nodes = (0..members).map(node).collect();
+        Self { host: host.to_owned(), dir: tempfile::tempdir().unwrap(), nodes }
     }
 
     /// Where clients ask.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| format!("http://127.0.0.1:{}", node.client)).collect()
+        self.nodes.iter().map(|node| format!("http://{}:{}", self.host, node.client)).collect()
     }
 
     /// The port of a member's clients.
@@ -87,9 +94,10 @@ impl Etcd {
 
     /// Starts a member, or one that ended, on what it has stored.
     pub(crate) fn resume(&mut self, node: usize) {
-        let peers: Vec<String> = self.nodes.iter().map(|n| format!("{}=http://127.0.0.1:{}", n.name, n.peer)).collect();
+        let host = &self.host;
+        let peers: Vec<String> = self.nodes.iter().map(|n| format!("{}=http://{host}:{}", n.name, n.peer)).collect();
         let Node { name, client, peer, .. } = &self.nodes[node];
-        let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let (client, peer) = (format!("http://{host}:{client}"), format!("http://{host}:{peer}"));
         let log = File::options().create(true).append(true).open(self.dir.path().join(format!("{name}.log"))).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", GUARD, "sh"]).arg(program()).args(["--name", name]);
@@ -173,7 +181,7 @@ impl Etcd {
 
     /// One request over HTTP; none when there is no answer.
     fn ask(&self, node: usize, method: &str, path: &str, body: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.nodes[node].client)).ok()?;
+        let mut stream = TcpStream::connect((self.host.as_str(), self.nodes[node].client)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
         let length = body.len();
         write!(stream, "{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").ok()?;

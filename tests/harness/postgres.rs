@@ -17,6 +17,9 @@ const LOOKS: u32 = 6_000;
 /// What to do where there is none.
 const MISSING: &str = "no PostgreSQL server here. Install one (Debian: apt-get install -y --no-install-recommends \
                        postgresql), or name the folder of its programs in AUTOPACK_PG_BIN";
+/// Who gets in how, where roles are told apart.
+const GUARDED: &str =
+    "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
 /// Starts the server beside itself, and ends it and its folder when the pipe it reads from ends.
 const GUARD: &str = r#"folder=$1; shift; "$@" </dev/null & server=$!; cat >/dev/null; kill -QUIT $server; wait $server
 rm -rf "$folder""#;
@@ -26,6 +29,7 @@ pub(crate) struct Server {
     /// One for each start; the last one has the server that runs.
     guards: Vec<Child>,
     folder: PathBuf,
+    host: String,
     port: u16,
     programs: PathBuf,
     settings: Vec<String>,
@@ -34,13 +38,29 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one, with more settings as `name=value`.
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::start_with("127.0.0.1", settings, None)
+    }
+
+    /// The same at an address of this machine, for whoever is in its network.
+    #[allow(dead_code, reason = "not every suite has networks")]
+    pub(crate) fn start_at(host: &str, settings: &[&str]) -> Self {
+        Self::start_with(host, settings, None)
+    }
+
+    /// Starts one that asks every role but its superuser for a password where it comes over the network.
+    #[allow(dead_code, reason = "not every suite has roles")]
+    pub(crate) fn start_guarded(settings: &[&str]) -> Self {
+        Self::start_with("127.0.0.1", settings, Some(GUARDED))
+    }
+
+    fn start_with(host: &str, settings: &[&str], doors: Option<&str>) -> Self {
         let programs = programs().expect(MISSING);
         // Somebody else may take the port between its choice and its use.
-        let started = (0..5).find_map(|_| Self::try_start(&programs, settings));
+        let started = (0..5).find_map(|_| Self::try_start(&programs, host, settings, doors));
         started.expect("the PostgreSQL server does not start")
     }
 
-    fn try_start(programs: &Path, settings: &[&str]) -> Option<Self> {
+    fn try_start(programs: &Path, host: &str, settings: &[&str], doors: Option<&str>) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("pg-").tempdir().unwrap().keep();
         if let Some((user, group)) = owner() {
             chown(&folder, Some(user), Some(group)).unwrap();
@@ -51,9 +71,19 @@ impl Server {
         let made = init.args(["--no-sync", "--no-instructions"]).output().unwrap();
         assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
 
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let open = || fs::read_to_string(data.join("pg_hba.conf")).unwrap() + "\nhost all all samenet trust\n";
+        fs::write(data.join("pg_hba.conf"), doors.map_or_else(open, str::to_owned)).unwrap();
+
+        let port = TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port();
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
-        let mut server = Self { guards: Vec::new(), folder, port, programs: programs.to_path_buf(), settings };
+        let mut server = Self {
+            guards: Vec::new(),
+            folder,
+            host: host.to_owned(),
+            port,
+            programs: programs.to_path_buf(),
+            settings,
+        };
         server.launch();
         server.is_ready().then_some(server)
     }
@@ -63,7 +93,7 @@ impl Server {
         let mut guard = as_owner("/bin/sh");
         guard.args(["-c", GUARD, "sh"]).arg(&self.folder).arg(self.programs.join("postgres"));
         guard.arg("-D").arg(self.folder.join("data"));
-        guard.arg("-k").arg(&self.folder).args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        guard.arg("-k").arg(&self.folder).args(["-h", &self.host, "-p", &self.port.to_string()]);
         for setting in &self.settings {
             guard.args(["-c", setting]);
         }
@@ -111,7 +141,19 @@ impl Server {
         format!("postgres://postgres@localhost:{}/{database}?host={}", self.port, self.folder.display())
     }
 
-    /// The port it listens at on the loopback, too.
+    /// What it wrote into its log.
+    #[allow(dead_code, reason = "not every suite reads it")]
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap()
+    }
+
+    /// The address it listens at.
+    #[allow(dead_code, reason = "not every suite has more than one")]
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port it listens at there.
     pub(crate) const fn port(&self) -> u16 {
         self.port
     }

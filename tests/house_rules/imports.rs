@@ -39,7 +39,7 @@ const OUTSIDE: &[&str] = &[
 /// The walls of the house.
 pub(crate) const FENCES: &[Fence] = &[
     Fence { room: &[""], except: &["shared/src/repo", "supervisor/src/hub"], never: &["git2"] },
-    Fence { room: &[""], except: &["supervisor/src/store"], never: &["sqlx"] },
+    Fence { room: &[""], except: &["supervisor/src/store", "supervisor/src/run_data/postgres"], never: &["sqlx"] },
     Fence { room: &[""], except: &["supervisor/src/coordination/etcd"], never: &["etcd_client"] },
     Fence { room: &[""], except: &["cli/"], never: &["anyhow"] },
     Fence { room: &["shared/"], except: &[], never: &["autopack_supervisor", "autopack_worker", "autopack"] },
@@ -82,6 +82,20 @@ pub(crate) const FENCES: &[Fence] = &[
             "tonic",
         ],
     },
+    Fence {
+        room: &["supervisor/src/run_data"],
+        except: &[],
+        never: &[
+            "crate::api",
+            "crate::coordination",
+            "crate::director",
+            "crate::hub",
+            "crate::store::postgres",
+            "crate::store::sqlite",
+            "autopack_shared::wire",
+            "tonic",
+        ],
+    },
     // The director knows its ports, not what stands behind them.
     Fence {
         room: &["supervisor/src/director"],
@@ -91,6 +105,7 @@ pub(crate) const FENCES: &[Fence] = &[
             "crate::coordination::etcd",
             "crate::coordination::file_lock",
             "crate::hub::local",
+            "crate::run_data::postgres",
             "crate::store::postgres",
             "crate::store::sqlite",
             "autopack_shared::wire",
@@ -107,6 +122,7 @@ pub(crate) const FENCES: &[Fence] = &[
             "worker/src/line.rs",
             "worker/src/link.rs",
             "worker/src/phase.rs",
+            "worker/src/phase/data.rs",
             "worker/src/phase/ending.rs",
             "worker/src/phase/output.rs",
             "worker/src/surveys.rs",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use autopack_shared::repo::mirror::MirrorError;
@@ -13,7 +14,7 @@ use autopack_shared::runtime::process::Tasks;
 use crate::builder::{BuildError, DISK_FULL};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Held, Identity};
+use crate::link::{self, Contact, Held, Identity, Leaving};
 use crate::process;
 use crate::runners::{Objects, Runners};
 use crate::surveys::Scans;
@@ -44,6 +45,17 @@ pub struct WorkerConfig {
     pub log_budget: u64,
 }
 
+/// Asks a worker to take no more work, and to leave when it has none.
+#[derive(Debug, Clone, Default)]
+pub struct Drain(CancellationToken);
+
+impl Drain {
+    /// Asks; there is no way back.
+    pub fn ask(&self) {
+        self.0.cancel();
+    }
+}
+
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -53,6 +65,9 @@ pub enum DaemonError {
     /// A task that panicked.
     #[error("the worker could not start: {0}")]
     Start(String),
+    /// The supervisor speaks another version of the protocol.
+    #[error("{0}")]
+    Version(String),
 }
 
 impl From<DaemonError> for io::Error {
@@ -100,15 +115,19 @@ impl Worker {
         Ok(Self { identity: config.identity, line, runners })
     }
 
-    /// Serves until stopped. A session that breaks is opened again, with a pause that grows to five seconds; builders
-    /// go on meanwhile, as long as their supervisor may still take them for alive.
-    pub async fn serve(self, tasks: Tasks) {
+    /// Serves until stopped, or until it is drained: `drain` asks for that, or an operator. A session that breaks is
+    /// opened again, with a pause that grows to five seconds; builders go on meanwhile, as long as their supervisor may still take them for alive.
+    ///
+    /// # Errors
+    /// [`DaemonError::Version`] when a supervisor will never take it.
+    pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
+        let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
         let mut attempt = 0;
-        while !tasks.stop().is_cancelled() {
+        while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
             let connected = tokio::select! {
                 connected = self.line.connect(attempt) => connected,
                 () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
@@ -116,14 +135,20 @@ impl Worker {
                     Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
                 }
                 () = tasks.stop().cancelled() => break,
+                never = jobs.gather() => match never {},
             };
             match connected {
                 Ok(client) => {
                     let began = tokio::time::Instant::now();
-                    let held = Held { jobs: &mut jobs, scans: &mut scans, contact: &mut contact };
+                    let held =
+                        Held { jobs: &mut jobs, scans: &mut scans, contact: &mut contact, leaving: &mut leaving };
                     let served = link::serve(client, &self.identity, held, &self.runners, &tasks).await;
                     match served {
-                        Ok(()) => return,
+                        Ok(()) => return Ok(()),
+                        Err(error) if error.is_final() => {
+                            jobs.stop_all(link::STOP_GRACE).await;
+                            return Err(DaemonError::Version(error.to_string()));
+                        }
                         Err(error) => tracing::warn!(%error, "session ended"),
                     }
                     if began.elapsed() > LASTED {
@@ -142,10 +167,12 @@ impl Worker {
                     tracing::warn!("nothing was heard of a supervisor in time: everything is stopped");
                     jobs.stop_all(link::STOP_GRACE).await;
                 }
+                never = jobs.gather() => match never {},
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
         }
         jobs.stop_all(link::STOP_GRACE).await;
+        Ok(())
     }
 }
 
@@ -154,6 +181,5 @@ impl Worker {
 /// # Errors
 /// As [`Worker::open`].
 pub async fn run(config: WorkerConfig, channel: Channel, tasks: Tasks) -> Result<(), DaemonError> {
-    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks).await;
-    Ok(())
+    Worker::open(config, Servers::Here(channel), Token::default()).await?.serve(tasks, Drain::default()).await
 }

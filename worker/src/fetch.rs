@@ -1,21 +1,17 @@
 //! Fetches the commit that a lease starts from or a survey is about, where the worker's mirror does not have it. A stream that is cut goes
 //! on where it ended; what arrived is taken only if it is, byte for byte, what was announced.
 
+use std::fmt;
 use std::time::Duration;
-
-use tonic::Code;
 
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::wire::pb::{FetchRequest, fetch_chunk};
 
 use crate::builder::BuildError;
-use crate::line::Line;
+use crate::line::{Line, passes};
 
-/// Streams that are tried for one pack.
+/// Packs that may arrive as something else than was announced.
 const TRIES: u32 = 6;
-
-/// The pause before the second try; it doubles with each.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long nothing may arrive.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -37,6 +33,15 @@ pub(crate) enum Cause {
     Survey(String),
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease { run, epoch } => write!(f, "run {run} at epoch {epoch}"),
+            Self::Survey(id) => write!(f, "survey {id}"),
+        }
+    }
+}
+
 /// Who fetches, and what for.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
@@ -56,28 +61,34 @@ struct Partial {
     bytes: Vec<u8>,
 }
 
-/// The pack of a commit, without what the commits in `have` bring.
+/// The pack of a commit, without what the commits in `have` bring. A way that is broken is tried again for as long as the
+/// lease has time.
 ///
 /// # Errors
-/// `fetch_refused` with the supervisor's reason, or `fetch_cut` after several tries.
+/// `fetch_refused` with the supervisor's reason, or `fetch_cut` where again and again something else arrives.
 pub(crate) async fn pack(line: &Line, claim: &Claim, commit: Oid, have: &[Oid]) -> Result<Vec<u8>, BuildError> {
     let mut partial = Partial::default();
-    let mut pause = PAUSE;
-    let mut last = String::new();
-    for _ in 0..TRIES {
+    let mut pauses = line.pauses();
+    let (mut wrong, mut last) = (0, String::new());
+    while wrong < TRIES {
         match stream(line, claim, commit, have, &mut partial).await {
             Ok(()) if Digest::of(&partial.bytes).to_string() == partial.digest => return Ok(partial.bytes),
             Ok(()) => {
+                wrong += 1;
                 "what arrived is not what was announced".clone_into(&mut last);
                 partial = Partial::default();
             }
             Err(Cut::Refused(why)) => return Err(BuildError::new("fetch_refused", why)),
-            Err(Cut::Broken(why)) => last = why,
+            Err(Cut::Broken(why)) => {
+                tracing::warn!(cause = %claim.cause, why, "the commit could not be fetched");
+                last = why;
+            }
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        if !pauses.next().await {
+            break;
+        }
     }
-    Err(BuildError::new("fetch_cut", format!("{TRIES} tries: {last}")))
+    Err(BuildError::new("fetch_cut", last))
 }
 
 /// Why a stream ended early.
@@ -134,6 +145,5 @@ async fn stream(line: &Line, claim: &Claim, commit: Oid, have: &[Oid], partial: 
 
 fn of(status: &tonic::Status) -> Cut {
     let why = status.message().to_owned();
-    let broken = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::DeadlineExceeded].contains(&status.code());
-    if broken { Cut::Broken(why) } else { Cut::Refused(why) }
+    if passes(status) { Cut::Broken(why) } else { Cut::Refused(why) }
 }

@@ -2,13 +2,15 @@
 //! supervisor that goes away for a moment costs nothing, and what was not acknowledged is said again.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use autopack_shared::runtime::process::{OnError, Tasks};
-use autopack_shared::wire::pb;
+use autopack_shared::wire::{WINDOW, pb};
 
 use crate::link::LinkError;
 use crate::phase::{Job, JobOutput, last_word};
@@ -30,6 +32,8 @@ struct Active {
 pub(crate) struct Jobs {
     active: HashMap<String, Active>,
     unacked: VecDeque<JobOutput>,
+    /// How many of them, from the oldest on, were said on the stream of now.
+    said: usize,
     out: mpsc::Sender<JobOutput>,
     from: mpsc::Receiver<JobOutput>,
     all: CancellationToken,
@@ -38,7 +42,7 @@ pub(crate) struct Jobs {
 impl Jobs {
     pub(crate) fn new() -> Self {
         let (out, from) = mpsc::channel(WAITING);
-        Self { active: HashMap::new(), unacked: VecDeque::new(), out, from, all: CancellationToken::new() }
+        Self { active: HashMap::new(), unacked: VecDeque::new(), said: 0, out, from, all: CancellationToken::new() }
     }
 
     /// What this worker works on.
@@ -65,29 +69,52 @@ impl Jobs {
         if let Some(earlier) = self.active.insert(grant.run_id.clone(), lease) {
             earlier.cancel.cancel();
         }
-        let (runners, out) = (runners.clone(), self.out.clone());
-        tasks.spawn("lease", OnError::Log, async move {
+        let (runners, out, span) = (runners.clone(), self.out.clone(), job.span());
+        let lease = async move {
             let work = runners.run(job.clone(), out.clone(), cancel.clone());
             last_word(job, out, cancel, work).await;
             Ok::<(), LinkError>(())
-        });
+        };
+        tasks.spawn("lease", OnError::Log, lease.instrument(span));
         Ok(())
     }
 
-    /// The next message of a job, kept until it is acknowledged.
+    /// The next message for the stream, kept until it is acknowledged. No more than a window of them is under way, so
+    /// that neither side ever waits for the other to read.
     pub(crate) async fn next(&mut self) -> JobOutput {
+        loop {
+            if self.said < WINDOW
+                && let Some(output) = self.unacked.get(self.said)
+            {
+                self.said += 1;
+                return output.clone();
+            }
+            self.take().await;
+        }
+    }
+
+    /// Takes what jobs have to say while there is no stream, so that they go on.
+    pub(crate) async fn gather(&mut self) -> Infallible {
+        loop {
+            self.take().await;
+        }
+    }
+
+    /// One message of a job, as soon as there is one and room for it.
+    async fn take(&mut self) {
         if self.unacked.len() >= UNACKED {
             // An acknowledgement makes room; until then jobs wait.
             return std::future::pending().await;
         }
-        let Some(output) = self.from.recv().await else { return std::future::pending().await };
-        self.unacked.push_back(output.clone());
-        output
+        match self.from.recv().await {
+            Some(output) => self.unacked.push_back(output),
+            None => std::future::pending().await,
+        }
     }
 
-    /// What was said and not acknowledged, oldest first.
-    pub(crate) fn unacked(&self) -> impl Iterator<Item = &JobOutput> {
-        self.unacked.iter()
+    /// There is a new stream: what was not acknowledged is said again, oldest first.
+    pub(crate) const fn say_again(&mut self) {
+        self.said = 0;
     }
 
     /// The supervisor has what was said of a lease up to a number; a result counts as one above its events.
@@ -97,10 +124,35 @@ impl Jobs {
             run == ack.run_id && epoch == ack.epoch && seq <= ack.upto
         };
         let done = self.unacked.iter().any(|output| matches!(output, JobOutput::Done(_)) && heard(output));
-        self.unacked.retain(|output| !heard(output));
+        self.keep(|output| !heard(output));
         if done {
             self.forget(&ack.run_id, ack.epoch);
         }
+        if ack.resend {
+            self.resend(ack);
+        }
+    }
+
+    /// Goes back to what the supervisor misses; where it is no longer here, the history of the job is broken.
+    fn resend(&mut self, ack: &pb::Ack) {
+        let of = |output: &JobOutput| {
+            let (run, epoch, seq) = output.place();
+            (run == ack.run_id && epoch == ack.epoch).then_some(seq)
+        };
+        let first = self.unacked.iter().enumerate().find_map(|(at, output)| Some((at, of(output)?)));
+        match first {
+            Some((at, seq)) if seq == ack.upto + 1 => self.said = self.said.min(at),
+            Some(_) => {
+                tracing::error!(run = ack.run_id, upto = ack.upto, "what the supervisor misses is not here any more");
+                self.revoked(&ack.run_id, ack.epoch);
+            }
+            None => {}
+        }
+    }
+
+    fn keep(&mut self, kept: impl Fn(&JobOutput) -> bool) {
+        self.said = self.unacked.iter().take(self.said).filter(|output| kept(output)).count();
+        self.unacked.retain(kept);
     }
 
     /// A lease was taken away: its job stops, and nobody wants to hear of it.
@@ -110,7 +162,7 @@ impl Jobs {
         {
             lease.cancel.cancel();
         }
-        self.unacked.retain(|output| {
+        self.keep(|output| {
             let (of, at, _) = output.place();
             of != run || at > epoch
         });
@@ -127,6 +179,7 @@ impl Jobs {
         self.all.cancel();
         self.active.clear();
         self.unacked.clear();
+        self.said = 0;
         // Jobs send their last words into a channel nobody reads; they only have to end.
         let (out, from) = mpsc::channel(WAITING);
         self.out = out;
@@ -134,5 +187,75 @@ impl Jobs {
         self.all = CancellationToken::new();
         let drain = async { while from.recv().await.is_some() {} };
         let _in_time = tokio::time::timeout(grace, drain).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    const EPOCH: u64 = 3;
+
+    fn event(run: &str, run_seq: u64) -> JobOutput {
+        JobOutput::Event(pb::RunEvent { run_id: run.to_owned(), epoch: EPOCH, run_seq, ..Default::default() })
+    }
+
+    fn ack(run: &str, upto: u64, resend: bool) -> pb::Ack {
+        pb::Ack { run_id: run.to_owned(), epoch: EPOCH, upto, resend }
+    }
+
+    /// What goes out now, as numbers.
+    fn said(jobs: &mut Jobs) -> Vec<u64> {
+        std::iter::from_fn(|| jobs.next().now_or_never()).map(|output| output.place().2).collect()
+    }
+
+    #[test]
+    fn no_more_than_a_window_is_under_way() {
+        let mut jobs = Jobs::new();
+        let many = WINDOW as u64 + 10;
+        for seq in 1..=many {
+            jobs.out.try_send(event("r", seq)).unwrap();
+        }
+        assert_eq!(said(&mut jobs).len(), WINDOW);
+        jobs.acked(&ack("r", 4, false));
+        assert_eq!(said(&mut jobs), (1..=4).map(|more| WINDOW as u64 + more).collect::<Vec<_>>());
+        jobs.say_again();
+        assert_eq!(said(&mut jobs), (5..5 + WINDOW as u64).collect::<Vec<_>>(), "oldest first");
+        jobs.acked(&ack("r", many, false));
+        assert!(said(&mut jobs).is_empty() && jobs.is_idle());
+    }
+
+    #[test]
+    fn what_is_missing_is_said_again_from_there() {
+        let mut jobs = Jobs::new();
+        for seq in 1..=3 {
+            jobs.out.try_send(event("r", seq)).unwrap();
+            jobs.out.try_send(event("other", seq)).unwrap();
+        }
+        assert_eq!(said(&mut jobs), [1, 1, 2, 2, 3, 3]);
+        jobs.acked(&ack("r", 1, true));
+        assert_eq!(said(&mut jobs), [2, 2, 3, 3], "from the second of r on, whosever they are");
+        // What is missing was acknowledged once: nobody has it any more, and the lease is given up.
+        jobs.acked(&ack("r", 0, true));
+        jobs.say_again();
+        assert_eq!(said(&mut jobs), [1, 2, 3], "only the other's");
+    }
+
+    #[tokio::test]
+    async fn jobs_go_on_without_a_stream() {
+        let mut jobs = Jobs::new();
+        let out = jobs.out.clone();
+        let speaks = async {
+            for seq in 1..=(WAITING as u64 * 2) {
+                out.send(event("r", seq)).await.unwrap();
+            }
+        };
+        tokio::select! {
+            never = jobs.gather() => match never {},
+            () = speaks => {}
+        }
+        assert!(jobs.unacked.len() >= WAITING);
     }
 }

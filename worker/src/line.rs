@@ -7,8 +7,10 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::MAX_MESSAGE;
 use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 
@@ -18,7 +20,44 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
 const KEEPALIVE: Duration = Duration::from_secs(3);
 
-/// Adds the worker's token to every call.
+/// The longest pause between two tries of a transfer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether another try of a call may end otherwise: its way was broken, or what the supervisor needs is away.
+pub(crate) fn passes(status: &Status) -> bool {
+    let passing = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Aborted, Code::DeadlineExceeded];
+    // The transport's own errors; the supervisor's have a reason.
+    let severed = status.code() == Code::Internal && status.get_details_error_info().is_none();
+    severed || passing.contains(&status.code())
+}
+
+/// Tries of a transfer from and to this process: nothing is in between that could be away for long.
+const TRIES: u32 = 6;
+
+/// Pauses that double, and when to stop. Over a network there is no end to them: who waits has a deadline of its own, and
+/// a lease that may end.
+#[derive(Debug)]
+pub(crate) struct Pauses {
+    next: Duration,
+    left: Option<u32>,
+}
+
+impl Pauses {
+    /// Waits until the next try; false where there is none.
+    pub(crate) async fn next(&mut self) -> bool {
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                return false;
+            }
+        }
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        true
+    }
+}
+
+/// Adds the worker's token to every call, and the span that it is made in.
 #[derive(Debug, Clone, Default)]
 pub struct Token(Option<MetadataValue<Ascii>>);
 
@@ -41,6 +80,11 @@ impl Interceptor for Token {
     fn call(&mut self, mut call: Request<()>) -> Result<Request<()>, Status> {
         if let Some(header) = &self.0 {
             call.metadata_mut().insert("authorization", header.clone());
+        }
+        for (name, value) in context::headers() {
+            if let Ok(value) = value.parse() {
+                call.metadata_mut().insert(name, value);
+            }
         }
         Ok(call)
     }
@@ -81,6 +125,15 @@ impl Line {
     #[must_use]
     pub fn new(servers: Servers, token: Token) -> Self {
         Self { servers, token, current: RwLock::default() }
+    }
+
+    /// The pauses of one transfer.
+    pub(crate) const fn pauses(&self) -> Pauses {
+        let left = match self.servers {
+            Servers::Here(_) => Some(TRIES),
+            Servers::Any(_) => None,
+        };
+        Pauses { next: Duration::from_millis(100), left }
     }
 
     /// Connects, anew where there was a connection: from the next server on, so that a dead one is not asked twice.

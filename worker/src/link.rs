@@ -1,5 +1,5 @@
-//! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease; when the
-//! stream ends, every builder is stopped, for nobody would accept its work.
+//! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease. Nothing here
+//! waits for the other side to read, so that both sides always do.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,18 +8,22 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic_types::StatusExt as _;
 
 use autopack_shared::runtime::process::Tasks;
-use autopack_shared::wire::PROTOCOL;
+use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
+use autopack_shared::wire::{PROTOCOL, WINDOW};
 
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
 use crate::surveys::Scans;
 
-/// Messages that may wait for the stream.
-const OUTBOX: usize = 256;
+/// Messages that may wait for the stream: more than are ever under way.
+const OUTBOX: usize = 2 * WINDOW;
 
 /// How long a stopped job has to wind down.
 pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -27,9 +31,17 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The supervisor refused or went away.
+    /// The supervisor went away.
     #[error("the supervisor ended the session: {0}")]
     Ended(String),
+    /// The supervisor refused this worker.
+    #[error("the supervisor refuses this worker ({reason}): {why}")]
+    Refused {
+        /// The stable reason.
+        reason: String,
+        /// In words.
+        why: String,
+    },
     /// A message that this worker cannot read.
     #[error("the supervisor sent {what} that this worker cannot read: {why}")]
     Unreadable {
@@ -39,6 +51,26 @@ pub enum LinkError {
         why: String,
     },
 }
+
+impl LinkError {
+    /// Whether no other try can end otherwise.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == VERSION)
+    }
+}
+
+impl From<Status> for LinkError {
+    fn from(status: Status) -> Self {
+        let why = status.message().to_owned();
+        match status.get_details_error_info() {
+            Some(info) => Self::Refused { reason: info.reason.to_lowercase(), why },
+            None => Self::Ended(why),
+        }
+    }
+}
+
+/// The reason of a supervisor that speaks another version of the protocol.
+pub(crate) const VERSION: &str = "version";
 
 /// Who this worker is.
 #[derive(Debug, Clone)]
@@ -87,6 +119,36 @@ impl Contact {
     }
 }
 
+/// Whether this worker is about to leave: it takes no more work, and goes when it has none.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    /// Cancelled when this process is asked to.
+    wish: CancellationToken,
+    /// It was asked to.
+    wished: bool,
+    /// The supervisor knows: nothing more is granted.
+    known: bool,
+}
+
+impl Leaving {
+    pub(crate) const fn new(wish: CancellationToken) -> Self {
+        Self { wish, wished: false, known: false }
+    }
+
+    /// What the supervisor says of it.
+    fn told(&mut self, body: &supervisor_message::Body) {
+        if let supervisor_message::Body::Drain(drain) = body {
+            self.known = !drain.undo || self.wished;
+            tracing::info!(undo = drain.undo, "told to drain");
+        }
+    }
+
+    /// Whether it may go though nobody was told: it is asked to, and no supervisor is there to tell.
+    pub(crate) fn wished(&self) -> bool {
+        self.wish.is_cancelled()
+    }
+}
+
 /// Completes at an instant, or never.
 pub(crate) async fn at(deadline: Option<Instant>) {
     match deadline {
@@ -103,6 +165,8 @@ pub(crate) struct Held<'a> {
     pub(crate) scans: &'a mut Scans,
     /// How long it may be without an answer.
     pub(crate) contact: &'a mut Contact,
+    /// Whether it is about to leave.
+    pub(crate) leaving: &'a mut Leaving,
 }
 
 /// Serves one session to its end.
@@ -112,55 +176,70 @@ pub(crate) struct Held<'a> {
 pub(crate) async fn serve(
     mut client: Client,
     who: &Identity,
-    Held { jobs, scans, contact }: Held<'_>,
+    Held { jobs, scans, contact, leaving }: Held<'_>,
     runners: &Arc<Runners>,
     tasks: &Tasks,
 ) -> Result<(), LinkError> {
     let (out, outbox) = mpsc::channel::<pb::WorkerMessage>(OUTBOX);
     let mut sender = Sender { out, seq: 0 };
     let asked = Instant::now();
-    sender.send(worker_message::Body::Hello(hello(who, jobs))).await?;
+    sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
     let response = tokio::select! {
         response = client.session(ReceiverStream::new(outbox)) => response,
         () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
             jobs.stop_all(STOP_GRACE).await;
             return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));
         }
+        never = jobs.gather() => match never {},
     };
-    let response = response.map_err(|s| LinkError::Ended(s.message().to_owned()))?;
-    let mut inbox = response.into_inner();
+    let mut inbox = response?.into_inner();
     contact.asked.clear();
     contact.answered = asked;
-    for output in jobs.unacked() {
-        sender.send(output.clone().into_body()).await?;
-    }
+    // Another supervisor may not know; it says so if it does.
+    leaving.known = false;
+    jobs.say_again();
     let mut beat = tokio::time::interval(Duration::from_secs(2));
     let stop = tasks.stop().clone();
     loop {
         let deadline = contact.deadline();
+        // Where the supervisor is in this process, the worker ends with it and stays, idle.
+        if leaving.known && contact.lingers() && jobs.is_idle() {
+            return leave(&mut sender, jobs).await;
+        }
         tokio::select! {
+            () = leaving.wish.cancelled(), if !leaving.wished => {
+                leaving.wished = true;
+                // It is said with the next heartbeat, which is now.
+                beat.reset_immediately();
+            }
             () = stop.cancelled() => return leave(&mut sender, jobs).await,
             () = at(deadline) => {
                 jobs.stop_all(STOP_GRACE).await;
                 return Err(LinkError::Ended("nothing was heard of the supervisor in time".to_owned()));
             }
             message = inbox.message() => match message {
-                Ok(Some(message)) => {
-                    if let Some(supervisor_message::Body::Scan(order)) = message.body {
+                Ok(Some(pb::SupervisorMessage { body: Some(body) })) => {
+                    leaving.told(&body);
+                    if let supervisor_message::Body::Scan(order) = body {
                         scans.start(order, runners, tasks);
-                    } else if let Some(body) = message.body {
+                    } else {
                         handle(body, jobs, contact, runners, tasks, &mut beat)?;
                     }
                 }
+                Ok(Some(_)) => {}
                 Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
-                Err(status) => return Err(LinkError::Ended(status.message().to_owned())),
+                Err(status) => return Err(status.into()),
             },
-            scanned = scans.next() => sender.send(worker_message::Body::Scan(scanned)).await?,
-            output = jobs.next() => sender.send(output.into_body()).await?,
-            _ = beat.tick() => {
+            // A stream that does not move has no room to spare for it; the next heartbeat looks again.
+            scanned = scans.next(), if sender.moves() => sender.send(worker_message::Body::Scan(scanned))?,
+            output = jobs.next() => sender.send(output.into_body())?,
+            // A stream that does not move needs no more questions.
+            _ = beat.tick() => if sender.moves() {
+                metrics().slots(who.slots, jobs.held().len());
                 contact.asked.push_back(Instant::now());
-                sender.send(worker_message::Body::Heartbeat(pb::Heartbeat { held: jobs.held() })).await?;
-            }
+                let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished };
+                sender.send(worker_message::Body::Heartbeat(beat))?;
+            },
         }
     }
 }
@@ -169,7 +248,7 @@ pub(crate) async fn serve(
 async fn leave(sender: &mut Sender, jobs: &mut Jobs) -> Result<(), LinkError> {
     jobs.stop_all(STOP_GRACE).await;
     // A supervisor that is gone notices by itself.
-    let _gone = sender.send(worker_message::Body::Goodbye(pb::Goodbye {})).await;
+    let _gone = sender.send(worker_message::Body::Goodbye(pb::Goodbye {}));
     Ok(())
 }
 
@@ -208,7 +287,7 @@ fn handle(
         }
         supervisor_message::Body::Ack(ack) if ack.run_id.is_empty() => contact.heard(),
         supervisor_message::Body::Ack(ack) => jobs.acked(&ack),
-        // Scans are started before.
+        // Of the session and not of a job.
         supervisor_message::Body::Scan(_) | supervisor_message::Body::Drain(_) => {}
     }
     Ok(())
@@ -220,9 +299,15 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send(&mut self, body: worker_message::Body) -> Result<(), LinkError> {
+    /// Never waits: what is under way is bounded, and has room.
+    fn send(&mut self, body: worker_message::Body) -> Result<(), LinkError> {
         self.seq += 1;
         let message = pb::WorkerMessage { seq: self.seq, body: Some(body) };
-        self.out.send(message).await.map_err(|_| LinkError::Ended("the stream is gone".to_owned()))
+        self.out.try_send(message).map_err(|_| LinkError::Ended("the stream is gone".to_owned()))
+    }
+
+    /// Whether less waits than heartbeats may take up.
+    fn moves(&self) -> bool {
+        self.out.capacity() > WINDOW
     }
 }

@@ -1,20 +1,19 @@
 //! One lease from grant to result: worktree, builder, collection, upload; or worktree and gate.
 
-use std::fs::OpenOptions;
-use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
@@ -25,9 +24,12 @@ use crate::line::Line;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
+mod data;
 mod ending;
 mod output;
+mod trace;
 
+pub use data::JobData;
 pub(crate) use ending::last_word;
 pub use output::JobOutput;
 
@@ -63,6 +65,10 @@ pub struct Job {
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
     pub insecure_no_sandbox: bool,
+    /// Where its processes keep the run's data.
+    pub data: JobData,
+    /// The grant in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl Job {
@@ -99,6 +105,8 @@ impl Job {
             gate,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
+            data: JobData::read(grant.run_data.as_ref())?,
+            trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
 }
@@ -109,6 +117,7 @@ pub struct EventSink {
     job: Job,
     out: mpsc::Sender<JobOutput>,
     seq: AtomicU64,
+    began: tokio::time::Instant,
 }
 
 impl EventSink {
@@ -158,7 +167,8 @@ struct Built {
 impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
-        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0) };
+        let began = tokio::time::Instant::now();
+        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
@@ -186,7 +196,8 @@ impl Runner {
         loop {
             let space = &mut *used;
             let work = |stop| async move {
-                self.fetch(Cause::Lease { run: job.run.clone(), epoch: job.epoch }, job.base).await?;
+                let cause = Cause::Lease { run: job.run.clone(), epoch: job.epoch };
+                self.fetch(cause, job.base).instrument(info_span!("fetch")).await?;
                 match job.purpose {
                     LeasePurpose::Build => self.build(job, sink, &stop, space).await,
                     LeasePurpose::Verify => self.verify(job, sink, &stop, space).await,
@@ -234,14 +245,15 @@ impl Runner {
         let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
         let builder = match work {
             Work::Import(diff) => {
-                let imported = self.workspaces.import(job.base, diff).await?;
-                self.upload(job, imported, cancel).await?;
+                let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
+                self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
                 return Ok(Built { tree: imported, notes: Vec::new() });
             }
             Work::Build(builder) => builder,
         };
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build).await?;
-        sink.send("workspace.ready", "a worktree is ready").await;
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
+        let space = space.instrument(info_span!("workspace")).await?;
+        sink.ready().await;
         self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
     }
 
@@ -253,6 +265,7 @@ impl Runner {
         sink: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<Built, BuildError> {
+        let span = info_span!("build");
         let task = Task {
             run: job.run.to_string(),
             phase: job.spec.clone(),
@@ -260,12 +273,12 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
-            env: self.job_env(job, space)?,
+            env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
         };
-        let report = builder.build(&task, space.tree(), cancel).await?;
+        let report = builder.build(&task, space.tree(), cancel).instrument(span).await?;
         for note in &report.notes {
             sink.send("builder.output", note.clone()).await;
         }
@@ -276,13 +289,13 @@ impl Runner {
                 format!("not there afterwards: {}", missing.join(", ")),
             ));
         }
-        let collected = self.workspaces.collect(space).await?;
+        let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
         for notice in &collected.notices {
             sink.send("collect.note", notice.clone()).await;
         }
         let mut notes = report.notes;
         notes.extend(collected.notices);
-        self.upload(job, collected.tree, cancel).await?;
+        self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
         sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
         Ok(Built { tree: collected.tree, notes })
     }
@@ -313,19 +326,21 @@ impl Runner {
         cancel: &CancellationToken,
         used: &mut Option<Workspace>,
     ) -> Result<Built, BuildError> {
-        let space =
-            used.insert(self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate).await?);
+        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
+        let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        sink.ready().await;
+        let span = info_span!("gate");
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space)?,
+            env: self.job_env(job, space, &span)?,
             lease: self.mark(job),
             log_budget: self.log_budget,
         };
         let mut failed = None;
         for command in &job.gate {
             sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
-            let outcome = gate::run_command(&context, command, cancel).await;
+            let outcome = gate::run_command(&context, command, cancel).instrument(span.clone()).await;
             sink.send(
                 if outcome.green { "gate.passed" } else { "gate.failed" },
                 format!("{} {}", outcome.name, outcome.text),
@@ -349,24 +364,12 @@ impl Runner {
         format!("{}|{}", self.mark, job.lease)
     }
 
-    fn job_env(&self, job: &Job, space: &Workspace) -> Result<Vec<(String, String)>, BuildError> {
+    fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = self.env.clone();
+        env.extend(job.variables(span));
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
-        if let Some(data) = &self.run_data {
-            // The run's own database, apart from every other run's and from the control store.
-            let file = data.join(job.run.as_str()).join(format!("{}.db", job.run));
-            private_file(&file).map_err(|e| BuildError::of("workspace", &e))?;
-            env.push(("DATABASE_URL".to_owned(), format!("sqlite://{}?mode=rwc", file.display())));
-        }
+        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
         Ok(env)
     }
-}
-
-/// Makes a file that only its owner reads, where there is none: what a job's own program would make, others could read.
-fn private_file(path: &Path) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
 }

@@ -10,7 +10,7 @@ use autopack_shared::domain::ids::{ProjectId, WorkerId};
 /// `supervisor`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  AUTOPACK_DATABASE_URL=postgres://autopack@db/autopack \\\n    autopack supervisor --id s1 --etcd http://etcd:2379 --tokens /etc/autopack/tokens --state-dir /var/lib/autopack\n\nThe database's URL is taken from AUTOPACK_DATABASE_URL or from the file of --database-url-file."
+    after_help = "Examples:\n  AUTOPACK_DATABASE_URL=postgres://autopack@db/autopack \\\n    autopack supervisor --id s1 --etcd http://etcd:2379 --tokens /etc/autopack/tokens --state-dir /var/lib/autopack\n\nThe database's URL is taken from AUTOPACK_DATABASE_URL or from the file of --database-url-file, that of\nthe database for runs from AUTOPACK_RUN_DATABASE_URL or --run-database-url-file."
 )]
 pub(crate) struct Supervisor {
     /// Its name; unique among the live ones
@@ -25,6 +25,15 @@ pub(crate) struct Supervisor {
     /// A file with the database's URL
     #[arg(long, value_name = "FILE")]
     pub(crate) database_url_file: Option<PathBuf>,
+    /// A file with the URL of a database for data of runs: each run gets a schema in it, or a database beside it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) run_database_url_file: Option<PathBuf>,
+    /// Where workers reach the server of that database, as HOST or HOST:PORT [default: as in its URL]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) run_database_host: Option<String>,
+    /// Hours that data of a run is kept there after its end
+    #[arg(long, value_name = "HOURS", default_value_t = 168)]
+    pub(crate) run_data_retention: u32,
     /// A member of etcd; give each
     #[arg(long, value_name = "URL", required = true)]
     pub(crate) etcd: Vec<String>,
@@ -57,6 +66,9 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+    /// How long it may take to end its work once it is asked to stop; what is not done then is given back
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) drain_grace: u64,
 }
 
 /// `projects`.
@@ -93,11 +105,66 @@ pub(crate) enum Workers {
     /// List the workers that are connected
     #[command(after_help = "Examples:\n  autopack workers list --server http://s1:7443 -o json")]
     List(WorkersList),
+    /// Give a worker no more work; it leaves when what it has is done
+    #[command(
+        after_help = "Examples:\n  autopack workers drain w1 --reason 'new kernel' --server http://s1:7443\n  autopack workers drain w1 --undo --server http://s1:7443"
+    )]
+    Drain(WorkersDrain),
 }
 
 /// `workers list`.
 #[derive(Debug, Args)]
 pub(crate) struct WorkersList {}
+
+/// `workers drain`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkersDrain {
+    /// The worker
+    #[arg(value_name = "NAME")]
+    pub(crate) name: WorkerId,
+    /// Give it work again
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Why; kept in the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+}
+
+/// `workspaces`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Workspaces {
+    /// List the worktrees that stand on this machine, and whether their leases live
+    #[command(
+        after_help = "Examples:\n  autopack workspaces list\n  autopack workspaces list --root /var/lib/autopack-worker --server http://s1:7443\n\nOnly this machine is looked at; the engine, or the server, says what of it lives."
+    )]
+    List(WorkspacesList),
+    /// Remove the worktrees of leases that have ended
+    #[command(
+        after_help = "Examples:\n  autopack workspaces cleanup --dry-run\n  autopack workspaces cleanup --root /var/lib/autopack-worker --server http://s1:7443\n\nWhat a lost lease left was never handed in: it stays, unless --discard says otherwise."
+    )]
+    Cleanup(WorkspacesCleanup),
+}
+
+/// `workspaces list`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesList {
+    /// The worker's folder [default: that of this repository]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+}
+
+/// `workspaces cleanup`.
+#[derive(Debug, Args)]
+pub(crate) struct WorkspacesCleanup {
+    #[command(flatten)]
+    pub(crate) place: WorkspacesList,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Remove work that was never handed in, too
+    #[arg(long)]
+    pub(crate) discard: bool,
+}
 
 /// `token`.
 #[derive(Debug, Subcommand)]
@@ -112,7 +179,7 @@ pub(crate) enum Token {
 /// `token new`.
 #[derive(Debug, Args)]
 pub(crate) struct TokenNew {
-    /// Who gets it
+    /// Who gets it; a worker's is good for the worker of that name, or for all that fit `pool-*`
     #[arg(long, value_name = "NAME")]
     pub(crate) name: String,
     /// What it is good for

@@ -110,9 +110,27 @@ pub(crate) struct Reject {
 /// `leases`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Leases {
-    /// List leases, and the most there ever were at once
+    /// List leases, what is held by liveness, and the most there ever were at once
     #[command(after_help = "Examples:\n  autopack leases list\n  autopack leases list --all --run-id tidy-1 -o json")]
     List(LeasesList),
+    /// Take a run's lease from whoever has it; the run goes back to the queue
+    #[command(after_help = "\
+Examples:
+  autopack leases break tidy-1 --reason 'its builder hangs'
+
+What the one who had it still sends is refused. The attempt counts as lost, not as failed.")]
+    Break(LeasesBreak),
+}
+
+/// `leases break`.
+#[derive(Debug, Args)]
+pub(crate) struct LeasesBreak {
+    /// The run
+    #[arg(value_name = "RUN")]
+    pub(crate) run: RunId,
+    /// Why; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
 }
 
 /// `leases list`.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -12,9 +13,10 @@ use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
 use autopack_supervisor::error::Error;
-use autopack_supervisor::replica::{Replica, ReplicaConfig};
+use autopack_supervisor::replica::{Replica, ReplicaConfig, RunDataConfig};
+use autopack_supervisor::run_data::postgres::RunDatabaseConfig;
 use autopack_supervisor::store::postgres::PostgresConfig;
-use autopack_worker::daemon::{Worker, WorkerConfig};
+use autopack_worker::daemon::{DaemonError, Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token as Header};
 use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
@@ -27,6 +29,12 @@ use crate::exit::{CliError, During as _, Exit};
 
 /// The variable with the database's URL: it may hold a password, so it is no flag.
 const DATABASE_URL: &str = "AUTOPACK_DATABASE_URL";
+
+/// How long what a worker still does may take to end when it stops.
+const STOP: Duration = Duration::from_secs(10);
+
+/// The same for the database of runs.
+const RUN_DATABASE_URL: &str = "AUTOPACK_RUN_DATABASE_URL";
 
 /// Bytes of output that are kept of one process.
 const LOG_BUDGET: u64 = 64 * 1024 * 1024;
@@ -44,10 +52,11 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
     private_dir(&args.state_dir)?;
     let mut leave = Leave::new()?;
     let config = ReplicaConfig {
-        advertise: args.advertise.unwrap_or_else(|| format!("http://{}", args.listen)),
+        advertise: args.advertise.clone().unwrap_or_else(|| format!("http://{}", args.listen)),
         id: args.id.clone(),
         listen: args.listen,
         store: PostgresConfig::new(database_url(ctx, args.database_url_file.as_deref())?),
+        run_data: run_data(ctx, &args)?,
         etcd: args.etcd,
         cluster_id: args.cluster_id,
         timers: Timers::default(),
@@ -96,6 +105,28 @@ fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> 
     })
 }
 
+/// The server for data of runs, where one is named.
+fn run_data(ctx: &Context, args: &Supervisor) -> Result<Option<RunDataConfig>, CliError> {
+    let url = match &args.run_database_url_file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).during(format!("read {}", file.display()))?;
+            text.trim().to_owned()
+        }
+        None => match ctx.env.get(RUN_DATABASE_URL) {
+            Some(url) => url.to_owned(),
+            None if args.run_database_host.is_some() => {
+                let fix = format!("set {RUN_DATABASE_URL}, or name a file with --run-database-url-file");
+                let why = "--run-database-host says where workers reach it";
+                return Err(CliError::invalid("no database for runs is named", why, fix));
+            }
+            None => return Ok(None),
+        },
+    };
+    let server = RunDatabaseConfig { host: args.run_database_host.clone(), ..RunDatabaseConfig::new(url) };
+    let retention = Duration::from_secs(u64::from(args.run_data_retention) * 3600);
+    Ok(Some(RunDataConfig { server, retention }))
+}
+
 fn private_dir(path: &Path) -> Result<(), CliError> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
@@ -110,7 +141,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
     let token = ctx.token()?;
     let header = Header::new(token.as_deref())
         .map_err(|why| CliError::invalid("the token cannot be used", why, "autopack token new makes one that can"))?;
-    let mut leave = Leave::new()?;
+    let leave = Leave::new()?;
     let config = WorkerConfig {
         identity: Identity {
             worker: args.name.to_string(),
@@ -136,20 +167,45 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
     } else {
         ctx.out.text(&format!("worker {} with {} slots\n", args.name, args.slots))?;
     }
-    let tasks = Tasks::new();
-    let stop = tasks.stop().clone();
-    let mut serving = Box::pin(worker.serve(tasks.clone()));
-    let stopped = tokio::select! {
-        () = leave.asked() => true,
-        () = &mut serving => false,
+    until_left(ctx, worker, Duration::from_secs(args.drain_grace), leave).await
+}
+
+/// Serves until the worker is drained, by an operator or by a first signal; a second one, or the end of the grace, stops
+/// what is under way in order, and a third one ends at once.
+async fn until_left(ctx: &Context, worker: Worker, grace: Duration, mut leave: Leave) -> Result<Exit, CliError> {
+    let (tasks, drain) = (Tasks::new(), Drain::default());
+    let mut serving = Box::pin(worker.serve(tasks.clone(), drain.clone()));
+    let asked = tokio::select! {
+        () = leave.asked() => None,
+        served = &mut serving => Some(served),
     };
-    stop.cancel();
-    tokio::select! {
-        () = async { if stopped { serving.await } } => {}
-        () = leave.asked() => return Ok(Exit::Interrupted),
+    if let Some(served) = asked {
+        tasks.shutdown(STOP).await;
+        joined(served)?;
+        ctx.out.note("drained: the supervisors give it no more work until it is started again");
+        return Ok(Exit::Done);
     }
-    tasks.shutdown(std::time::Duration::from_secs(10)).await;
-    ended(stopped, "the worker")
+    drain.ask();
+    ctx.out.note("draining: it ends when its work is done; a second signal gives the work back now");
+    let (drained, again) = tokio::select! {
+        served = &mut serving => (Some(served), false),
+        () = tokio::time::sleep(grace) => (None, false),
+        () = leave.asked() => (None, true),
+    };
+    tasks.stop().cancel();
+    let served = tokio::select! {
+        served = async { match drained { Some(served) => served, None => serving.await } } => served,
+        () = leave.asked() => return Ok(Exit::Interrupted),
+    };
+    tasks.shutdown(STOP).await;
+    joined(served)?;
+    Ok(if again { Exit::Interrupted } else { Exit::Done })
+}
+
+fn joined(served: Result<(), DaemonError>) -> Result<(), CliError> {
+    served.map_err(|error| {
+        CliError::refused("version", "the worker cannot join", error.to_string(), "run the same autopack on both sides")
+    })
 }
 
 /// Runs `token`.
@@ -161,8 +217,10 @@ pub(crate) fn token(ctx: &Context, command: Token) -> Result<Exit, CliError> {
 fn new_token(ctx: &Context, args: &TokenNew) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@');
-    if args.name.is_empty() || args.name.len() > 64 || !args.name.chars().all(plain) {
-        let why = "1 to 64 letters, digits, '.', '_', '-' and '@'";
+    let pool = matches!(args.role, Role::Worker) && args.name.ends_with('*');
+    let name = if pool { &args.name[..args.name.len() - 1] } else { args.name.as_str() };
+    if args.name.is_empty() || args.name.len() > 64 || !name.chars().all(plain) {
+        let why = "1 to 64 letters, digits, '.', '_', '-' and '@'; a worker's may end with '*'";
         return Err(CliError::invalid("the name cannot be used", why, "choose another --name"));
     }
     let secret: [u8; 32] = rand::random();

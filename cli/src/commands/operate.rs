@@ -1,20 +1,17 @@
-//! `up` and `leases`: the engine and what it holds.
+//! `up`: the engine.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_stream::StreamExt as _;
 
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
-use autopack_shared::wire::pb::{LeasesRequest, MovesRequest, StatusRequest};
+use autopack_shared::wire::pb::{MovesRequest, StatusRequest};
 
-use crate::args::operate::{Leases, LeasesList};
 use crate::commands::autopilot::keep_up;
 use crate::connect::{Need, Wire, connect};
 use crate::context::Context;
 use crate::drive::{Leave, Outcome, Rest};
 use crate::exit::{CliError, During as _, Exit};
 use crate::rules::{Rules, paper};
-use crate::show::{clock, lease_json};
-use crate::terminal::Table;
 
 /// Runs `up`: owns the engine until it is stopped.
 pub(crate) async fn up(ctx: &Context) -> Result<Exit, CliError> {
@@ -85,47 +82,4 @@ async fn keep_files(ctx: &Context, mut runs: RunServiceClient<Wire>) {
     }
     // An engine that went away is noticed elsewhere.
     std::future::pending().await
-}
-
-/// Runs `leases`.
-pub(crate) async fn leases(ctx: &Context, command: Leases) -> Result<Exit, CliError> {
-    ctx.out.no_sarif()?;
-    match command {
-        Leases::List(args) => list_leases(ctx, args).await,
-    }
-}
-
-async fn list_leases(ctx: &Context, args: LeasesList) -> Result<Exit, CliError> {
-    let run_id = args.run_id.map(String::from).unwrap_or_default();
-    let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.admin.leases(LeasesRequest { all: args.all, run_id }).await;
-    session.close().await;
-    let answer = answer.during("list leases")?.into_inner();
-    if ctx.out.machine() {
-        let leases: Vec<Value> = answer.leases.iter().map(lease_json).collect();
-        ctx.out.document(&json!({ "format": "leases/1", "peak": answer.peak, "leases": leases }))?;
-        return Ok(Exit::Done);
-    }
-    if answer.leases.is_empty() {
-        let next = if args.all { "autopack runs list" } else { "autopack leases list --all" };
-        ctx.out.note(&format!("no leases, at most {} at once so far; next: {next}", answer.peak));
-        return Ok(Exit::Done);
-    }
-    let mut table = Table::new(["LEASE", "STATE", "RUN", "PHASE", "FOR", "WORKER", "EPOCH", "SINCE", "WHY"]);
-    for lease in &answer.leases {
-        table.row([
-            lease.id.clone(),
-            lease.state.to_uppercase(),
-            lease.run_id.clone(),
-            lease.phase_id.clone(),
-            lease.purpose.clone(),
-            lease.worker_id.clone(),
-            lease.epoch.to_string(),
-            clock(lease.granted_at_ms),
-            lease.reason.clone(),
-        ]);
-    }
-    ctx.out.table(&table)?;
-    ctx.out.note(&format!("at most {} at once so far", answer.peak));
-    Ok(Exit::Done)
 }

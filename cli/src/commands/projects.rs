@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 
-use autopack_shared::wire::pb::{AddProjectRequest, Project, ProjectsRequest, Worker, WorkersRequest};
+use autopack_shared::wire::pb::{
+    AddProjectRequest, DrainWorkerRequest, Project, ProjectsRequest, Worker, WorkersRequest,
+};
 
-use crate::args::cluster::{Projects, Workers};
+use crate::args::cluster::{Projects, Workers, WorkersDrain};
 use crate::connect::{Need, connect};
 use crate::context::Context;
 use crate::exit::{CliError, During as _, Exit};
@@ -55,7 +57,9 @@ fn project_json(project: &Project) -> Value {
 /// Runs `workers`.
 pub(crate) async fn workers(ctx: &Context, command: Workers) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
-    let Workers::List(_) = command;
+    if let Workers::Drain(args) = command {
+        return drain(ctx, args).await;
+    }
     let mut session = connect(ctx, Need::Passive).await?;
     let answer = session.admin.workers(WorkersRequest {}).await;
     session.close().await;
@@ -65,7 +69,7 @@ pub(crate) async fn workers(ctx: &Context, command: Workers) -> Result<Exit, Cli
     } else if workers.is_empty() {
         ctx.out.note("no worker is connected");
     } else {
-        let mut table = Table::new(["WORKER", "SLOTS", "TAKEN", "SANDBOX", "VIA", "REMAINING"]);
+        let mut table = Table::new(["WORKER", "STATE", "SLOTS", "TAKEN", "SANDBOX", "VIA", "REMAINING"]);
         for worker in &workers {
             let remaining = match worker.remaining_ms {
                 0 => "-".to_owned(),
@@ -73,6 +77,7 @@ pub(crate) async fn workers(ctx: &Context, command: Workers) -> Result<Exit, Cli
             };
             table.row([
                 worker.worker_id.clone(),
+                state(worker).to_owned(),
                 worker.slots.to_string(),
                 worker.taken.to_string(),
                 worker.sandbox_level.clone(),
@@ -85,10 +90,36 @@ pub(crate) async fn workers(ctx: &Context, command: Workers) -> Result<Exit, Cli
     Ok(Exit::Done)
 }
 
+fn state(worker: &Worker) -> &'static str {
+    match (worker.draining, worker.suspect) {
+        (true, _) => "DRAINING",
+        (false, true) => "SUSPECT",
+        (false, false) => "LIVE",
+    }
+}
+
+/// `workers drain`.
+async fn drain(ctx: &Context, args: WorkersDrain) -> Result<Exit, CliError> {
+    let mut session = connect(ctx, Need::Passive).await?;
+    let call = DrainWorkerRequest { worker_id: args.name.to_string(), undo: args.undo, reason: args.reason };
+    let answer = session.admin.drain_worker(call).await;
+    session.close().await;
+    let what = if args.undo { "give work again to" } else { "drain" };
+    let worker = answer.during(format!("{what} the worker {}", args.name))?.into_inner();
+    if ctx.out.machine() {
+        ctx.out.document(&tagged("worker", worker_json(&worker)))?;
+    } else {
+        let word = if args.undo { "gets work again" } else { "gets no more work, and leaves when it has none" };
+        ctx.out.text(&format!("{} {word}\n", line(&worker.worker_id)))?;
+        ctx.out.note(&format!("it has {} leases; next: autopack workers list", worker.taken));
+    }
+    Ok(Exit::Done)
+}
+
 fn worker_json(worker: &Worker) -> Value {
     json!({
         "worker_id": worker.worker_id, "session": worker.session, "slots": worker.slots, "taken": worker.taken,
         "sandbox_level": worker.sandbox_level, "via": worker.via, "age_ms": worker.age_ms,
-        "remaining_ms": worker.remaining_ms,
+        "remaining_ms": worker.remaining_ms, "state": state(worker),
     })
 }

@@ -7,6 +7,7 @@ use tonic::service::Interceptor;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::PROJECT_HEADER;
 
 use crate::context::Remote;
@@ -48,6 +49,11 @@ impl Interceptor for Headers {
         }
         if let Some(project) = &self.project {
             call.metadata_mut().insert(PROJECT_HEADER, project.clone());
+        }
+        for (name, value) in context::headers() {
+            if let Ok(value) = value.parse() {
+                call.metadata_mut().insert(name, value);
+            }
         }
         Ok(call)
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Digest, Timestamp};
 use super::path::{PathRoot, PathSet};
+use super::run_data::RunDataModel;
 
 pub use pivots::{
     AutoApproveRule, BudgetCost, CostEscalation, DefaultPolicy, Deployment, EvidenceVerification, GovernanceReview,
@@ -206,6 +207,12 @@ impl IntentionAnchorV2 {
     #[must_use]
     pub fn protected_paths(&self) -> &[String] {
         self.pivot_intentions.scope_boundaries.as_ref().map_or(&[], |pivot| &pivot.protected_paths)
+    }
+
+    /// Where it wants runs to keep their data; none where it does not say.
+    #[must_use]
+    pub fn run_data(&self) -> Option<RunDataModel> {
+        self.pivot_intentions.parallelism_isolation.as_ref().and_then(|pivot| pivot.run_data)
     }
 
     /// What the anchor says and Autopack records but does not follow, one sentence each.

@@ -7,12 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
+use super::run_data::RunDataModel;
 use super::run_file::{PhaseSpec, RunFile};
 use super::state::{AttemptState, LeaseState, PhaseState, RunState};
+use super::trace::TraceContext;
 
 mod governance;
+mod tally;
 
 pub use governance::{Apply, ApplyKind, Decision, Request, Vote};
+pub use tally::{Counts, Tally};
 
 /// Who acts: an authenticated principal and the door they came through.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,8 +97,14 @@ pub struct Run {
     pub author: Principal,
     /// Built without the required sandbox: every patch is tier 3 at least.
     pub tainted: bool,
+    /// Where its processes keep their data, for its whole life.
+    #[serde(default, skip_serializing_if = "RunDataModel::is_sqlite")]
+    pub run_data: RunDataModel,
     /// A pause was asked for and waits for the lease to end.
     pub pause_requested: bool,
+    /// The trace of the call that created it: what is done for it later belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// Why it ended or stands still, for people.
     pub reason: Option<String>,
     /// When it was created.
@@ -109,7 +119,8 @@ impl Run {
     pub fn origin(&self) -> Self {
         let moved = (RunState::Created, 0, false, None, self.created_at);
         let (state, version, pause_requested, reason, updated_at) = moved;
-        Self { state, version, pause_requested, reason, updated_at, ..self.clone() }
+        // A supervisor of before, which knows no traces, may write it in between.
+        Self { state, version, pause_requested, reason, updated_at, trace: None, ..self.clone() }
     }
 }
 
@@ -225,6 +236,9 @@ pub struct Lease {
     pub state: LeaseState,
     /// Rises with every write.
     pub version: u64,
+    /// The grant in its trace: what the worker does belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
     /// When the grant was committed.
     pub granted_at: Timestamp,
     /// When it ended.
@@ -256,6 +270,11 @@ pub enum CommandOp {
     Rollback {
         /// The phase; all applied ones, newest first, when absent.
         phase: Option<PhaseId>,
+        /// Why.
+        reason: String,
+    },
+    /// Take the run's lease from whoever has it, locks and all.
+    BreakLease {
         /// Why.
         reason: String,
     },

@@ -17,6 +17,18 @@ pub fn common_dir(root: &Path) -> Option<PathBuf> {
     open(root).ok()?.commondir().canonicalize().ok()
 }
 
+/// Whether a folder is a repository that can be used.
+#[must_use]
+pub fn is_repository(root: &Path) -> bool {
+    open(root).is_ok()
+}
+
+/// Whether a folder is a repository without a work tree, and not the git folder of one that has it.
+#[must_use]
+pub fn is_bare(root: &Path) -> bool {
+    open(root).is_ok_and(|repo| repo.is_bare())
+}
+
 /// Whether a folder is a git folder itself: that of a bare repository, or the one called `.git`.
 #[must_use]
 pub fn is_git_dir(dir: &Path) -> bool {
@@ -39,5 +51,7 @@ mod tests {
         assert!(is_git_dir(&git) && !is_git_dir(dir.path()));
         git2::Repository::init_bare(deep.join("bare.git")).unwrap();
         assert_eq!(around(&deep.join("bare.git/refs")), Some(deep.join("bare.git")));
+        assert!(is_bare(&deep.join("bare.git")) && is_repository(dir.path()));
+        assert!(!is_bare(dir.path()) && !is_bare(&git) && !is_repository(&deep));
     }
 }

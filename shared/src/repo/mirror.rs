@@ -79,7 +79,9 @@ pub enum Purpose {
 impl Purpose {
     const ALL: [Self; 3] = [Self::Build, Self::Gate, Self::Baseline];
 
-    const fn folder(self) -> &'static str {
+    /// The name of its folder.
+    #[must_use]
+    pub const fn folder(self) -> &'static str {
         match self {
             Self::Build => "tree",
             Self::Gate => "gate",
@@ -275,9 +277,28 @@ impl Mirror {
     }
 
     fn path_of(&self, key: &WorkspaceKey) -> PathBuf {
-        let attempt = format!("{}-{}", key.epoch, key.attempt);
-        self.root.join(key.run.as_str()).join(attempt).join(key.purpose.folder())
+        place(&self.root, key)
     }
+}
+
+/// The workspaces that stand below a mirror's root, with their folders; nothing is opened or made.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn standing(root: &Path) -> Result<Vec<(WorkspaceKey, PathBuf)>, MirrorError> {
+    let keys = folders::list(root).map_err(io_error(root))?;
+    Ok(keys.into_iter().map(|key| (key.clone(), place(root, &key))).collect())
+}
+
+/// Whether a folder is the root of a mirror.
+#[must_use]
+pub fn is_root(root: &Path) -> bool {
+    root.join(MIRROR).is_dir()
+}
+
+fn place(root: &Path, key: &WorkspaceKey) -> PathBuf {
+    let attempt = format!("{}-{}", key.epoch, key.attempt);
+    root.join(key.run.as_str()).join(attempt).join(key.purpose.folder())
 }
 
 /// Says which file or folder an I/O error is about.

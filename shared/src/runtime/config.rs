@@ -155,6 +155,8 @@ pub struct Settings {
     pub worker_slots: u32,
     /// How long a stopping process waits for its work.
     pub grace_seconds: u32,
+    /// A collector for traces, metrics and logs.
+    pub otel_endpoint: Option<String>,
     /// Bounds of a run that names none itself.
     pub limits: LimitSettings,
     shown: Vec<Resolved>,
@@ -211,6 +213,7 @@ impl Settings {
             worker_root: text("worker.root").map(PathBuf::from),
             worker_slots: small("worker.slots").unwrap_or(1),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),
+            otel_endpoint: text("otel.endpoint"),
             limits: LimitSettings {
                 tokens: number("limits.tokens"),
                 seconds: number("limits.seconds"),

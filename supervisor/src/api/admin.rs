@@ -22,7 +22,11 @@ use super::{Core, show};
 use crate::coordination::Coordinator;
 use crate::director::moves;
 use crate::error::Error;
-use crate::store::{RunFilter, Store, verify};
+use crate::store::{Store, verify};
+use crate::workers::Workers;
+
+mod leases;
+mod operate;
 
 /// Audit records read at a time.
 const PAGE: u32 = 1000;
@@ -33,6 +37,8 @@ pub struct AdminApi {
     pub cores: Arc<Cores>,
     /// Liveness.
     pub coordinator: Arc<dyn Coordinator>,
+    /// The workers that are connected here.
+    pub workers: Arc<Workers>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -49,7 +55,19 @@ impl AdminService for AdminApi {
 
     async fn leases(&self, call: Call<pb::LeasesRequest>) -> Result<Response<pb::LeasesResponse>, Status> {
         let core = self.cores.asked(&call).await?;
-        Ok(Response::new(core.leases(&call.into_inner()).await?))
+        Ok(Response::new(core.leases(self.coordinator.as_ref(), &call.into_inner()).await?))
+    }
+
+    async fn break_lease(&self, call: Call<pb::BreakLeaseRequest>) -> Result<Response<pb::BreakLeaseResponse>, Status> {
+        let principal = caller(&call);
+        let call = call.into_inner();
+        let core = self.cores.of_run(&call.run_id).await?;
+        Ok(Response::new(core.break_lease(self.coordinator.as_ref(), call, principal).await?))
+    }
+
+    async fn drain_worker(&self, call: Call<pb::DrainWorkerRequest>) -> Result<Response<pb::Worker>, Status> {
+        let principal = caller(&call);
+        Ok(Response::new(self.drain(call.into_inner(), principal).await?))
     }
 
     async fn register(&self, call: Call<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {
@@ -161,25 +179,6 @@ impl Core {
             pid: std::process::id(),
             repo: project.map(|project| project.repo).unwrap_or_default(),
         })
-    }
-
-    async fn leases(&self, call: &pb::LeasesRequest) -> Result<pb::LeasesResponse, Error> {
-        let mut tx = self.store.read().await?;
-        let peak = tx.peak_leases(&self.project).await?;
-        let mut leases = Vec::new();
-        if call.run_id.is_empty() && !call.all {
-            leases = tx.active_leases(Some(&self.project)).await?;
-        } else if call.run_id.is_empty() {
-            for run in tx.runs(&RunFilter { project: Some(self.project.clone()), ..RunFilter::default() }).await? {
-                leases.extend(tx.leases(&run.id).await?);
-            }
-        } else {
-            let run = self.run(tx.as_mut(), &call.run_id).await?;
-            leases = tx.leases(&run.id).await?;
-            leases.retain(|l| call.all || !l.state.is_terminal());
-        }
-        leases.sort_by_key(|l| l.granted_at);
-        Ok(pb::LeasesResponse { leases: leases.iter().map(show::lease).collect(), peak })
     }
 
     /// Takes copies of policy files for commits that lack them. What cannot be used is not registered.

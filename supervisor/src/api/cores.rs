@@ -9,12 +9,22 @@ use tonic::Request as Call;
 
 use autopack_shared::domain::ids::{ProjectId, RequestId, RunId};
 use autopack_shared::domain::record::{Principal, Project, Request};
+use autopack_shared::repo::locate::{is_bare, is_repository};
 use autopack_shared::wire::{PROJECT_HEADER, pb};
 
 use super::{Core, show};
 use crate::director::moves;
 use crate::error::Error;
 use crate::store::{RequestFilter, Store, Tx};
+
+/// The gate that additions of projects wait at.
+const ADDING: &str = "projects";
+
+/// Whether two paths lead to the same folder.
+fn one_repository(one: &str, other: &str) -> bool {
+    let real = |path: &str| Path::new(path).canonicalize().ok();
+    one == other || real(one).is_some_and(|one| real(other) == Some(one))
+}
 
 /// Makes what a project needs when it is first asked for.
 #[async_trait]
@@ -118,17 +128,31 @@ impl Cores {
             let why = "an embedded engine has the one project it was started for".to_owned();
             return Err(Error::Invalid { field: "name".to_owned(), why });
         };
+        if !is_bare(repo) && is_repository(repo) {
+            let why = "it has a work tree of somebody's, and a hub is written by supervisors only: git clone --bare it";
+            return Err(Error::Invalid { field: "repo".to_owned(), why: why.to_owned() });
+        }
+        let created_at = self.store.now().await?;
+        let project = Project { id: id.clone(), repo: call.repo, registered: BTreeMap::new(), created_at };
+        // What cannot be opened is not added.
+        opener.open(&project).await?;
         let mut tx = self.store.tx(&[]).await?;
-        let project = match tx.project(&id).await? {
-            Some(known) if known.repo == call.repo => return Ok(show::project(&known)),
-            Some(known) => {
+        // One at a time, whatever their names: two could take the same repository.
+        tx.lock_gate(&ProjectId::new(ADDING)?).await?;
+        for known in tx.projects().await? {
+            let same = one_repository(&known.repo, &project.repo);
+            if known.id == id && same {
+                return Ok(show::project(&known));
+            }
+            if known.id == id {
                 let hint = "use another name, or the repository it stands for";
                 return Err(Error::Exists { what: "project", id: format!("{id} ({})", known.repo), hint });
             }
-            None => Project { id: id.clone(), repo: call.repo, registered: BTreeMap::new(), created_at: tx.now() },
-        };
-        // What cannot be opened is not added.
-        opener.open(&project).await?;
+            if same {
+                let hint = "a repository has one name: use it, or another repository";
+                return Err(Error::Exists { what: "project", id: format!("{} ({})", known.id, known.repo), hint });
+            }
+        }
         let why = ("project.added", project.repo.as_str());
         moves::project(tx.as_mut(), &project, &principal, why, BTreeMap::new()).await?;
         tx.commit().await?;

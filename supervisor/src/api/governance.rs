@@ -15,6 +15,7 @@ use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::record::{Principal, Request, Vote};
 use autopack_shared::domain::state::{RequestEvent, RequestState};
 use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::governance_service_server::GovernanceService;
 use autopack_shared::wire::pb::{self, Choice};
 
@@ -167,11 +168,15 @@ impl Core {
             let votes = tx.votes(&request.id).await?;
             return Ok(show::request(&request, approving(&votes)));
         }
-        let shown = self.vote(tx.as_mut(), request, approve, expected, reason, &call.reason_code, principal).await?;
+        let (shown, decided) =
+            self.vote(tx.as_mut(), request, approve, expected, reason, &call.reason_code, principal).await?;
         if !call.idempotency_key.is_empty() {
             tx.put_idem(&call.idempotency_key, &principal.id, "Decide", hash, &[]).await?;
         }
         tx.commit().await?;
+        if let Some(request) = decided {
+            metrics().decided(request.tier, &principal.method, request.state.as_str(), request.waited());
+        }
         Ok(shown)
     }
 
@@ -198,7 +203,7 @@ impl Core {
         reason: String,
         reason_code: &str,
         principal: &Principal,
-    ) -> Result<pb::Request, Error> {
+    ) -> Result<(pb::Request, Option<Request>), Error> {
         check(tx, &request, approve, expected, &reason, principal, self.mode)?;
         let votes = tx.votes(&request.id).await?;
         if votes.iter().any(|v| v.principal.id == principal.id) {
@@ -237,6 +242,7 @@ impl Core {
         )
         .await?;
         let so_far = approving(&votes) + u32::from(approve);
+        let mut decided = None;
         if !approve || so_far >= request.approvers_needed {
             request.decided_by = Some(principal.clone());
             request.decided_at = Some(at);
@@ -250,8 +256,9 @@ impl Core {
             }
             let event = if approve { RequestEvent::Approve } else { RequestEvent::Reject };
             moves::request(tx, &mut request, event, Some(reason), principal).await?;
+            decided = Some(request.clone());
         }
-        Ok(show::request(&request, so_far))
+        Ok((show::request(&request, so_far), decided))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::coordination::Coordinator;
 use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
+use crate::hub::HubError;
 use crate::store::{RunFilter, Tx};
 
 mod diff;
@@ -154,7 +155,11 @@ impl Core {
     pub(super) async fn show_run(&self, id: &str) -> Result<pb::Run, Error> {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), id).await?;
-        let tip = self.tip(&run).await?;
+        // A hub that is away keeps nobody from looking at what is stored.
+        let tip = match self.tip(&run).await {
+            Err(Error::Hub(HubError::Away { .. })) => None,
+            tip => tip?,
+        };
         let mut shown = show::run(&run, tip);
         let applies = tx.applies(&run.id).await?;
         for phase in tx.phases(&run.id).await? {
@@ -307,6 +312,7 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
         CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
         CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
         CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
+        CommandOp::BreakLease { .. } => (None, "it has ended"),
     };
     if run.state.is_terminal() && !why.is_empty() {
         return Err(refused("run", run.id.to_string(), run.state.as_str(), why));
@@ -321,13 +327,15 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
     Ok(())
 }
 
-async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {
+/// Notes that a wish was recorded.
+pub(in crate::api) async fn record_command(tx: &mut dyn Tx, command: &Command) -> Result<(), Error> {
     let word = match &command.op {
         CommandOp::Cancel => "cancel",
         CommandOp::Pause => "pause",
         CommandOp::Resume => "resume",
         CommandOp::Retry { .. } => "retry",
         CommandOp::Rollback { .. } => "rollback",
+        CommandOp::BreakLease { .. } => "break of its lease",
     };
     note(
         tx,

@@ -7,7 +7,7 @@ use autopack_shared::domain::secret::redact;
 use autopack_shared::repo::diff::unified_diff;
 use autopack_shared::wire::pb;
 
-use crate::coordination::SessionEntry;
+use crate::coordination::{SUSPECT, SessionEntry};
 use crate::error::Error;
 use crate::hub::{Hub, HubError};
 
@@ -124,7 +124,7 @@ pub fn event(event: &Event) -> pb::Event {
     }
 }
 
-/// A lease.
+/// A lease as the store has it.
 #[must_use]
 pub fn lease(lease: &Lease) -> pb::Lease {
     pb::Lease {
@@ -138,6 +138,7 @@ pub fn lease(lease: &Lease) -> pb::Lease {
         granted_at_ms: lease.granted_at.as_millis(),
         ended_at_ms: lease.ended_at.map(|t| t.as_millis()).unwrap_or_default(),
         reason: lease.reason.clone().unwrap_or_default(),
+        ..pb::Lease::default()
     }
 }
 
@@ -164,7 +165,6 @@ pub fn project(project: &Project) -> pb::Project {
 #[must_use]
 pub fn worker(session: &SessionEntry, leases: &[Lease]) -> pb::Worker {
     let taken = leases.iter().filter(|l| l.worker == session.worker && l.session == session.session).count();
-    let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     pb::Worker {
         worker_id: session.worker.to_string(),
         session: session.session.clone(),
@@ -174,5 +174,13 @@ pub fn worker(session: &SessionEntry, leases: &[Lease]) -> pb::Worker {
         via: session.holder.clone(),
         age_ms: ms(session.life.age),
         remaining_ms: session.life.remaining.map_or(0, ms),
+        draining: session.draining,
+        suspect: session.life.is_suspect(SUSPECT),
     }
+}
+
+/// A time as the wire has it.
+#[must_use]
+pub fn ms(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,9 @@ use self::keys::Keys;
 use self::link::Link;
 use self::meta::Incarnation;
 use super::timers::Timers;
-use super::{CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts};
+use super::{
+    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry, SessionFacts,
+};
 
 pub mod config;
 mod election;
@@ -94,6 +96,10 @@ impl Coordinator for EtcdCoordinator {
         self.election.known.subscribe()
     }
 
+    async fn director(&self) -> Result<Option<SeatEntry>, CoordinationError> {
+        self.seat().await
+    }
+
     async fn resign(&self) -> Result<(), CoordinationError> {
         self.election.resign().await
     }
@@ -117,6 +123,14 @@ impl Coordinator for EtcdCoordinator {
 
     async fn session_alive(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
         self.alive(worker, session).await
+    }
+
+    async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError> {
+        self.mark(worker, session, drain).await
+    }
+
+    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+        self.marked(worker, session).await
     }
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {

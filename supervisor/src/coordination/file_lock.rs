@@ -18,7 +18,8 @@ use autopack_shared::runtime::clock::Clock;
 
 use self::file::{LockFile, holder_of};
 use super::{
-    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, SessionEntry, SessionFacts,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, SeatEntry, SessionEntry,
+    SessionFacts,
 };
 
 mod file;
@@ -49,12 +50,14 @@ struct State {
 
 struct Seat {
     replica: String,
+    since: Timestamp,
     files: [LockFile; 2],
 }
 
 struct Session {
     id: String,
     facts: SessionFacts,
+    draining: bool,
     since: Timestamp,
 }
 
@@ -117,7 +120,7 @@ impl FileCoordinator {
                 holder: holder_of(&path).unwrap_or_else(|| "it does not say who it is".to_owned()),
             });
         };
-        let (pid, host) = (std::process::id(), host());
+        let (pid, host) = (std::process::id(), home::host());
         lock.write(&format!("pid {pid} on {host}, since {}, as {replica}\n", self.clock.wall()))?;
         Ok(lock)
     }
@@ -139,7 +142,7 @@ impl FileCoordinator {
         let data = self.take(&self.data, DIRECTOR, replica)?;
         let repository = self.take(&self.worker_root, REPOSITORY, replica)?;
         home::only(&self.data, &self.worker_root)?;
-        Ok(Seat { replica: replica.to_owned(), files: [data, repository] })
+        Ok(Seat { replica: replica.to_owned(), since: self.clock.wall(), files: [data, repository] })
     }
 
     /// Nothing here runs out: it lives as long as its process.
@@ -204,6 +207,15 @@ impl Coordinator for FileCoordinator {
         self.directorship.subscribe()
     }
 
+    async fn director(&self) -> Result<Option<SeatEntry>, CoordinationError> {
+        let seat = |seat: &Seat| SeatEntry {
+            replica: seat.replica.clone(),
+            addr: "this process".to_owned(),
+            life: self.life(seat.since),
+        };
+        Ok(self.state().director.as_ref().map(seat))
+    }
+
     async fn resign(&self) -> Result<(), CoordinationError> {
         self.state().director = None;
         self.directorship.send_replace(Directorship::Unknown);
@@ -224,7 +236,8 @@ impl Coordinator for FileCoordinator {
             }
             Some(_) => Ok(()),
             None => {
-                let opened = Session { id: session.to_owned(), facts: facts.clone(), since: self.clock.wall() };
+                let (id, facts, since) = (session.to_owned(), facts.clone(), self.clock.wall());
+                let opened = Session { id, facts, draining: false, since };
                 state.sessions.insert(worker.clone(), opened);
                 Ok(())
             }
@@ -248,6 +261,17 @@ impl Coordinator for FileCoordinator {
         Ok(self.state().is_live(worker, session))
     }
 
+    async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError> {
+        let mut state = self.state();
+        let live = state.sessions.get_mut(worker).filter(|live| live.id == session);
+        Ok(live.map(|live| live.draining = drain).is_some())
+    }
+
+    async fn is_draining(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+        let state = self.state();
+        Ok(state.sessions.get(worker).filter(|live| live.id == session).is_some_and(|live| live.draining))
+    }
+
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
         let state = self.state();
         let entry = |(worker, live): (&WorkerId, &Session)| SessionEntry {
@@ -255,6 +279,7 @@ impl Coordinator for FileCoordinator {
             session: live.id.clone(),
             facts: live.facts.clone(),
             holder: "this process".to_owned(),
+            draining: live.draining,
             life: self.life(live.since),
         };
         let mut all: Vec<SessionEntry> = state.sessions.iter().map(entry).collect();
@@ -341,12 +366,6 @@ fn parse_owner(text: &str) -> Option<LockOwner> {
     let worker = words.next()?.parse().ok()?;
     let epoch = words.next()?.parse().ok()?;
     Some(LockOwner { worker, session: words.next()?.to_owned(), epoch })
-}
-
-/// This machine's name; only ever shown.
-fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "this machine".to_owned() } else { name.trim().to_owned() }
 }
 
 fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CoordinationError + '_ {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::evaluate::WINDOW_LIMIT;
@@ -11,6 +12,7 @@ use autopack_shared::domain::record::{Apply, ApplyKind, Decision, Phase, Request
 use autopack_shared::domain::state::{
     ApplyEvent, ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState,
 };
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
@@ -171,6 +173,9 @@ impl Director {
             CasOutcome::Applied | CasOutcome::Already => {
                 moves::apply(tx.as_mut(), &mut apply, ApplyEvent::Commit, None).await?;
                 settle_committed(tx.as_mut(), &mut phase, &apply).await?;
+                tx.commit().await?;
+                measure(&apply, &phase);
+                return Ok(());
             }
             CasOutcome::Moved { tip } => {
                 let at = tip.map_or_else(|| "gone".to_owned(), |t| format!("at {}", t.short()));
@@ -182,6 +187,16 @@ impl Director {
             }
         }
         Ok(tx.commit().await?)
+    }
+}
+
+fn measure(apply: &Apply, phase: &Phase) {
+    let finished = apply.finished_at.unwrap_or(apply.prepared_at);
+    let took = Duration::from_millis(u64::try_from(finished.millis_since(apply.prepared_at)).unwrap_or(0));
+    tracing::info!(run = %apply.run, phase = %apply.phase, commit = %apply.new, target = apply.target_ref, "applied");
+    metrics().applied(&format!("{:?}", apply.kind).to_lowercase(), took);
+    if apply.kind == ApplyKind::Revert {
+        metrics().rolled_back(if phase.rollback_ordered { "ordered" } else { "gate" });
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::Director;
 use crate::error::Error;
@@ -64,7 +65,12 @@ impl Director {
         let mut denials = self.denials();
         denial.since = match denials.get(run) {
             Some(old) if old.rule == denial.rule => old.since,
-            Some(_) | None => self.clock.wall(),
+            Some(_) | None => {
+                if !denial.failed {
+                    metrics().denied(&denial.rule);
+                }
+                self.clock.wall()
+            }
         };
         tracing::debug!(run = %run, rule = denial.rule, what = denial.what, "does not move");
         denials.insert(run.clone(), denial);

@@ -2,16 +2,22 @@
 //! (`coordination.md` 3.5). The worker hears of it from its session, which looks for leases of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::{Instrument as _, Span};
 
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
+use autopack_shared::runtime::telemetry::context;
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::locks::unlock;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Denial, Director, ref_of};
+use super::{Denial, Director, ref_of, trace};
 use crate::coordination::SessionEntry;
 use crate::error::Error;
 use crate::hub::HubRead as _;
@@ -20,7 +26,16 @@ use crate::store::Tx;
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
     pub(super) async fn grant(&self, view: &RunView, phase: &PhaseId, purpose: LeasePurpose) -> Result<bool, Error> {
+        if self.pauses().holds(&view.run.id, self.clock.monotonic()) {
+            return Ok(false);
+        }
+        let began = self.clock.monotonic();
         let Some(base) = self.startable(view, phase, purpose).await? else { return Ok(true) };
+        let data = self.needs_data(view, phase, purpose).await?;
+        if data && let Some(denial) = self.data_denied(view).await {
+            self.deny(&view.run.id, denial);
+            return Ok(false);
+        }
         let mut tx = self.fenced(&[]).await?;
         tx.lock_gate(&view.run.project).await?;
         let active = tx.active_leases(Some(&view.run.project)).await?;
@@ -31,33 +46,70 @@ impl Director {
         let sessions = self.coordinator.sessions().await?;
         let taken = tx.active_leases(None).await?;
         let Some((worker, session)) = with_room(&sessions, &taken) else {
-            let what = if sessions.is_empty() { "no worker is connected" } else { "every worker slot is taken" };
-            self.deny(&view.run.id, Denial::new("no_slot", what, "a worker that becomes free"));
+            self.deny(&view.run.id, Denial::new("no_slot", full(&sessions), "a worker that becomes free"));
             return Ok(false);
         };
+        let span = trace::grant(view, phase, purpose);
+        let given = self.give(tx, view, (phase, purpose, base), (worker, session), data).instrument(span.clone()).await;
+        match &given {
+            Ok(Some(waited)) => {
+                let took = self.clock.monotonic().saturating_sub(began);
+                metrics().granted(&format!("{purpose:?}").to_lowercase(), *waited, took);
+            }
+            Ok(None) => {}
+            Err(_) => {
+                span.record("otel.status_code", "ERROR");
+            }
+        }
+        Ok(given?.is_some())
+    }
+
+    /// Gives a phase to a worker that has room; how long its run waited, or none when it has to go on waiting.
+    async fn give(
+        &self,
+        mut tx: Box<dyn Tx>,
+        view: &RunView,
+        (phase, purpose, base): (&PhaseId, LeasePurpose, Oid),
+        (worker, session): (WorkerId, String),
+        data: bool,
+    ) -> Result<Option<Duration>, Error> {
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
+        let queued_at = run.updated_at;
         let epoch = moves::bump(tx.as_mut(), &Scope::Run(run.id.clone()), worker.as_str()).await?;
         let ws_epoch = moves::bump(tx.as_mut(), &Scope::Workspace(run.id.clone()), worker.as_str()).await?;
         let mut lease = self.lease(&phase, &run, purpose, (&worker, &session), (epoch, ws_epoch))?;
         lease.granted_at = tx.now();
+        lease.trace = context::current();
+        let waited = Duration::from_millis(u64::try_from(lease.granted_at.millis_since(queued_at)).unwrap_or(0));
+        Span::current().record("epoch", epoch).record("worker", worker.as_str());
         tx.insert_lease(&lease).await?;
         note_granting(tx.as_mut(), &lease).await?;
         tx.commit().await?;
 
-        let locked = self.lock(&lease).await;
+        let ready = match self.lock(&lease).await {
+            Ok(()) if data => self.give_data(&run, epoch).await.map_err(|denial| (denial, true)),
+            Ok(()) => Ok(()),
+            Err(error) => Err((Denial::new("run_locked", &error.to_string(), "the end of that process"), false)),
+        };
         let mut tx = self.fenced(&[Fence { scope: Scope::Run(run.id.clone()), epoch }]).await?;
-        if let Err(error) = locked {
-            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, Some(error.to_string()), &Principal::system())
-                .await?;
+        if let Err((denial, locked)) = ready {
+            let why = Some(denial.what.clone());
+            moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
             tx.commit().await?;
-            self.deny(&run.id, Denial::new("run_locked", &error.to_string(), "the end of that process"));
-            return Ok(false);
+            if locked {
+                unlock(self.coordinator.as_ref(), &lease).await;
+            }
+            self.pauses().failed(&run.id, self.clock.monotonic());
+            self.deny(&run.id, denial);
+            return Ok(None);
         }
         self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, base).await?;
         tx.commit().await?;
+        self.pauses().forget(&run.id);
         self.allow(&run.id);
-        Ok(true)
+        tracing::info!(run = %run.id, phase = %phase.id, %worker, epoch, "granted");
+        Ok(Some(waited))
     }
 
     /// The commit that a phase starts from; none when it was moved instead, because it can never start.
@@ -130,6 +182,7 @@ impl Director {
             ws_epoch,
             state: LeaseState::Granting,
             version: 0,
+            trace: None,
             granted_at: self.clock.wall(),
             ended_at: None,
             reason: None,
@@ -241,8 +294,17 @@ impl Director {
 fn with_room(sessions: &[SessionEntry], active: &[Lease]) -> Option<(WorkerId, String)> {
     let used = |worker: &WorkerId| active.iter().filter(|l| l.worker == *worker).count();
     let free = |s: &SessionEntry| i64::from(s.facts.slots) - i64::try_from(used(&s.worker)).unwrap_or(i64::MAX);
-    let roomy = sessions.iter().map(|s| (free(s), s)).filter(|(free, _)| *free > 0);
+    let roomy = sessions.iter().filter(|s| !s.draining).map(|s| (free(s), s)).filter(|(free, _)| *free > 0);
     roomy.max_by_key(|(free, _)| *free).map(|(_, s)| (s.worker.clone(), s.session.clone()))
+}
+
+/// Why nobody has room.
+fn full(sessions: &[SessionEntry]) -> &'static str {
+    match sessions {
+        [] => "no worker is connected",
+        all if all.iter().all(|s| s.draining) => "every worker that is connected is draining",
+        _ => "every worker slot is taken",
+    }
 }
 
 async fn note_granting(tx: &mut dyn Tx, lease: &Lease) -> Result<(), Error> {

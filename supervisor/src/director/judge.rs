@@ -15,6 +15,7 @@ use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
 use autopack_shared::repo::diff::missing_paths;
 use autopack_shared::repo::facts::{Limits, change_facts};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::ask::subject_ref;
 use super::grant::reread_phase;
@@ -79,6 +80,11 @@ impl Director {
             None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict, rejected).await?,
         }
         tx.commit().await?;
+        if let Some(tier) = decision.tier {
+            tracing::Span::current().record("tier", tier);
+        }
+        tracing::info!(run = %view.run.id, phase = %phase.id, verdict = decision.verdict, tier = decision.tier, "judged");
+        metrics().judged(&decision.verdict, decision.tier, verdict.reasons.iter().map(|r| r.code.as_str()));
         self.tell(view, &phase, &decision);
         Ok(())
     }

@@ -1,14 +1,16 @@
 //! How leases end other than by a result: taken back from above, or given up because nobody works on them any more.
 
-use std::collections::BTreeSet;
+use std::sync::PoisonError;
 
 use autopack_shared::domain::ids::{Fence, Scope};
-use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal, Run};
+use autopack_shared::domain::record::{Command, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState, RunEvent, RunState,
 };
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::locks::unlock;
+use super::view::RunView;
 use super::{Director, moves};
 use crate::coordination::Coordinator;
 use crate::error::Error;
@@ -16,7 +18,7 @@ use crate::store::{Store, Tx};
 use crate::workers::WorkerOrder;
 
 impl Director {
-    /// Takes back the leases of this project whose sessions are gone. Whether any lease is left.
+    /// Takes back the leases of this project whose sessions are gone, once their work is. Whether any lease is left.
     pub(super) async fn reap(&self) -> Result<bool, Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(Some(&self.project)).await?;
@@ -25,8 +27,12 @@ impl Director {
             return Ok(false);
         }
         let sessions = self.coordinator.sessions().await?;
-        let live: BTreeSet<_> = sessions.iter().map(|s| (s.worker.as_str(), s.session.as_str())).collect();
-        for lease in leases.iter().filter(|l| !live.contains(&(l.worker.as_str(), l.session.as_str()))) {
+        let now = self.clock.monotonic();
+        let over = {
+            let mut known = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+            known.look(&leases, &sessions, now, self.config.worker_self)
+        };
+        for lease in over {
             self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
         }
         Ok(true)
@@ -40,15 +46,48 @@ impl Director {
         if tx.epoch(&scope).await? == Some(lease.epoch) {
             moves::bump(tx.as_mut(), &scope, "director").await?;
         }
-        if !end(tx.as_mut(), lease, event, reason).await? {
+        if !end(tx.as_mut(), lease, event, reason, &Principal::system()).await? {
             return Ok(());
         }
         tx.commit().await?;
+        metrics().lease_lost(event.as_str());
         unlock(self.coordinator.as_ref(), lease).await;
+        self.tell_revoked(lease, reason);
+        Ok(())
+    }
+
+    /// Ends a run's lease because an operator says so, and breaks its locks, whoever holds them. Without an open lease
+    /// only the locks are broken: what nobody knows of may stand in the way of the next grant.
+    pub(super) async fn break_lease(&self, view: &RunView, command: &Command, reason: &str) -> Result<(), Error> {
+        let run = &view.run.id;
+        let why = format!("broken by {}: {reason}", command.principal.id);
+        let mut tx = self.fenced(&[]).await?;
+        let open = tx.leases(run).await?.into_iter().find(|lease| !lease.state.is_terminal());
+        let scope = Scope::Run(run.clone());
+        let result = match &open {
+            Some(lease) => {
+                if tx.epoch(&scope).await? == Some(lease.epoch) {
+                    moves::bump(tx.as_mut(), &scope, "director").await?;
+                }
+                end(tx.as_mut(), lease, LeaseEvent::Revoke, &why, &command.principal).await?;
+                format!("done: {} lost it at epoch {}", lease.worker, lease.epoch)
+            }
+            None => "done: no lease was open, its locks are broken".to_owned(),
+        };
+        let newest = tx.epoch(&scope).await?.unwrap_or(0);
+        moves::finish(tx.as_mut(), command, &result).await?;
+        tx.commit().await?;
+        self.break_locks(run, newest, &why).await;
+        if let Some(lease) = &open {
+            self.tell_revoked(lease, &why);
+        }
+        Ok(())
+    }
+
+    fn tell_revoked(&self, lease: &Lease, reason: &str) {
         let order = WorkerOrder::Revoke { run: lease.run.to_string(), epoch: lease.epoch, reason: reason.to_owned() };
         // A worker that is gone, or that another replica talks to, hears of it from its session.
         let _told = self.workers.send(&lease.worker, order);
-        Ok(())
     }
 }
 
@@ -60,15 +99,22 @@ pub(crate) async fn give_up(
     reason: &str,
 ) -> Result<(), Error> {
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
-    if end(tx.as_mut(), lease, LeaseEvent::Expire, reason).await? {
+    if end(tx.as_mut(), lease, LeaseEvent::Expire, reason, &Principal::system()).await? {
         tx.commit().await?;
+        metrics().lease_lost("given_up");
         unlock(coordinator, lease).await;
     }
     Ok(())
 }
 
 /// Ends a lease and gives its work back to the queue; false when it had ended already.
-async fn end(tx: &mut dyn Tx, lease: &Lease, event: LeaseEvent, reason: &str) -> Result<bool, Error> {
+async fn end(
+    tx: &mut dyn Tx,
+    lease: &Lease,
+    event: LeaseEvent,
+    reason: &str,
+    actor: &Principal,
+) -> Result<bool, Error> {
     let system = Principal::system();
     let Some(mut lease) = tx.leases(&lease.run).await?.into_iter().find(|l| l.id == lease.id) else {
         return Ok(false);
@@ -77,7 +123,7 @@ async fn end(tx: &mut dyn Tx, lease: &Lease, event: LeaseEvent, reason: &str) ->
         return Ok(false);
     }
     let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
-    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), &system).await?;
+    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
     if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
         if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
             lose_verify(tx, &mut phase, reason).await?;

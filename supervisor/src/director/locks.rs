@@ -16,7 +16,7 @@ use crate::error::Error;
 pub(super) const SWEEP: Duration = Duration::from_secs(10);
 
 /// Both locks of a run.
-fn names(run: &RunId) -> [LockName; 2] {
+pub(crate) fn names(run: &RunId) -> [LockName; 2] {
     [LockName::Run(run.clone()), LockName::Workspace(run.clone())]
 }
 
@@ -45,6 +45,21 @@ impl Director {
                 Ok(self.coordinator.lock(&names, &owner).await?)
             }
             done => Ok(done?),
+        }
+    }
+
+    /// Breaks the locks of a run that are not of a newer epoch, whoever holds them. The lease has ended in the store, so
+    /// a service that is away only leaves them to the next grant, or to the sweep.
+    pub(super) async fn break_locks(&self, run: &RunId, newest: u64, why: &str) {
+        for name in names(run) {
+            let broken = match self.coordinator.holder(&name).await {
+                Ok(Some(holder)) if holder.epoch <= newest => self.coordinator.break_lock(&name, why).await.map(|_| ()),
+                Ok(Some(_) | None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = broken {
+                tracing::warn!(lock = %name, %error, "a lock of a broken lease is given back later");
+            }
         }
     }
 

@@ -18,6 +18,9 @@ impl Director {
     /// Deals with one wish.
     pub(super) async fn obey(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
         let Some(command) = view.commands.iter().find(|c| c.id == *id) else { return Ok(()) };
+        if let CommandOp::BreakLease { reason } = &command.op {
+            return self.break_lease(view, command, reason).await;
+        }
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let result = match &command.op {
@@ -27,6 +30,8 @@ impl Director {
             CommandOp::Retry { phase, feedback, scope } => {
                 retry(tx.as_mut(), &mut run, command, phase.as_ref(), feedback, scope.as_ref()).await?
             }
+            // Done above: it needs more than this transaction.
+            CommandOp::BreakLease { .. } => return Ok(()),
             CommandOp::Rollback { phase, reason } => {
                 rollback(tx.as_mut(), &run, command, phase.as_ref(), reason).await?
             }

@@ -1,9 +1,12 @@
 //! Performs one step.
 
+use tracing::Instrument as _;
+
 use autopack_shared::domain::ids::{PhaseId, RequestId};
 use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent,
 };
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::grant::{reread_phase, reread_run};
 use super::next::Step;
@@ -16,6 +19,15 @@ use crate::store::RequestFilter;
 impl Director {
     /// Performs a step; false when the run has to wait for something outside.
     pub(super) async fn perform(&self, view: &RunView, step: Step) -> Result<bool, Error> {
+        let span = self.span_of(view, &step);
+        let done = self.take(view, step).instrument(span.clone()).await;
+        if done.is_err() {
+            span.record("otel.status_code", "ERROR");
+        }
+        done
+    }
+
+    async fn take(&self, view: &RunView, step: Step) -> Result<bool, Error> {
         match step {
             Step::Obey(command) => self.obey(view, &command).await.map(|()| true),
             Step::Validate => self.validate(view).await.map(|()| true),
@@ -151,8 +163,11 @@ impl Director {
         };
         request.decided_at = Some(tx.now());
         moves::request(tx.as_mut(), &mut request, RequestEvent::TimeOut, Some(why.to_owned()), &system()).await?;
+        let waited = request.waited();
+        tx.commit().await?;
         tracing::info!(run = %request.run, approval = %id, "request timed out");
-        Ok(tx.commit().await?)
+        metrics().decided(request.tier, "none", "timed_out", waited);
+        Ok(())
     }
 
     /// Takes a request's outcome to its phase.

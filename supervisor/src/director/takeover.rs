@@ -69,6 +69,7 @@ impl Director {
             clock: parts.clock,
             ids: parts.ids,
             book: parts.book,
+            run_data: parts.run_data,
             exporter: parts.exporter,
             notifier: parts.notifier,
             reminders: Mutex::new(BTreeSet::new()),
@@ -77,18 +78,22 @@ impl Director {
             token,
             denials: Mutex::new(HashMap::new()),
             swept: Mutex::new(None),
+            sightings: Mutex::default(),
+            pauses: Mutex::default(),
+            data_rests: Mutex::new(None),
         };
         director.adopt().await?;
         Ok(director)
     }
 
-    /// Takes back the leases of sessions that did not survive, before anything is granted.
+    /// Takes back the leases of sessions that did not survive, before anything is granted. Where a worker outlives its
+    /// session, that takes its time: see `liveness.rs`.
     async fn adopt(&self) -> Result<(), Error> {
         let mut tx = self.store.read().await?;
         let leases = tx.active_leases(Some(&self.project)).await?;
         drop(tx);
         for lease in leases {
-            let alive = self.coordinator.session_alive(&lease.worker, &lease.session).await?;
+            let alive = self.config.reap || self.coordinator.session_alive(&lease.worker, &lease.session).await?;
             if !alive || lease.state == LeaseState::Granting {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }

@@ -19,6 +19,14 @@ pub enum HubError {
         /// The folder that cannot be written.
         path: PathBuf,
     },
+    /// A repository that was opened before is not there now, or cannot be read.
+    #[error("the hub {} cannot be used now", path.display())]
+    Away {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: OpenError,
+    },
     /// Another director holds the hub, or nobody does yet.
     #[error("the hub's fence is {}, not {token}", current.map_or_else(|| "not set".to_owned(), |token| token.to_string()))]
     Fenced {

@@ -167,7 +167,8 @@ impl LocalHub {
     }
 
     pub(super) fn bare(&self) -> Result<Repository, HubError> {
-        Ok(open::open_bare(&self.common)?)
+        // It could be opened when it was registered: it was moved since, or may not be read.
+        open::open_bare(&self.common).map_err(|source| HubError::Away { path: self.common.clone(), source })
     }
 
     /// Points a ref at an object, wherever it was.
@@ -333,7 +334,8 @@ impl Hub for LocalHub {
     }
 
     fn head(&self) -> Result<HeadFacts, HubError> {
-        let repo = open::open(&self.path)?;
+        let away = |source| HubError::Away { path: self.path.clone(), source };
+        let repo = open::open(&self.path).map_err(away)?;
         let branch = repo.find_reference("HEAD")?.symbolic_target()?.map(str::to_owned);
         match repo.head() {
             Ok(head) => Ok(HeadFacts { oid: Some(from_git(head.peel_to_commit()?.id())), branch }),

@@ -9,6 +9,7 @@ use git2::{ErrorCode, Repository, Signature, Time, Transaction};
 use autopack_shared::domain::ids::{FencingToken, Oid};
 use autopack_shared::repo::open::{from_git, to_git};
 use autopack_shared::repo::tree::TreeError;
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::local::{LocalHub, io_error};
 use super::names::FENCE;
@@ -40,6 +41,7 @@ impl LocalHub {
         self.locked(&repo, &[FENCE, name.as_str()], |tx| {
             let current = read_fence(&repo)?;
             if current != Some(token) {
+                metrics().fenced("hub");
                 return Err(HubError::Fenced { token, current });
             }
             match decide(direct(&repo, name.as_str())?) {

@@ -6,19 +6,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::{FencingToken, ProjectId};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
+use autopack_shared::runtime::telemetry;
 
+use crate::census;
 use crate::coordination::{Coordinator, Directorship};
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::notify::FileNotifier;
+use crate::run_data::RunDatabases;
+use crate::run_data::keeper::Keeper;
 use crate::services::Services;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
+
+/// A director whose store does not answer for so long gives its seat up: another one may reach it.
+const STORE_AWAY: Duration = Duration::from_secs(8);
+
+/// How long the store may take to answer once.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Between two such questions.
+const ASK: Duration = Duration::from_secs(1);
 
 /// The longest a follower waits before it looks again whether the seat is free.
 const LOOK: Duration = Duration::from_secs(2);
@@ -35,6 +49,8 @@ pub(super) struct Lead {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: Arc<dyn IdSource>,
     pub(super) state_dir: PathBuf,
+    /// The server for data of runs, and how long it keeps that of ended ones.
+    pub(super) run_data: Option<(Arc<dyn RunDatabases>, Duration)>,
     pub(super) director: DirectorConfig,
 }
 
@@ -43,10 +59,19 @@ impl Lead {
     pub(super) async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
         let mut seat = self.coordinator.directorship();
         while !stop.is_cancelled() {
+            // Who cannot reach the store would only keep the seat from others.
+            if !self.store_answers().await {
+                tracing::debug!(replica = self.id, "the store does not answer: no candidate");
+                sleep(ASK).await;
+                continue;
+            }
             match self.coordinator.campaign(&self.id).await {
                 Ok(()) => {
                     tracing::info!(replica = self.id, "elected");
-                    let led = self.lead(stop).await;
+                    let led = tokio::select! {
+                        led = self.lead(stop) => led,
+                        away = self.store_away() => Err(away),
+                    };
                     self.let_go();
                     if let Err(error) = led {
                         tracing::warn!(replica = self.id, %error, "stepped down");
@@ -61,10 +86,27 @@ impl Lead {
             tokio::select! {
                 () = stop.cancelled() => {}
                 _changed = seat.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = sleep(LOOK) => {}
             }
         }
         Ok(())
+    }
+
+    async fn store_answers(&self) -> bool {
+        matches!(timeout(ANSWER, self.store.now()).await, Ok(Ok(_)))
+    }
+
+    /// Completes when the store has been away for too long.
+    async fn store_away(&self) -> Error {
+        let mut answered = Instant::now();
+        while answered.elapsed() < STORE_AWAY {
+            if self.store_answers().await {
+                answered = Instant::now();
+            }
+            sleep(ASK).await;
+        }
+        let why = format!("no answer for {} s: the seat is given up", STORE_AWAY.as_secs());
+        StoreError::Unavailable { why, hint: "check that the database server can be reached" }.into()
     }
 
     fn let_go(&self) {
@@ -82,15 +124,31 @@ impl Lead {
         let term = stop.child_token();
         let mut directors: JoinSet<Result<(), Error>> = JoinSet::new();
         let mut directed: BTreeMap<ProjectId, ()> = BTreeMap::new();
+        if let Some((databases, retention)) = &self.run_data {
+            let keeper = Keeper::new(self.store.clone(), databases.clone(), *retention);
+            let term = term.clone();
+            directors.spawn(async move {
+                keeper.serve(&term).await;
+                Ok(())
+            });
+        }
+        if telemetry::is_on() {
+            let (store, term) = (self.store.clone(), term.clone());
+            directors.spawn(async move {
+                census::serve(store, &term).await;
+                Ok(())
+            });
+        }
         let ended = loop {
             seat.borrow_and_update();
             if !matches!(*self.coordinator.directorship().borrow(), Directorship::Leading { .. }) {
                 break Ok(());
             }
             changes.mark_unchanged();
-            if let Err(error) = self.take_in(claim, &term, &mut directors, &mut directed).await {
-                break Err(error);
-            }
+            let whole = match self.take_in(claim, &term, &mut directors, &mut directed).await {
+                Ok(whole) => whole,
+                Err(error) => break Err(error),
+            };
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 _changed = seat.changed() => {}
@@ -100,12 +158,12 @@ impl Lead {
                     Err(panic) => break Err(Error::Bug(format!("a director panicked: {panic}"))),
                 },
                 // A project that could not be opened is tried again.
-                () = tokio::time::sleep(LOOK), if directed.is_empty() => {}
+                () = sleep(LOOK), if !whole => {}
             }
         };
         term.cancel();
         let all = async { while directors.join_next().await.is_some() {} };
-        if tokio::time::timeout(WIND_DOWN, all).await.is_err() {
+        if timeout(WIND_DOWN, all).await.is_err() {
             directors.abort_all();
         }
         ended
@@ -119,7 +177,10 @@ impl Lead {
             match self.services.cores.named(&project.id).await {
                 Ok(core) => {
                     let hub = core.hub.clone();
-                    highest = highest.max(run_blocking(move || hub.fence()).await?);
+                    match run_blocking(move || hub.fence()).await {
+                        Ok(found) => highest = highest.max(found),
+                        Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
+                    }
                 }
                 Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
             }
@@ -127,14 +188,15 @@ impl Lead {
         Ok(highest)
     }
 
-    /// Takes over the projects that are not directed yet.
+    /// Takes over the projects that are not directed yet; whether all are then.
     async fn take_in(
         &self,
         claim: Claim,
         term: &CancellationToken,
         directors: &mut JoinSet<Result<(), Error>>,
         directed: &mut BTreeMap<ProjectId, ()>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let mut whole = true;
         let projects = self.store.read().await?.projects().await?;
         for project in projects.into_iter().filter(|project| !directed.contains_key(&project.id)).collect::<Vec<_>>() {
             match self.director_of(&project, claim).await {
@@ -143,10 +205,16 @@ impl Lead {
                     directors.spawn(async move { serving.serve(&term).await });
                     directed.insert(project.id, ());
                 }
-                Err(error) => tracing::error!(project = %project.id, %error, "the project cannot be directed"),
+                Err(error) => {
+                    tracing::error!(project = %project.id, %error, "the project cannot be directed");
+                    whole = false;
+                    if let Ok(core) = self.services.cores.named(&project.id).await {
+                        core.undirected(&error);
+                    }
+                }
             }
         }
-        Ok(())
+        Ok(whole)
     }
 
     async fn director_of(&self, project: &Project, claim: Claim) -> Result<Arc<Director>, Error> {
@@ -161,6 +229,7 @@ impl Lead {
             clock: self.clock.clone(),
             ids: self.ids.clone(),
             book: core.book.clone(),
+            run_data: self.run_data.as_ref().map(|(databases, _)| databases.clone()),
             exporter: Arc::new(Exporter::new(exports)),
             notifier: Arc::new(FileNotifier::new(self.state_dir.join("notices.jsonl"))),
             config: self.director.clone(),

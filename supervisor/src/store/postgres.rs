@@ -23,12 +23,15 @@ use autopack_shared::domain::ids::{Fence, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
 use autopack_shared::runtime::process::{OnError, Tasks};
 
-use self::error::{away, failed};
+use self::error::{away, failed, within};
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
+pub use self::closed::Place;
+
 mod applies;
 mod audit;
+mod closed;
 mod error;
 mod facts;
 mod fences;
@@ -45,6 +48,8 @@ mod watcher;
 
 /// How long a caller waits for a connection, and a closing store for the last transaction.
 const TURN: Duration = Duration::from_secs(10);
+/// A server that says nothing for so long will say nothing more: it ends every statement earlier.
+const SILENCE: Duration = Duration::from_secs(20);
 /// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
 const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "autopack,pg_temp"),
@@ -137,6 +142,14 @@ impl PostgresStore {
         Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks })
     }
 
+    /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
+    pub async fn close_to_others(&self) -> StoreResult<Place> {
+        closed::close(&self.pool).await
+    }
+
     fn saw(&self, millis: i64) -> Timestamp {
         let before = self.seen.fetch_max(millis, Ordering::SeqCst);
         Timestamp::from_millis(before.max(millis))
@@ -158,7 +171,7 @@ impl Drop for PostgresStore {
 impl Store for PostgresStore {
     async fn read(&self) -> StoreResult<Box<dyn Tx>> {
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
         let mut view = PostgresTx::new(link, None);
         // Takes the snapshot too.
         let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
@@ -166,8 +179,9 @@ impl Store for PostgresStore {
     }
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE";
-        let link = self.pool.begin_with(begin).await.map_err(|e| failed(&e, None))?;
+        // Whoever makes the server read-only means it: nothing here says otherwise.
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
         let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
         let fences: BTreeSet<&Fence> = fences.iter().collect();
         let now = tx.hold(&fences, self.seen()).await?;
@@ -176,7 +190,7 @@ impl Store for PostgresStore {
 
     async fn now(&self) -> StoreResult<Timestamp> {
         let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
-        let now: i64 = sql.fetch_one(&self.pool).await.map_err(|e| failed(&e, None))?;
+        let now: i64 = within(SILENCE, sql.fetch_one(&self.pool)).await.map_err(|e| failed(&e, None))?;
         Ok(self.saw(now))
     }
 

@@ -13,8 +13,10 @@ use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
     Project, Request, Run, RunKind, Vote,
 };
+use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
+use autopack_shared::domain::trace::TraceContext;
 
 // The port comes through the parent, since the crate's own tests use these rows too.
 use super::{FenceRow, Store, Tx};
@@ -78,7 +80,9 @@ pub(crate) fn run(id: &str) -> Run {
         file: run_file(),
         author: ann(),
         tainted: true,
+        run_data: RunDataModel::Schema,
         pause_requested: true,
+        trace: Some(TraceContext { parent: "00-aa-bb-01".to_owned(), state: "v=1".to_owned() }),
         reason: Some("line one\nline 'two'; --".to_owned()),
         created_at: at(10),
         updated_at: at(11),
@@ -141,6 +145,7 @@ pub(crate) fn lease(id: &str, run: &str) -> Lease {
         ws_epoch: 3,
         state: LeaseState::Granting,
         version: 0,
+        trace: Some(TraceContext { parent: "00-aa-cc-01".to_owned(), state: String::new() }),
         granted_at: at(15),
         ended_at: Some(at(16)),
         reason: Some("gone".to_owned()),

@@ -1,6 +1,6 @@
 //! Every noun: what goes in comes out, in order, once, by its version.
 
-use autopack_shared::domain::record::{Lease, Run};
+use autopack_shared::domain::record::{Lease, Phase, Run};
 use autopack_shared::domain::state::{LeaseState, PhaseState, RunState};
 use autopack_supervisor::store::{RunFilter, StoreError, StoreResult};
 
@@ -257,4 +257,47 @@ pub(crate) async fn a_gate_is_held_by_writers_only(lab: &mut impl Lab) {
     tx.commit().await.unwrap();
     let mut view = lab.store().read().await.unwrap();
     assert!(matches!(view.lock_gate(&name("shop")).await, Err(StoreError::Corrupt(_))));
+}
+
+pub(crate) async fn a_census_counts_by_project_and_state(lab: &mut impl Lab) {
+    let fences = [director(&*lab.store()).await];
+    let mut tx = lab.store().tx(&fences).await.unwrap();
+    let mut all: Vec<Run> = ["a", "b", "c"].map(run).into();
+    all[2].project = name("mill");
+    all[2].state = RunState::Queued;
+    for run in &all {
+        tx.insert_run(run).await.unwrap();
+        tx.insert_phase(&phase(run.id.as_str(), "p", 0)).await.unwrap();
+    }
+    tx.insert_phase(&Phase { state: PhaseState::Executing, ..phase("b", "q", 1) }).await.unwrap();
+    tx.insert_lease(&lease("l-1", "a")).await.unwrap();
+    let mut over = lease("l-2", "b");
+    tx.insert_lease(&over).await.unwrap();
+    over.state = LeaseState::Revoked;
+    tx.update_lease(&mut over).await.unwrap();
+    tx.commit().await.unwrap();
+    let census = lab.store().read().await.unwrap().census().await.unwrap();
+    let shown: Vec<String> =
+        census.iter().map(|t| format!("{:?} {} {} {}", t.noun, t.project, t.state, t.count)).collect();
+    let wanted = [
+        "Runs mill queued 1",
+        "Runs shop created 2",
+        "Phases mill queued 1",
+        "Phases shop executing 1",
+        "Phases shop queued 2",
+        "Leases shop granting 1",
+    ];
+    assert_eq!(shown, wanted);
+}
+
+pub(crate) async fn what_was_written_before_there_were_traces_is_read(lab: &mut impl Lab) {
+    let before = Run { trace: None, ..run("a") };
+    let mut tx = lab.store().tx(&[]).await.unwrap();
+    tx.insert_run(&before).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(lab.store().read().await.unwrap().run(&name("a")).await.unwrap().as_ref(), Some(&before));
+    // As it is written, it is byte for byte what a program of before writes.
+    let written = serde_json::to_value(&before).unwrap();
+    assert!(written.get("trace").is_none(), "{written}");
+    assert_eq!(before.origin(), run("a").origin(), "what it was created with is the same with and without");
 }

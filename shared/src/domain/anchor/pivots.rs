@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::domain::run_data::RunDataModel;
+
 /// The nine pivots; each may be absent.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -226,11 +228,15 @@ pub struct ParallelismIsolation {
     #[serde(default = "one")]
     #[schemars(range(min = 1))]
     pub max_concurrent_runs: u32,
+    /// Where a run's processes keep their data. Without it: a schema of the run's own where the cluster has a server
+    /// for runs, else an SQLite file. What is asked for and not there is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_data: Option<RunDataModel>,
 }
 
 impl Default for ParallelismIsolation {
     fn default() -> Self {
-        Self { allowed: false, isolation_model: IsolationModel::None, max_concurrent_runs: one() }
+        Self { allowed: false, isolation_model: IsolationModel::None, max_concurrent_runs: one(), run_data: None }
     }
 }
 

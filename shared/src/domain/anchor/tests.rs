@@ -83,3 +83,17 @@ fn trailing_text_and_duplicate_keys_are_refused() {
         .is_err()
     );
 }
+
+#[test]
+fn where_runs_keep_their_data_is_one_of_three_words() {
+    let said = |pivot: &str| IntentionAnchorV2::parse(&text(&format!(r#"{{"parallelism_isolation":{pivot}}}"#)));
+    assert_eq!(said("{}").unwrap().run_data(), None);
+    for (word, model) in
+        [("sqlite", RunDataModel::Sqlite), ("schema", RunDataModel::Schema), ("database", RunDataModel::Database)]
+    {
+        assert_eq!(said(&format!(r#"{{"run_data":"{word}"}}"#)).unwrap().run_data(), Some(model));
+    }
+    let error = said(r#"{"run_data":"mysql"}"#).unwrap_err().to_string();
+    assert!(error.starts_with("pivot_intentions.parallelism_isolation.run_data (line 6"), "{error}");
+    assert!(error.contains("expected one of `sqlite`, `schema`, `database`"), "{error}");
+}

@@ -1,6 +1,7 @@
 //! Verdicts, requests, votes, and the moves of branches that they allow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,15 @@ pub struct Request {
     pub reason_code: Option<String>,
     /// The request whose approval it carries on after a rebase that changed nothing.
     pub carried_from: Option<RequestId>,
+}
+
+impl Request {
+    /// How long it waited for its end.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        let ended = self.decided_at.unwrap_or(self.created_at);
+        Duration::from_millis(u64::try_from(ended.millis_since(self.created_at)).unwrap_or(0))
+    }
 }
 
 /// One person's vote on a request.

@@ -5,6 +5,8 @@ pub(super) const RULES: &[(&str, &str)] = &[
     ("age-secret-key", r"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
     ("anthropic-api-key", r"(?-u:\b)sk-ant-[A-Za-z0-9]{2,12}-[A-Za-z0-9_-]{20,}"),
     ("atlassian-api-token", r"(?-u:\b)ATATT3[A-Za-z0-9_=-]{50,}"),
+    // Shorter than it is made: a line that was cut in the middle of one must not show the rest.
+    ("autopack-run-database", r"(?-u:\b)aprd_[a-f0-9]{8,64}"),
     ("aws-access-key-id", r"(?-u:\b)((?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16})(?-u:\b)"),
     (
         "aws-secret-access-key",

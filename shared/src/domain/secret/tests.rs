@@ -28,6 +28,8 @@ fn each_kind_is_found_and_never_shown() {
         ("pypi-token", format!("pypi-AgE{}", a(60))),
         ("telegram-bot-token", format!("12345678:AA{}", a(33))),
         ("twilio-api-key", format!("SK{}", hex(32))),
+        ("autopack-run-database", format!("postgres://ap_0_e1:aprd_{}@db:5432/runs", hex(64))),
+        ("autopack-run-database", format!("a line that was cut: aprd_{}", hex(20))),
         ("azure-storage-key", format!("AccountKey={}==", a(86))),
     ];
     for (rule, text) in samples {

@@ -65,6 +65,12 @@ pub const SETTINGS: &[Setting] = &[
         about: "how long a stopping process waits for its work",
     },
     Setting {
+        key: "otel.endpoint",
+        kind: Kind::Text,
+        default: None,
+        about: "a collector for traces, metrics and logs (OTLP over gRPC); not set: OTEL_EXPORTER_OTLP_ENDPOINT",
+    },
+    Setting {
         key: "limits.tokens",
         kind: Kind::Count { min: 1, max: u64::MAX },
         default: None,

@@ -15,7 +15,8 @@ impl Core {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), id).await?;
         let mut blockers = Vec::new();
-        blockers.extend(run_blocker(&run, self.director().is_some()));
+        let fault = self.fault().filter(|_| !run.state.is_terminal());
+        blockers.extend(run_blocker(&run, self.director().is_some() || fault.is_some(), self.mode));
         if let Some(lease) = tx.active_leases(Some(&run.project)).await?.into_iter().find(|l| l.run == run.id) {
             let what = format!("{} works on it, epoch {}", lease.worker, lease.epoch);
             let remedy = format!("its end, or autopack runs cancel {id}");
@@ -28,7 +29,7 @@ impl Core {
                 failed: false,
             });
         }
-        if let Some(denial) = self.director().and_then(|d| d.denial(&run.id))
+        if let Some(denial) = fault.or_else(|| self.director().and_then(|d| d.denial(&run.id)))
             && !run.state.is_terminal()
         {
             blockers.push(pb::Blocker {
@@ -47,11 +48,15 @@ impl Core {
     }
 }
 
+/// What a supervisor that does not direct can say, and what to do to hear more.
+const ELSEWHERE: &str = "another supervisor directs, or is about to: it knows what is tried";
+const ASK: &str = "autopack leases list names it; ask it by --server";
+
 /// How a landing says that its target cannot be moved.
 const CHECKED_OUT: &str = " is checked out at ";
 
 /// What the run as a whole waits for.
-fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
+fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
         let since_ms = run.updated_at.as_millis();
         Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy, failed: false })
@@ -77,7 +82,11 @@ fn run_blocker(run: &Run, driven: bool) -> Option<pb::Blocker> {
         | RunState::Waiting
         | RunState::Blocked => {
             let what = "no engine is running on this data directory".to_owned();
-            if driven { None } else { blocker("no_engine", what, resume) }
+            match (driven, mode) {
+                (true, _) => None,
+                (false, "cluster") => blocker("elsewhere", ELSEWHERE.to_owned(), ASK.to_owned()),
+                (false, _) => blocker("no_engine", what, resume),
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use autopack_shared::domain::record::{Principal, Run, RunKind};
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, ScopeSpec};
 use autopack_shared::domain::state::{ApplyState, PhaseState, RunState};
 use autopack_shared::repo::merge::Merged;
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::pb;
 
 use super::submit;
@@ -213,6 +214,7 @@ impl Core {
             file: RunFile { run_id: Some(id), phases: vec![phase], ..run.file.clone() },
             author: principal.clone(),
             pause_requested: false,
+            trace: context::current(),
             reason: None,
             created_at: now,
             updated_at: now,

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{ORIGIN, PHASE, ROW};
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
+use autopack_shared::domain::run_data;
 use autopack_shared::domain::run_file::{BuilderSpec, RunFile};
 use autopack_shared::domain::state::{PhaseState, RunState};
+use autopack_shared::runtime::telemetry::context;
 use autopack_shared::wire::pb;
 
 use crate::api::Core;
@@ -43,6 +46,8 @@ impl Core {
             }
             return Ok(pb::SubmitResponse { run: Some(self.show_run(id.as_str()).await?), created: false, warnings });
         }
+        let asked = policy.anchor.as_ref().and_then(IntentionAnchorV2::run_data);
+        let run_data = run_data::decide(asked, self.run_data.is_some())?;
         let now = tx.now();
         let tainted = call.insecure_no_sandbox && has_commands(&file);
         let run = Run {
@@ -64,7 +69,9 @@ impl Core {
             file,
             author: principal.clone(),
             tainted,
+            run_data,
             pause_requested: false,
+            trace: context::current(),
             reason: None,
             created_at: now,
             updated_at: now,

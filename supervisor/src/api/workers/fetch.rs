@@ -81,13 +81,16 @@ impl WorkerApi {
             self.surveyed(&call, want).await?
         };
         let hub = self.cores.named(&project).await?.hub.clone();
+        let making = self.room.make().await?;
         let pack = run_blocking(move || {
             let repo = hub.repository()?;
             Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)
         })
         .await?;
-        let digest = Digest::of(&pack).to_string();
         let size = pack.len() as u64;
+        let room = self.room.fetch(size).await?;
+        drop(making);
+        let digest = Digest::of(&pack).to_string();
         // A pack of the same objects is not always the same bytes: then it is sent from its beginning.
         let offset = if call.digest == digest { call.offset.min(size) } else { 0 };
         let (out, chunks) = mpsc::channel(WAITING);
@@ -108,6 +111,7 @@ impl WorkerApi {
                 _ended = tokio::time::timeout(DEADLINE, send) => {}
                 () = stop.cancelled() => {}
             }
+            drop(room);
             Ok::<(), Error>(())
         });
         Ok(Box::pin(ReceiverStream::new(chunks)))

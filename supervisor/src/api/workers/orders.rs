@@ -1,16 +1,25 @@
 //! What a session brings to its worker. Grants and ends of leases are read from the store, so that it does not matter
 //! which supervisor granted them.
 
-use autopack_shared::domain::ids::Oid;
-use autopack_shared::domain::record::{Lease, LeasePurpose, Phase};
+use std::time::Duration;
+
+use autopack_shared::domain::ids::{FencingToken, Oid};
+use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
+use autopack_shared::domain::run_data;
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
-use super::session::{Sent, SessionTask};
+use super::record::Sent;
+use super::session::SessionTask;
+use crate::api::Core;
 use crate::error::Error;
+use crate::run_data::{RunDataError, Stint};
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
+
+/// How long a session waits for the way to a run's data: it is known here, unless the server was never reached.
+const URL: Duration = Duration::from_secs(1);
 
 impl SessionTask {
     /// Leases that are new, and those that ended other than by the worker's own result; and what the worker has been
@@ -76,6 +85,8 @@ impl SessionTask {
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
         };
+        let gate = policy.gate_of(&phase);
+        let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
             lease_id: lease.id.to_string(),
@@ -89,12 +100,36 @@ impl SessionTask {
             base: base.to_string(),
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-            gate_json: json(serde_json::to_string(&policy.gate_of(&phase)))?,
+            gate_json: json(serde_json::to_string(&gate))?,
             feedback: phase.feedback,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
+            run_data,
+            trace: lease
+                .trace
+                .clone()
+                .or(run.trace)
+                .map(|trace| pb::TraceContext { traceparent: trace.parent, tracestate: trace.state }),
         }))
     }
+}
+
+/// Where the processes of a lease keep the run's data. What was to be on the server is there or nowhere.
+async fn run_data(core: &Core, run: &Run, phase: &Phase, lease: &Lease, gate: usize) -> Result<pb::RunData, Error> {
+    let kind = run.run_data.as_str().to_owned();
+    if run.run_data.is_sqlite() {
+        return Ok(pb::RunData { kind, url: String::new() });
+    }
+    if !run_data::starts_processes(lease.purpose, phase, gate) {
+        return Ok(pb::RunData { kind: "none".to_owned(), url: String::new() });
+    }
+    let Some(databases) = &core.run_data else { return Err(run_data::Unoffered { asked: run.run_data }.into()) };
+    let incarnation = core.store.read().await?.incarnation().await?;
+    let token = FencingToken { incarnation, epoch: lease.epoch };
+    let stint = Stint { run: run.id.clone(), model: run.run_data, token };
+    let late = || RunDataError::Unavailable { why: "it did not answer".to_owned(), hint: "check that it runs" };
+    let url = tokio::time::timeout(URL, databases.url(&stint)).await.map_err(|_| late())??;
+    Ok(pb::RunData { kind, url: url.0 })
 }
 
 /// The commit that a lease starts from; none while its phase is on its way elsewhere.
@@ -112,6 +147,7 @@ pub(super) fn order_message(order: WorkerOrder) -> supervisor_message::Body {
         WorkerOrder::Revoke { run, epoch, reason } => {
             supervisor_message::Body::Revoke(pb::Revoke { run_id: run, epoch, reason })
         }
+        WorkerOrder::Drain { undo } => supervisor_message::Body::Drain(pb::Drain { undo }),
         WorkerOrder::Verdict { run, phase, attempt, verdict, request } => {
             supervisor_message::Body::Verdict(pb::VerdictNotice {
                 run_id: run,

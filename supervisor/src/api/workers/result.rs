@@ -4,19 +4,43 @@ use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
-use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, PhaseEvent, PhaseState};
+use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState};
 use autopack_shared::wire::pb;
 
+use super::place::Next;
+use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
-use crate::director::moves;
+use crate::director::{moves, run_blocking};
 use crate::error::Error;
+use crate::hub::{AttemptKey, RefName};
 use crate::store::Tx;
 
 impl SessionTask {
-    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder.
-    pub(super) async fn result(&self, result: pb::AttemptResult) -> Result<(), Error> {
+    /// Accepts an attempt's result: once, at the current epoch, from the lease's holder. Said again, it is answered
+    /// again.
+    pub(super) async fn result(&self, result: &pb::AttemptResult, book: &mut Book) -> Result<Stored, Error> {
+        let refused = match self.accept(result, book).await {
+            Err(error) if self.has(result).await? => error,
+            done => return done,
+        };
+        tracing::debug!(run = result.run_id, %refused, "a result was said again");
+        Ok(Stored::Upto(result.run_seq.saturating_add(1)))
+    }
+
+    /// Whether this result ended its lease already.
+    async fn has(&self, result: &pb::AttemptResult) -> Result<bool, Error> {
+        let mut tx = self.cores.store().read().await?;
+        let leases = tx.leases(&RunId::new(result.run_id.clone())?).await?;
+        Ok(leases.iter().any(|lease| {
+            let same = lease.epoch == result.epoch && lease.attempt == result.attempt;
+            let ours = lease.worker == self.worker && lease.session == self.session;
+            same && ours && lease.state == LeaseState::Released && lease.phase.as_str() == result.phase_id
+        }))
+    }
+
+    async fn accept(&self, result: &pb::AttemptResult, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(result.run_id.clone())?, PhaseId::new(result.phase_id.clone())?);
         let ok = match result.outcome() {
             pb::Outcome::Ok => true,
@@ -25,6 +49,9 @@ impl SessionTask {
                 return Err(Error::Invalid { field: "outcome".to_owned(), why: "it is not set".to_owned() });
             }
         };
+        if ok {
+            self.uploaded(&run, &phase, result).await?;
+        }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
         let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
@@ -36,9 +63,17 @@ impl SessionTask {
                 why: format!("the lease is for {} attempt {}", lease.phase, lease.attempt),
             });
         }
+        // One above its events: the result itself. What it does not count was never said.
+        let upto = result.run_seq.saturating_add(1);
+        if result.run_seq > 0 {
+            let heard = self.heard(tx.as_mut(), &(run.clone(), result.epoch), upto, book).await?;
+            if heard.next(upto) == Next::Missing {
+                return Ok(Stored::Missing(heard.last()));
+            }
+        }
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
-            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, &result, reason).await?,
+            LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, result, reason).await?,
             LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
                 lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
             }
@@ -58,7 +93,33 @@ impl SessionTask {
         }
         tx.commit().await?;
         unlock(self.coordinator.as_ref(), &lease).await;
-        Ok(())
+        book.sent.remove(&lease.run);
+        Ok(Stored::Upto(upto))
+    }
+
+    /// Refuses a tree that is not the one this attempt has uploaded: what is judged was checked when it came.
+    async fn uploaded(&self, run: &RunId, phase: &PhaseId, result: &pb::AttemptResult) -> Result<(), Error> {
+        let mut tx = self.cores.store().read().await?;
+        let lease = self.own(tx.as_mut(), run, result.epoch).await?;
+        drop(tx);
+        if lease.purpose == LeasePurpose::Verify {
+            return Ok(());
+        }
+        let tree: Oid = result.result_tree.parse()?;
+        let (epoch, attempt) = (result.epoch, result.attempt);
+        let name = RefName::pending(&AttemptKey { run: run.clone(), epoch, phase: phase.clone(), attempt });
+        let hub = self.cores.named(&lease.project).await?.hub.clone();
+        let kept = match run_blocking(move || hub.tip(&name)).await {
+            // One project that cannot be read holds up no other's results: whoever judges the tree finds out.
+            Err(Error::Hub(_)) => return Ok(()),
+            kept => kept?,
+        };
+        if kept == Some(tree) {
+            return Ok(());
+        }
+        let kept = kept.map_or_else(|| "nothing".to_owned(), |kept| kept.short());
+        let why = format!("the result is {}, and {kept} was uploaded", tree.short());
+        Err(Error::Upload { reason: "tree_mismatch", why })
     }
 }
 
@@ -79,9 +140,9 @@ async fn accept_build(
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
     if let Some(reason) = &reason
-        && result.reason.starts_with("fetch_")
+        && (result.reason.starts_with("fetch_") || result.reason == "upload_cut")
     {
-        // The way to its objects was cut: nothing was tried, and nothing is held against the builder.
+        // The way to its objects or for its tree was cut: nothing is held against the builder.
         moves::attempt(tx, &mut attempt, AttemptEvent::Lose, Some(reason.clone())).await?;
         phase.lost_attempts += 1;
         return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;

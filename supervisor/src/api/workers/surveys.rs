@@ -9,7 +9,7 @@ use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::survey::{MAX_REPORT, Survey, SurveyFailure};
 use autopack_shared::wire::pb;
 
-use super::session::SessionTask;
+use super::session::{RENEWAL, SessionTask};
 use crate::error::Error;
 use crate::store::StoreError;
 
@@ -29,6 +29,7 @@ impl SessionTask {
         let given = match mine {
             Some(survey) if told.as_ref() == Some(&survey.id) => return Ok(None),
             Some(survey) => Some(survey),
+            None if open.is_empty() || self.is_leaving().await => None,
             None => self.first_claimed(open).await?,
         };
         let order = given.as_ref().map(order).transpose()?;
@@ -39,6 +40,12 @@ impl SessionTask {
     /// The survey that this stream has told its worker of.
     fn scanning(&self) -> Option<RowId> {
         self.scan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the worker gets no more work; so it is while nobody can say.
+    async fn is_leaving(&self) -> bool {
+        let draining = self.coordinator.is_draining(&self.worker, &self.session);
+        !matches!(tokio::time::timeout(RENEWAL, draining).await, Ok(Ok(false)))
     }
 
     /// The first of the free ones that nobody else was faster with.
@@ -89,9 +96,9 @@ impl SessionTask {
     }
 
     /// Takes what the worker answered; what nobody waits for any more is dropped.
-    pub(super) async fn scanned(&self, result: pb::ScanResult) -> Result<(), Error> {
+    pub(super) async fn scanned(&self, result: &pb::ScanResult) -> Result<(), Error> {
         let id = RowId::new(result.survey_id.clone())?;
-        let answer = read_answer(&result);
+        let answer = read_answer(result);
         if let Err(failure) = &answer {
             tracing::warn!(survey = %id, worker = %self.worker, reason = failure.reason, why = failure.message, "a scan failed");
         }

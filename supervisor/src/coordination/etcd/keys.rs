@@ -27,8 +27,12 @@ impl Keys {
         format!("{}/director", self.0)
     }
 
+    pub(super) fn supervisors(&self) -> String {
+        format!("{}/supervisors/", self.0)
+    }
+
     pub(super) fn supervisor(&self, replica: &str) -> String {
-        format!("{}/supervisors/{replica}", self.0)
+        format!("{}{replica}", self.supervisors())
     }
 
     pub(super) fn workers(&self) -> String {
@@ -86,6 +90,9 @@ pub(super) struct WorkerValue {
     pub(super) sandbox_level: String,
     pub(super) via_replica: String,
     pub(super) since: i64,
+    /// Absent in what a supervisor of before wrote.
+    #[serde(default)]
+    pub(super) draining: bool,
 }
 
 /// A lock of a run or of its workspace.

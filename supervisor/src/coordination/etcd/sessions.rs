@@ -8,9 +8,9 @@ use etcd_client::{Compare, CompareOp, KeyValue, PutOptions, Txn, TxnOp};
 use autopack_shared::domain::ids::{Timestamp, WorkerId};
 
 use super::EtcdCoordinator;
-use super::keys::{WorkerValue, parsed, written};
+use super::keys::{DirectorValue, SupervisorValue, WorkerValue, parsed, written};
 use super::link::found;
-use crate::coordination::{CoordinationError, Life, SessionEntry, SessionFacts};
+use crate::coordination::{CoordinationError, Life, SeatEntry, SessionEntry, SessionFacts};
 
 /// How often a call looks again when somebody else was quicker.
 const ROUNDS: usize = 4;
@@ -60,7 +60,7 @@ impl EtcdCoordinator {
     /// Makes the key on a new lease; false when somebody else just did.
     async fn begin(&self, worker: &WorkerId, session: &str, facts: &SessionFacts) -> Result<bool, CoordinationError> {
         let key = self.keys.worker(worker);
-        let value = written(&key, &self.value(session, facts, self.clock.wall()))?;
+        let value = written(&key, &self.value(session, facts, self.clock.wall(), false))?;
         let lease = self.link.grant(self.timers.session_ttl).await?;
         let free = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
         let txn = Txn::new()
@@ -89,7 +89,7 @@ impl EtcdCoordinator {
         }
         let key = self.keys.worker(worker);
         let since = Timestamp::from_millis(live.value.since);
-        let value = written(&key, &self.value(&live.value.session_uuid, facts, since))?;
+        let value = written(&key, &self.value(&live.value.session_uuid, facts, since, live.value.draining))?;
         let put = TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(live.kv.lease())));
         let txn = Txn::new().when([unchanged(&key, &live.kv), self.incarnation.guard()]).and_then([put]);
         let answer = self.link.txn(txn.or_else([TxnOp::get(self.incarnation.key(), None)])).await?;
@@ -99,7 +99,7 @@ impl EtcdCoordinator {
         Ok(answer.succeeded())
     }
 
-    fn value(&self, session: &str, facts: &SessionFacts, since: Timestamp) -> WorkerValue {
+    fn value(&self, session: &str, facts: &SessionFacts, since: Timestamp, draining: bool) -> WorkerValue {
         WorkerValue {
             session_uuid: session.to_owned(),
             host: facts.host.clone(),
@@ -108,7 +108,49 @@ impl EtcdCoordinator {
             sandbox_level: facts.sandbox_level.clone(),
             via_replica: self.replica.id.clone(),
             since: since.as_millis(),
+            draining,
         }
+    }
+
+    /// Writes into a session whether it gets no more work; false when it is gone.
+    pub(super) async fn mark(
+        &self,
+        worker: &WorkerId,
+        session: &str,
+        draining: bool,
+    ) -> Result<bool, CoordinationError> {
+        let key = self.keys.worker(worker);
+        for _ in 0..ROUNDS {
+            let Some(live) = self.live_as(worker, session).await? else { return Ok(false) };
+            if live.value.draining == draining {
+                return Ok(true);
+            }
+            let value = written(&key, &WorkerValue { draining, ..live.value })?;
+            let put = TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(live.kv.lease())));
+            let txn = Txn::new().when([unchanged(&key, &live.kv), self.incarnation.guard()]).and_then([put]);
+            let answer = self.link.txn(txn.or_else([TxnOp::get(self.incarnation.key(), None)])).await?;
+            if answer.succeeded() {
+                return Ok(true);
+            }
+            self.incarnation.check(&self.link, found(&answer).pop().flatten().as_ref())?;
+        }
+        Err(CoordinationError::Unavailable(format!("the session of worker {worker} keeps changing")))
+    }
+
+    pub(super) async fn marked(&self, worker: &WorkerId, session: &str) -> Result<bool, CoordinationError> {
+        Ok(self.live_as(worker, session).await?.is_some_and(|live| live.value.draining))
+    }
+
+    /// Who directs, as its key says.
+    pub(super) async fn seat(&self) -> Result<Option<SeatEntry>, CoordinationError> {
+        let (key, here) = (self.keys.director(), self.keys.supervisors());
+        let Some(kv) = self.link.get(&key).await? else { return Ok(None) };
+        let DirectorValue { replica_id: replica, addr, .. } = parsed(&key, kv.value())?;
+        // The seat itself does not say since when; what its supervisor said when it got its lease is close.
+        let since = self.link.get(&format!("{here}{replica}")).await?.filter(|of| of.lease() == kv.lease());
+        let started = since.and_then(|kv| parsed::<SupervisorValue>(&here, kv.value()).ok()).map(|value| value.started);
+        let started = started.unwrap_or_else(|| self.clock.wall().as_millis());
+        Ok(self.life(kv.lease(), started).await?.map(|life| SeatEntry { replica, addr, life }))
     }
 
     /// Renews the lease. An etcd that does not answer is an error and no end: a worker outlives that.
@@ -148,10 +190,10 @@ impl EtcdCoordinator {
             let Some(Ok(worker)) = key.strip_prefix(&prefix).map(str::parse) else { continue };
             let value: WorkerValue = parsed(&key, kv.value())?;
             let Some(life) = self.life(kv.lease(), value.since).await? else { continue };
-            let WorkerValue { session_uuid: session, host, boot_id, slots, sandbox_level, via_replica: holder, .. } =
-                value;
+            let WorkerValue { session_uuid: session, via_replica: holder, draining, .. } = value;
+            let WorkerValue { host, boot_id, slots, sandbox_level, .. } = value;
             let facts = SessionFacts { host, boot_id, slots, sandbox_level };
-            all.push(SessionEntry { worker, session, facts, holder, life });
+            all.push(SessionEntry { worker, session, facts, holder, draining, life });
         }
         Ok(all)
     }

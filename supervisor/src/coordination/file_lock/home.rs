@@ -40,3 +40,9 @@ pub(super) fn only(data: &Path, worker_root: &Path) -> Result<(), CoordinationEr
     };
     write().map_err(|error: io::Error| failed(&error))
 }
+
+/// This machine's name; only ever shown.
+pub(super) fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "this machine".to_owned() } else { name.trim().to_owned() }
+}

@@ -213,6 +213,7 @@ impl World {
             ws_epoch: 1,
             state: LeaseState::Held,
             version: 0,
+            trace: None,
             granted_at: self.now,
             ended_at: None,
             reason: None,

@@ -1,6 +1,9 @@
 //! What PostgreSQL said, as what the store says, by its error codes. Nothing here repeats a URL or a password: the
 //! driver's errors name neither.
 
+use std::io;
+use std::time::Duration;
+
 use sqlx::postgres::PgDatabaseError;
 
 pub(super) use crate::store::subject::Subject;
@@ -9,6 +12,15 @@ use crate::store::StoreError;
 use crate::store::subject::rule;
 
 const AGAIN: &str = "another transaction was in the way: try again";
+
+/// An answer, or that none came in time: a server behind a broken network says nothing at all.
+pub(super) async fn within<T>(
+    time: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", time.as_secs()));
+    tokio::time::timeout(time, answer).await.unwrap_or_else(|_| Err(sqlx::Error::Io(silent())))
+}
 
 /// The store's word for a failure of the server or of the driver.
 pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreError {

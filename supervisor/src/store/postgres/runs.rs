@@ -1,14 +1,15 @@
 //! Projects, runs, leases.
 
 use async_trait::async_trait;
+use sqlx::postgres::PgRow;
 use sqlx::{QueryBuilder, query};
 
 use autopack_shared::domain::ids::{ProjectId, RunId, Scope};
-use autopack_shared::domain::record::{Lease, Project, Run};
+use autopack_shared::domain::record::{Counts, Lease, Project, Run, Tally};
 
 use super::error::Subject;
-use super::tx::{PostgresTx, integer, limit, living, natural, read_living, read_plain};
-use crate::store::{RunFilter, Runs, StoreResult, Tx as _, doc};
+use super::tx::{PostgresTx, integer, limit, living, natural, read_living, read_plain, text};
+use crate::store::{RunFilter, Runs, StoreError, StoreResult, Tx as _, doc};
 
 #[async_trait]
 impl Runs for PostgresTx {
@@ -122,4 +123,21 @@ impl Runs for PostgresTx {
         let row = self.one(query(sql).bind(project.as_str())).await?;
         row.map_or(Ok(0), |row| natural(&row, 0))
     }
+
+    async fn census(&mut self) -> StoreResult<Vec<Tally>> {
+        let sql = "SELECT 0::bigint AS noun, project, state, count(*) FROM run GROUP BY project, state \
+                   UNION ALL SELECT 1::bigint, r.project, p.state, count(*) FROM phase p JOIN run r ON r.id = p.run_id \
+                   GROUP BY r.project, p.state \
+                   UNION ALL SELECT 2::bigint, project, state, count(*) FROM lease WHERE state IN ('granting', 'held') \
+                   GROUP BY project, state ORDER BY 1, 2, 3";
+        self.all(query(sql)).await?.iter().map(tally).collect()
+    }
+}
+
+fn tally(row: &PgRow) -> StoreResult<Tally> {
+    let nouns = [Counts::Runs, Counts::Phases, Counts::Leases];
+    let noun = usize::try_from(natural(row, 0)?).ok().and_then(|at| nouns.get(at).copied());
+    let noun = noun.ok_or_else(|| StoreError::Corrupt("a count of nothing".to_owned()))?;
+    let (project, state) = (text(row, 1)?.to_owned(), text(row, 2)?.to_owned());
+    Ok(Tally { noun, project, state, count: natural(row, 3)? })
 }

@@ -34,7 +34,7 @@ struct Applied {
 }
 
 /// Waits for whoever else prepares the schema, and holds others up until the transaction ends.
-async fn take_turn(link: &mut PgConnection) -> StoreResult<()> {
+pub(super) async fn take_turn(link: &mut PgConnection) -> StoreResult<()> {
     // Others may be at it for as long as it takes to build an index.
     let patience = "SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '10min'";
     raw_sql(patience).execute(&mut *link).await.map_err(sql)?;

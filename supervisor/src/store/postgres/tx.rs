@@ -1,6 +1,7 @@
 //! One transaction on one connection: how verbs run their statements, and how a failure gives the whole of it up.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -12,8 +13,10 @@ use tokio::sync::watch;
 
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
-use super::error::{Subject, away, failed};
+use super::SILENCE;
+use super::error::{Subject, away, failed, within};
 use crate::store::{StoreError, StoreResult, Tx, doc};
 
 /// A statement with its values.
@@ -29,6 +32,8 @@ pub(super) struct PostgresTx {
     broken: bool,
     /// There is a savepoint from an earlier statement.
     saved: bool,
+    /// How long the server may say nothing.
+    silence: Duration,
     /// Runs whose row this transaction holds.
     runs: BTreeSet<RunId>,
     /// Records of the log that are written when everything else is done.
@@ -38,7 +43,8 @@ pub(super) struct PostgresTx {
 impl PostgresTx {
     pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<watch::Sender<u64>>) -> Self {
         let now = Timestamp::from_millis(0);
-        Self { link, now, commits, broken: false, saved: false, runs: BTreeSet::new(), drafts: Vec::new() }
+        let (runs, drafts) = (BTreeSet::new(), Vec::new());
+        Self { link, now, commits, broken: false, saved: false, silence: SILENCE, runs, drafts }
     }
 
     /// The same with its instant.
@@ -55,6 +61,7 @@ impl PostgresTx {
         let answer = self.number(sql).await;
         answer.map_err(|error| {
             let StoreError::Fenced { scope, current, .. } = error else { return error };
+            metrics().fenced("store");
             let mine = fences.iter().find(|fence| fence.scope.to_string() == scope);
             StoreError::Fenced { held: mine.map_or(0, |fence| fence.epoch), scope, current }
         })
@@ -85,16 +92,17 @@ impl PostgresTx {
     pub(super) async fn write(&mut self, subject: &Subject, sql: Sql<'_>) -> StoreResult<u64> {
         self.writes()?;
         let save = if self.saved { "RELEASE SAVEPOINT w; SAVEPOINT w" } else { "SAVEPOINT w" };
-        if let Err(error) = raw_sql(save).execute(&mut *self.link).await {
+        if let Err(error) = within(self.silence, raw_sql(save).execute(&mut *self.link)).await {
             return Err(self.give_up(&error, None));
         }
         self.saved = true;
-        match sql.execute(&mut *self.link).await {
+        match within(self.silence, sql.execute(&mut *self.link)).await {
             Ok(done) => Ok(done.rows_affected()),
             Err(error) => {
                 let refusal = self.give_up(&error, Some(subject));
                 if !self.broken
-                    && let Err(error) = raw_sql("ROLLBACK TO SAVEPOINT w").execute(&mut *self.link).await
+                    && let Err(error) =
+                        within(self.silence, raw_sql("ROLLBACK TO SAVEPOINT w").execute(&mut *self.link)).await
                 {
                     return Err(self.give_up(&error, None));
                 }
@@ -124,7 +132,7 @@ impl PostgresTx {
     /// The one row of a query, if there is one.
     pub(super) async fn one(&mut self, sql: Sql<'_>) -> StoreResult<Option<PgRow>> {
         self.usable()?;
-        match sql.fetch_optional(&mut *self.link).await {
+        match within(self.silence, sql.fetch_optional(&mut *self.link)).await {
             Ok(row) => Ok(row),
             Err(error) => Err(self.give_up(&error, None)),
         }
@@ -140,7 +148,7 @@ impl PostgresTx {
     /// All rows of a query.
     pub(super) async fn all(&mut self, sql: Sql<'_>) -> StoreResult<Vec<PgRow>> {
         self.usable()?;
-        match sql.fetch_all(&mut *self.link).await {
+        match within(self.silence, sql.fetch_all(&mut *self.link)).await {
             Ok(rows) => Ok(rows),
             Err(error) => Err(self.give_up(&error, None)),
         }
@@ -149,6 +157,7 @@ impl PostgresTx {
     /// Lets what reads whole tables take longer than other statements may.
     pub(super) async fn be_patient(&mut self) -> StoreResult<()> {
         self.one(query("SET LOCAL statement_timeout = '10min'")).await?;
+        self.silence = Duration::from_secs(11 * 60);
         Ok(())
     }
 
@@ -186,7 +195,7 @@ impl Tx for PostgresTx {
         self.usable()?;
         let Some(commits) = self.commits.clone() else { return Ok(()) };
         self.seal().await?;
-        if let Err(error) = self.link.commit().await {
+        if let Err(error) = within(self.silence, self.link.commit()).await {
             let error = failed(&error, None);
             let StoreError::Unavailable { why, .. } = error else { return Err(error) };
             let hint = "whether this was committed is not known: look before you repeat it";

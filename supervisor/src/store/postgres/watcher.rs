@@ -8,11 +8,14 @@ use sqlx::{PgPool, query_scalar};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::error::failed;
+use super::error::{failed, within};
 use crate::store::{StoreError, StoreResult};
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(500);
+
+/// How long one look may take on a server that does not answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Looks for commits.
 pub(super) struct Watcher {
@@ -49,5 +52,5 @@ impl Watcher {
 
 async fn count(pool: &PgPool) -> StoreResult<i64> {
     let sql = "SELECT sum(commits)::bigint FROM autopack.clock";
-    query_scalar(sql).fetch_one(pool).await.map_err(|e| failed(&e, None))
+    within(ANSWER, query_scalar(sql).fetch_one(pool)).await.map_err(|e| failed(&e, None))
 }

@@ -9,6 +9,7 @@ use sqlx::{Row as _, Sqlite, Transaction};
 use tokio::sync::watch;
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
+use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::error::{Subject, away, failed};
 use crate::store::{StoreError, StoreResult, Tx, doc};
@@ -44,6 +45,7 @@ impl SqliteTx {
         let scope = fence.scope.to_string();
         let current = self.current_epoch(&scope).await?;
         if current != Some(fence.epoch) {
+            metrics().fenced("store");
             return Err(StoreError::Fenced { scope, held: fence.epoch, current });
         }
         self.remember_fence(&scope, fence.epoch).await

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, ProjectId, RunId, Timestamp};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
+use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, RunLimits, ScopeSpec};
 use autopack_shared::domain::state::{PhaseState, RunState};
 
@@ -81,7 +82,9 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         file,
         author: Principal::system(),
         tainted: false,
+        run_data: RunDataModel::Sqlite,
         pause_requested: false,
+        trace: None,
         reason: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),

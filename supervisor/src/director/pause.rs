@@ -1,0 +1,66 @@
+//! How long a run waits after a grant that failed: what is in the way will not be gone at once, and each try costs two
+//! transactions and an epoch.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use autopack_shared::domain::ids::RunId;
+
+/// The first pause; each further one is twice as long.
+const FIRST: Duration = Duration::from_millis(500);
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The pause after so many failures in a row.
+fn pause(failures: u32) -> Duration {
+    FIRST.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(LONGEST)
+}
+
+/// Runs whose grants failed, on a monotonic clock.
+#[derive(Debug, Default)]
+pub(super) struct Pauses(HashMap<RunId, (u32, Duration)>);
+
+impl Pauses {
+    /// A grant failed.
+    pub(super) fn failed(&mut self, run: &RunId, now: Duration) {
+        let (failures, until) = self.0.entry(run.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        *until = now + pause(*failures);
+    }
+
+    /// Whether a run has to wait.
+    pub(super) fn holds(&self, run: &RunId, now: Duration) -> bool {
+        self.0.get(run).is_some_and(|(_, until)| now < *until)
+    }
+
+    /// Whether any run waits.
+    pub(super) fn any(&self, now: Duration) -> bool {
+        self.0.values().any(|(_, until)| now < *until)
+    }
+
+    /// It went well, or there is nothing to grant any more.
+    pub(super) fn forget(&mut self, run: &RunId) {
+        self.0.remove(run);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_and_end() {
+        let millis: Vec<u128> = (1..=8).map(|failures| pause(failures).as_millis()).collect();
+        assert_eq!(millis, [500, 1000, 2000, 4000, 8000, 10_000, 10_000, 10_000]);
+        assert_eq!((pause(0), pause(u32::MAX)), (FIRST, LONGEST));
+        let (mut pauses, run) = (Pauses::default(), RunId::new("r").unwrap());
+        assert!(!pauses.holds(&run, Duration::ZERO));
+        pauses.failed(&run, Duration::from_secs(1));
+        pauses.failed(&run, Duration::from_secs(2));
+        assert!(pauses.holds(&run, Duration::from_millis(2999)) && pauses.any(Duration::from_secs(2)));
+        assert!(!pauses.holds(&run, Duration::from_secs(3)) && !pauses.any(Duration::from_secs(3)));
+        pauses.forget(&run);
+        assert!(!pauses.holds(&run, Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,198 @@
+//! Services that change under a cluster that works: a database that becomes read-only, a hub that is moved, a store that
+//! is older than a hub. What is told stays told, and it goes on by itself.
+
+use std::process::{Command, Stdio};
+
+use git2::Repository;
+use git2::build::RepoBuilder;
+use serde_json::Value;
+
+use super::site::{Cluster, Desk};
+use super::{ONE, pending, text, until, work};
+
+fn state(desk: &Desk, run: &str) -> String {
+    text(&desk.ask(&["runs", "show", run]), "state").to_owned()
+}
+
+fn ends(cluster: &Cluster, run: &str) {
+    let done = || state(&cluster.ann, run) == "SUCCEEDED";
+    assert!(until(ONE, done), "{run} does not end:\n{}", cluster.logs());
+}
+
+/// What to say to approve the one request that waits.
+fn approval(cluster: &Cluster) -> Vec<String> {
+    assert!(until(ONE, || !pending(&cluster.ann).is_empty()), "nobody asks:\n{}", cluster.logs());
+    let request = pending(&cluster.ann).remove(0);
+    let (id, digest) = (text(&request, "request_id"), text(&request, "subject_digest"));
+    ["approvals", "approve", id, "--expect-digest", digest].map(str::to_owned).to_vec()
+}
+
+fn say(desk: &Desk, words: &[String]) -> crate::harness::Ran {
+    desk.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_database_that_becomes_read_only_loses_nothing() {
+    let cluster = Cluster::start(1, 1, 1);
+    cluster.ann.submit(&work::commands("first", &["one"], 0.1, false)).expect(0);
+    let approve = approval(&cluster);
+    let switch = |to: &str| {
+        cluster.sql(&format!("ALTER SYSTEM SET default_transaction_read_only = {to}"));
+        cluster.sql("SELECT pg_reload_conf()");
+        let shown = || cluster.sql("SHOW default_transaction_read_only")[0] == to;
+        assert!(until(ONE, shown), "the setting does not change");
+    };
+    switch("on");
+    let refused = |words: &[String]| {
+        let mut last = None;
+        // A connection that is in the middle of something may still write once.
+        let seen = until(ONE, || {
+            let ran = say(&cluster.bob, words);
+            let away = ran.code == 7;
+            last = Some(ran);
+            away
+        });
+        assert!(seen, "{last:?}");
+        last.unwrap()
+    };
+    let told = refused(&approve);
+    assert!(told.stderr.starts_with("error[unavailable]") && told.stderr.contains("read-only"), "{}", told.stderr);
+    let submitted = cluster.ann.submit(&work::patch("second")).expect(7);
+    assert!(submitted.stderr.contains("read-only"), "{}", submitted.stderr);
+    for look in [
+        &["runs", "list"][..],
+        &["runs", "show", "first"],
+        &["approvals", "list"],
+        &["leases", "list"],
+        &["workers", "list"],
+    ] {
+        cluster.ann.run(look).expect(0);
+    }
+    assert_eq!(pending(&cluster.ann).len(), 1, "what was refused was not done");
+    switch("off");
+    assert!(until(ONE, || say(&cluster.bob, &approve).code == 0), "it does not come back:\n{}", cluster.logs());
+    ends(&cluster, "first");
+    cluster.ann.submit(&work::patch("second")).expect(0);
+    ends(&cluster, "second");
+    cluster.ann.run(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_hub_that_is_moved_holds_up_its_own_runs_only() {
+    let cluster = Cluster::start(1, 1, 1);
+    cluster.ann.submit(&work::commands("first", &["one"], 0.1, false)).expect(0);
+    let approve = approval(&cluster);
+    let other = cluster.hub().with_file_name("other.git");
+    RepoBuilder::new().bare(true).clone(cluster.hub().to_str().unwrap(), &other).unwrap();
+    cluster.ann.run(&["projects", "add", "other", "--hub", other.to_str().unwrap()]).expect(0);
+    let explained = || {
+        let blockers = cluster.ann.ask(&["runs", "explain", "first"])["blockers"].clone();
+        blockers.as_array().unwrap().iter().any(|one| one["kind"] == "hub_unavailable")
+    };
+    // Whole, and then only what is in it.
+    let away = cluster.hub().with_file_name("away.git");
+    std::fs::rename(cluster.hub(), &away).unwrap();
+    say(&cluster.bob, &approve).expect(0);
+    assert!(until(ONE, explained), "nobody says why:\n{}", cluster.logs());
+    let refused = submit_to(&cluster, "shop", &work::patch("late")).expect(7);
+    assert!(refused.stderr.starts_with("error[hub_unavailable]"), "{}", refused.stderr);
+    submit_to(&cluster, "other", &work::patch("second")).expect(0);
+    ends(&cluster, "second");
+    std::fs::rename(&away, cluster.hub()).unwrap();
+    ends(&cluster, "first");
+    assert!(!explained());
+
+    let objects = cluster.hub().join("objects");
+    std::fs::rename(&objects, &away).unwrap();
+    let refused = submit_to(&cluster, "shop", &work::patch("late")).expect(7);
+    assert!(refused.stderr.starts_with("error[hub_unavailable]"), "{}", refused.stderr);
+    cluster.ann.run(&["runs", "show", "first"]).expect(0);
+    std::fs::rename(&away, &objects).unwrap();
+    submit_to(&cluster, "shop", &work::patch("late")).expect(0);
+    ends(&cluster, "late");
+    cluster.ann.run(&["audit", "verify"]).expect(0);
+}
+
+fn submit_to(cluster: &Cluster, project: &str, file: &Value) -> crate::harness::Ran {
+    let path = cluster.hub().with_file_name("run.json");
+    std::fs::write(&path, file.to_string()).unwrap();
+    cluster.ann.run(&["runs", "submit", "--insecure-no-sandbox", "--project", project, path.to_str().unwrap()])
+}
+
+#[test]
+fn a_store_that_is_older_than_a_hub_is_refused() {
+    let mut cluster = Cluster::start(1, 1, 0);
+    // As after a restore: the hub has seen directors that the store does not know of.
+    let repo = Repository::open(cluster.hub()).unwrap();
+    let fenced = || repo.find_reference("refs/autopack/fence").is_ok();
+    assert!(until(ONE, fenced), "nobody directs:\n{}", cluster.logs());
+    cluster.supervisors[0].kill();
+    let later = repo.blob(b"1 99\n").unwrap();
+    repo.reference("refs/autopack/fence", later, true, "a later director").unwrap();
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it goes on:\n{}", cluster.logs());
+    assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
+    let told = cluster.supervisors[0].told();
+    assert!(told.contains("error[store_restored]") && told.contains("shop"), "{told}");
+}
+
+#[test]
+fn projects_have_one_repository_and_repositories_one_project() {
+    let cluster = Cluster::start(1, 1, 0);
+    let folder = cluster.hub().parent().unwrap().to_path_buf();
+    let path = |name: &str| folder.join(name).display().to_string();
+    std::os::unix::fs::symlink(cluster.hub(), folder.join("link.git")).unwrap();
+    RepoBuilder::new().bare(true).clone(cluster.hub().to_str().unwrap(), &folder.join("two.git")).unwrap();
+    Repository::init(folder.join("checkout")).unwrap();
+    for (name, hub, code, reason, says) in [
+        ("shop", path("hub.git"), 0, "", ""),
+        ("shop", path("link.git"), 0, "", ""),
+        ("shop", path("two.git"), 6, "exists", "shop"),
+        ("again", path("hub.git"), 6, "exists", "one name"),
+        ("again", path("link.git"), 6, "exists", "one name"),
+        ("again", path("checkout"), 2, "invalid", "work tree"),
+        ("again", path("checkout/.git"), 2, "invalid", "work tree"),
+        ("again", path("nothing.git"), 2, "invalid", "nothing.git"),
+        ("again", "two.git".to_owned(), 2, "invalid", "absolute"),
+        ("../x", path("two.git"), 2, "", ""),
+        ("two", path("two.git"), 0, "", ""),
+    ] {
+        let ran = cluster.ann.run(&["projects", "add", name, "--hub", &hub]);
+        assert_eq!(ran.code, code, "{name} {hub}: {ran:?}");
+        assert!(reason.is_empty() || ran.stderr.starts_with(&format!("error[{reason}]")), "{name} {hub}: {ran:?}");
+        assert!(ran.stderr.contains(says), "{name} {hub}: {ran:?}");
+    }
+    let listed = cluster.ann.ask(&["projects", "list"]);
+    assert_eq!(listed["projects"].as_array().unwrap().len(), 2, "{listed}");
+}
+
+#[test]
+fn a_worker_comes_in_under_its_own_name_only() {
+    let cluster = Cluster::start(1, 1, 0);
+    let url = cluster.urls().remove(0);
+    let mut worker = Command::new("timeout");
+    worker.args([
+        "-s",
+        "KILL",
+        "20",
+        env!("CARGO_BIN_EXE_autopack"),
+        "worker",
+        "--name",
+        "x1",
+        "-v",
+        "--supervisor",
+        &url,
+    ]);
+    worker.arg("--root").arg(cluster.roots().join("x1")).env("AUTOPACK_TOKEN", &cluster.worker_token);
+    let log = cluster.roots().join("x1.log");
+    let file = std::fs::File::create(&log).unwrap();
+    worker.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+    let mut running = worker.spawn().unwrap();
+    let told = || std::fs::read_to_string(&log).unwrap().contains("this token is for the worker w*, not for x1");
+    let seen = until(ONE, told);
+    let _gone = running.kill();
+    running.wait().unwrap();
+    assert!(seen, "{}", std::fs::read_to_string(&log).unwrap());
+    let listed = cluster.ann.ask(&["workers", "list"]);
+    assert_eq!(listed["workers"].as_array().unwrap().len(), 0, "{listed}");
+}

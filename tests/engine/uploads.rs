@@ -1,0 +1,134 @@
+//! Packs and results by hand: cut at any byte, damaged, of another tree. None of it is half accepted.
+
+use std::sync::Arc;
+
+use git2::{Oid, Repository};
+use serde_json::json;
+use tokio_stream::StreamExt as _;
+
+use autopack_shared::repo::pack::pack_new_objects;
+use autopack_shared::runtime::clock::SystemClock;
+use autopack_shared::wire::pb::{self, upload_chunk, worker_message};
+
+use super::hand::{Hand, NAME, SESSION, result};
+use super::harness::{Rig, Site, reason};
+
+/// Bytes of one chunk, as workers send them.
+const CHUNK: usize = 256 * 1024;
+
+/// A tree over the site's commit that only the worker has, as a pack.
+struct Made {
+    tree: Oid,
+    pack: Vec<u8>,
+}
+
+fn made(site: &Site, base: &str) -> Made {
+    let there = tempfile::tempdir().unwrap();
+    let repo = Repository::clone(site.repo().to_str().unwrap(), there.path()).unwrap();
+    // Bytes that do not compress, for a pack of several chunks.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut noise = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}\n")
+    };
+    let text: String = (0..70_000).map(|_| noise()).collect();
+    let blob = repo.blob(text.as_bytes()).unwrap();
+    let from = repo.find_commit(base.parse().unwrap()).unwrap().tree().unwrap();
+    let docs = repo.find_tree(from.get_name("docs").unwrap().id()).unwrap();
+    let mut docs = repo.treebuilder(Some(&docs)).unwrap();
+    docs.insert("noise.md", blob, 0o100_644).unwrap();
+    let mut root = repo.treebuilder(Some(&from)).unwrap();
+    root.insert("docs", docs.write().unwrap(), 0o040_000).unwrap();
+    let tree = root.write().unwrap();
+    let pack = pack_new_objects(&repo, base.parse().unwrap(), tree.to_string().parse().unwrap()).unwrap();
+    Made { tree, pack }
+}
+
+fn header(grant: &pb::Grant, made: &Made) -> pb::UploadChunk {
+    let header = pb::UploadHeader {
+        worker_id: NAME.to_owned(),
+        session: SESSION.to_owned(),
+        run_id: grant.run_id.clone(),
+        epoch: grant.epoch,
+        phase_id: grant.phase_id.clone(),
+        attempt: grant.attempt,
+        base: grant.base.clone(),
+        result_tree: made.tree.to_string(),
+        size: made.pack.len() as u64,
+    };
+    pb::UploadChunk { body: Some(upload_chunk::Body::Header(header)) }
+}
+
+fn chunks(grant: &pb::Grant, made: &Made, bytes: &[u8]) -> Vec<pb::UploadChunk> {
+    let data = bytes.chunks(CHUNK).map(|part| pb::UploadChunk { body: Some(upload_chunk::Body::Data(part.to_vec())) });
+    std::iter::once(header(grant, made)).chain(data).collect()
+}
+
+/// Whether anything of it is in the repository.
+fn is_there(site: &Site, made: &Made) -> bool {
+    let repo = Repository::open(site.repo()).unwrap();
+    let kept = repo.references_glob("refs/autopack/q/**").unwrap().count();
+    repo.find_tree(made.tree).is_ok() || kept > 0
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cut_or_damaged_leaves_nothing() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let mut hand = Hand::open(&mut rig).await;
+    rig.submit("cut", &[("p", "true", json!({}))]).await;
+    let grant = hand.granted().await;
+    let made = made(&site, &grant.base);
+    let whole = made.pack.len();
+    assert!(whole > 2 * CHUNK + 1, "{whole}");
+
+    let ends = (0..=whole / CHUNK).flat_map(|n| [n * CHUNK, n * CHUNK + 1, (n * CHUNK).saturating_sub(1)]);
+    let mut ends: Vec<usize> = ends.chain([whole / 2, whole - 1]).filter(|end| *end < whole).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    for end in ends {
+        let cut = tokio_stream::iter(chunks(&grant, &made, &made.pack[..end]));
+        let refused = rig.workers.upload_objects(cut).await.unwrap_err();
+        assert_eq!(reason(&refused), "UPLOAD_CUT", "{end} of {whole}: {refused}");
+        assert!(!is_there(&site, &made), "{end} of {whole}");
+        hand.beat(Some(&grant)).await;
+    }
+    // A stream that breaks is one that never ends.
+    let begun = chunks(&grant, &made, &made.pack[..CHUNK + 7]);
+    let broken = tokio_stream::iter(begun).chain(tokio_stream::pending());
+    let call = tokio::time::timeout(std::time::Duration::from_millis(200), rig.workers.upload_objects(broken)).await;
+    assert!(call.is_err() && !is_there(&site, &made));
+    let longer = [&made.pack[..], b"x"].concat();
+    let refused = rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &longer))).await.unwrap_err();
+    assert_eq!(reason(&refused), "TOO_LARGE");
+    for at in [0, 7, 12, whole / 2, whole - 1] {
+        let mut damaged = made.pack.clone();
+        damaged[at] ^= 0x40;
+        let sent = tokio_stream::iter(chunks(&grant, &made, &damaged));
+        let refused = rig.workers.upload_objects(sent).await.unwrap_err();
+        assert!(["MALFORMED_PACK", "TOO_LARGE"].contains(&reason(&refused).as_str()), "at {at}: {refused}");
+        assert!(!is_there(&site, &made), "at {at}");
+    }
+
+    // Before anything came, and with another tree than came, a result is refused at once.
+    let says = |tree: String| {
+        let worker_message::Body::Result(of) = result(&grant, grant.epoch) else { unreachable!() };
+        let outcome = pb::Outcome::Ok.into();
+        worker_message::Body::Result(pb::AttemptResult { outcome, result_tree: tree, base: grant.base.clone(), ..of })
+    };
+    hand.say(says(made.tree.to_string())).await;
+    assert_eq!(hand.revoked(grant.epoch).await, "tree_mismatch");
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    let base = Repository::open(site.repo()).unwrap().find_commit(grant.base.parse().unwrap()).unwrap().tree_id();
+    hand.say(says(base.to_string())).await;
+    assert_eq!(hand.revoked(grant.epoch).await, "tree_mismatch");
+    assert_eq!(rig.run("cut").await.phases[0].state, "EXECUTING");
+    hand.say(says(made.tree.to_string())).await;
+    let run = rig.until("cut", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
+    assert_eq!(run.phases[0].tree, made.tree.to_string());
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
