@@ -16,6 +16,7 @@ mod partition;
 mod process;
 mod proof;
 mod run_data;
+mod server;
 mod services;
 mod site;
 mod stranger;

@@ -100,6 +100,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "empty_repository",
             "unsupported_repository",
             "unsupported_server",
+            "hub_unfit",
         ],
     ),
     (Exit::NotFound, &["not_found"]),
@@ -119,6 +120,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "approval_expired",
             "sandbox_required",
             "run_data_unavailable",
+            "hub_refused",
         ],
     ),
     (

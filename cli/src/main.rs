@@ -26,7 +26,7 @@ use tracing::Instrument as _;
 use autopack_shared::runtime::config::Environment;
 use autopack_shared::runtime::telemetry::context::Within as _;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::context::Context;
 use crate::exit::{AUDIT_USAGE, CliError, Exit};
 
@@ -47,6 +47,10 @@ fn main() -> ExitCode {
     };
     let mut global = cli.global;
     global.output = cli.command.format().unwrap_or(global.output);
+    if matches!(cli.command, Command::Projects(_)) {
+        // There it names a project's repository, not the one that the person is in.
+        global.repo = None;
+    }
     let context = Context::new(global, cli.command.settings(), Environment::of_process());
     let ended = run(&context, cli.command, &name);
     let exit = ended.unwrap_or_else(|error| {

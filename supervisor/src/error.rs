@@ -25,6 +25,11 @@ const READ_ONLY: (&str, Code) = ("read_only", Code::FailedPrecondition);
 /// A run's data cannot be kept as it should be.
 pub(crate) const RUN_DATA_UNAVAILABLE: &str = "run_data_unavailable";
 
+/// A git server that cannot be a hub.
+const HUB_UNFIT: (&str, Code) = ("hub_unfit", Code::InvalidArgument);
+
+/// A change of refs that a git server does not take.
+const HUB_REFUSED: (&str, Code) = ("hub_refused", Code::PermissionDenied);
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
 
@@ -275,6 +280,15 @@ impl Error {
             Self::Scan { .. } => "the log of the worker says more; repeat the command to have it tried again",
             Self::Hub(HubError::Away { .. }) => "bring it back to its place, readable: its runs go on by themselves",
             Self::Hub(error) if hub_reason(error) == READ_ONLY => "make the repository writable for this user",
+            Self::Hub(HubError::Unfit { .. }) => {
+                "turn atomic pushes on there (git: receive.advertiseAtomic), or name a repository by its path"
+            }
+            Self::Hub(HubError::Refused { .. }) => {
+                "let the supervisors' account write refs/heads/**, refs/autopack/** and refs/tags/save-before-*"
+            }
+            Self::Hub(HubError::ServerAway { .. }) => {
+                "check the address, the account and the network from the supervisors' hosts"
+            }
             Self::Coordination(CoordinationError::ReadOnly { .. }) => {
                 "make it writable for this user, or name another folder: --data-dir, or [worker] root"
             }
@@ -324,7 +338,7 @@ fn hub_reason(error: &HubError) -> (&'static str, Code) {
         HubError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => READ_ONLY,
         // libgit2 passes on the system's text and not its number.
         HubError::Git(error) if error.message().contains("Permission denied") => READ_ONLY,
-        HubError::Away { .. } => ("hub_unavailable", Code::Unavailable),
+        HubError::Away { .. } | HubError::ServerAway { .. } => ("hub_unavailable", Code::Unavailable),
         HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
         HubError::Locked { .. } => ("locked", Code::Aborted),
         HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
@@ -335,6 +349,10 @@ fn hub_reason(error: &HubError) -> (&'static str, Code) {
         }
         HubError::Pack(_) => ("malformed_pack", Code::InvalidArgument),
         HubError::BadFence | HubError::Tree(_) | HubError::Facts(_) => ("hub_corrupt", Code::DataLoss),
+        HubError::Address { .. } => ("invalid", Code::InvalidArgument),
+        HubError::Unfit { .. } => HUB_UNFIT,
+        HubError::Refused { .. } => HUB_REFUSED,
+        HubError::Credentials { .. } => ("unsafe_config", Code::FailedPrecondition),
         HubError::Io { .. } | HubError::Git(_) => ("unavailable", Code::Unavailable),
     }
 }

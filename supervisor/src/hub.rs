@@ -9,17 +9,22 @@ use autopack_shared::domain::ids::{FencingToken, Oid, PhaseId, RunId};
 use autopack_shared::repo::pack::Quarantine;
 
 pub mod error;
+mod fence;
 mod journal;
 pub mod local;
 pub mod names;
 mod packing;
+pub mod place;
 pub mod read;
 mod refs;
+pub mod remote;
 
 pub use error::HubError;
 pub use local::{HubOptions, LocalHub, Ownership};
 pub use names::RefName;
+pub use place::Place;
 pub use read::HubRead;
+pub use remote::{RemoteHub, RemoteOptions};
 
 /// What a compare-and-set came to. Only `Moved` changes nothing of what the caller wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +76,7 @@ pub struct SavePoint {
 }
 
 /// What `HEAD` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeadFacts {
     /// The commit; `None` while the branch has none.
     pub oid: Option<Oid>,
@@ -95,15 +100,21 @@ impl HeadFacts {
 
 /// The repository that results land in, under a fence. Reading verbs are in [`HubRead`].
 pub trait Hub: Send + Sync {
+    /// Whether the hub can do all that is asked of one; asked once, when it is made known.
+    fn check(&self) -> Result<(), HubError> {
+        Ok(())
+    }
+
     /// The fencing token in force.
     fn fence(&self) -> Result<Option<FencingToken>, HubError>;
     /// Raises the fence; equal is fine, lower is [`HubError::Fenced`].
     fn bump_fence(&self, token: FencingToken) -> Result<(), HubError>;
     /// Removes the locks that an earlier life of this process left, and names them for the audit; its quarantines too.
-    /// Only the holder of the repository's `flock` may call this, before it opens any quarantine.
+    /// Only a director may call this, before it opens any quarantine.
     fn recover(&self) -> Result<Vec<PathBuf>, HubError>;
 
-    /// Gives up what [`Hub::recover`] rests on, so that the next director can clear what this one may leave.
+    /// Gives up what [`Hub::recover`] rests on, so that the next director can clear what this one may leave, and what
+    /// is believed of refs that others move from now on.
     fn retire(&self);
 
     /// Where a ref is.
@@ -120,6 +131,18 @@ pub trait Hub: Send + Sync {
     ) -> Result<CasOutcome, HubError>;
     /// Remembers a commit under the run's save ref and the tag people look for; replaces those of earlier tries.
     fn save_point(&self, token: FencingToken, at: &AttemptKey, commit: Oid) -> Result<SavePoint, HubError>;
+    /// Remembers where a branch is and moves it on, as [`Hub::save_point`] and [`Hub::cas_ref`] do one after the other.
+    fn apply(
+        &self,
+        token: FencingToken,
+        at: &AttemptKey,
+        name: &RefName,
+        (old, new): (Oid, Oid),
+        why: &str,
+    ) -> Result<CasOutcome, HubError> {
+        self.save_point(token, at, old)?;
+        self.cas_ref(token, name, Some(old), new, why)
+    }
     /// Keeps a pending commit or tree alive, whatever the user's gc does.
     fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid) -> Result<(), HubError>;
     /// Drops everything that was kept alive for a run; says how many refs that were.
@@ -127,14 +150,15 @@ pub trait Hub: Send + Sync {
 
     /// Makes a commit object; no ref moves.
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError>;
-    /// Opens a quarantine over the hub's objects.
-    fn quarantine(&self) -> Result<Quarantine, HubError>;
+    /// Opens a quarantine over the hub's objects, those of a commit among them.
+    fn quarantine(&self, base: Oid) -> Result<Quarantine, HubError>;
     /// Takes what `result_tree` needs over `base_commit` out of a quarantine into the hub.
     fn promote(&self, from: &Quarantine, base_commit: Oid, result_tree: Oid) -> Result<(), HubError>;
 
-    /// The repository for reading objects, opened as bare.
-    fn repository(&self) -> Result<Repository, HubError>;
-    /// What `HEAD` of the registered checkout says.
+    /// The repository for reading objects, opened as bare; these objects, and what they need, are in it if the hub has
+    /// them. Its refs may be older than the hub's.
+    fn repository(&self, with: &[Oid]) -> Result<Repository, HubError>;
+    /// What the hub's `HEAD` says.
     fn head(&self) -> Result<HeadFacts, HubError>;
     /// The work tree, main or linked, that has a branch checked out or in the middle of a rebase.
     fn checked_out(&self, name: &RefName) -> Result<Option<PathBuf>, HubError>;

@@ -23,7 +23,7 @@ use crate::coordination::timers::Timers;
 use crate::director::{DirectorConfig, run_blocking};
 use crate::door::Door;
 use crate::error::Error;
-use crate::hub::{Hub, HubOptions, LocalHub};
+use crate::hub::{Hub, HubError, HubOptions, LocalHub, Place, RemoteHub, RemoteOptions};
 use crate::policy::PolicyBook;
 use crate::run_data::RunDatabases;
 use crate::run_data::postgres::{ControlPlace, PostgresRunDatabases, RunDatabaseConfig};
@@ -57,6 +57,8 @@ pub struct ReplicaConfig {
     pub timers: Timers,
     /// Where this process keeps exports, journals and scratch files.
     pub state_dir: PathBuf,
+    /// The folder with what git servers want to see before they let this process in.
+    pub hub_credentials: Option<PathBuf>,
     /// Who may come in.
     pub door: Door,
     /// Limits of the director.
@@ -89,12 +91,13 @@ struct HubOpener {
     ids: Arc<dyn IdSource>,
     state_dir: PathBuf,
     run_data: Option<Arc<dyn RunDatabases>>,
+    hub_credentials: Option<PathBuf>,
 }
 
 #[async_trait]
 impl Opener for HubOpener {
     async fn open(&self, project: &Project) -> Result<Core, Error> {
-        let hub = open_hub(&self.state_dir, project).await?;
+        let hub = self.open_hub(project).await?;
         let book = Arc::new(PolicyBook::new(project.id.clone(), hub.clone(), self.store.clone()));
         Ok(Core {
             project: project.id.clone(),
@@ -110,20 +113,38 @@ impl Opener for HubOpener {
     }
 }
 
-/// Opens a project's hub.
-async fn open_hub(state_dir: &Path, project: &Project) -> Result<Arc<dyn Hub>, Error> {
-    let (repo, options) = (PathBuf::from(&project.repo), HubOptions::cluster(state_dir, project.id.as_str()));
-    let hub = run_blocking(move || {
-        if let Some(folder) = options.journal.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|source| crate::hub::HubError::Io { path: folder.to_path_buf(), source })?;
+impl HubOpener {
+    /// Opens a project's hub, by its path or at its git server.
+    async fn open_hub(&self, project: &Project) -> Result<Arc<dyn Hub>, Error> {
+        let (name, state_dir) = (project.id.to_string(), self.state_dir.clone());
+        match Place::parse(&project.repo)? {
+            Place::Path(path) => run_blocking(move || open_local(&path, &state_dir, &name)).await,
+            Place::Server(address) => {
+                let options = RemoteOptions::cluster(&state_dir, &name, self.hub_credentials.clone());
+                let (clock, ids) = (self.clock.clone(), self.ids.clone());
+                let open = move || RemoteHub::open(address, options, clock, ids.as_ref());
+                Ok(Arc::new(run_blocking(open).await?))
+            }
         }
-        let hub = LocalHub::open(&repo, options)?;
-        hub.sweep_scratch();
-        Ok::<_, crate::hub::HubError>(hub)
-    })
-    .await?;
+    }
+}
+
+fn open_local(path: &Path, state_dir: &Path, name: &str) -> Result<Arc<dyn Hub>, HubError> {
+    let options = HubOptions::cluster(state_dir, name);
+    if let Some(folder) = options.journal.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| HubError::Io { path: folder.to_path_buf(), source })?;
+    }
+    let hub = LocalHub::open(path, options)?;
+    hub.sweep_scratch();
     Ok(Arc::new(hub))
+}
+
+/// Takes the address; where a port was left open, the one that was given.
+fn listen(wanted: SocketAddr) -> Result<(TcpIncoming, SocketAddr), Error> {
+    let refused = |why: String| Error::Invalid { field: "listen".to_owned(), why: format!("{wanted}: {why}") };
+    let incoming = TcpIncoming::bind(wanted).map_err(|e| refused(e.to_string()))?.with_nodelay(Some(true));
+    let address = incoming.local_addr().map_err(|e| refused(e.to_string()))?;
+    Ok((incoming, address))
 }
 
 /// Refuses a store that knows less than a hub. The hub is read first: whoever raises both begins with the store.
@@ -199,6 +220,7 @@ impl Replica {
             ids: ids.clone(),
             state_dir: config.state_dir.clone(),
             run_data: run_data.clone(),
+            hub_credentials: config.hub_credentials,
         };
         let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener)));
         refuse_older(&cores).await?;
@@ -212,16 +234,12 @@ impl Replica {
             door: config.door,
             tasks: tasks.clone(),
         };
-        let incoming = TcpIncoming::bind(config.listen)
-            .map_err(|e| Error::Invalid { field: "listen".to_owned(), why: format!("{}: {e}", config.listen) })?
-            .with_nodelay(Some(true));
-        let address =
-            incoming.local_addr().map_err(|e| Error::Invalid { field: "listen".to_owned(), why: e.to_string() })?;
+        let (incoming, address) = listen(config.listen)?;
         let (router, stop) = (services.router(), tasks.stop().clone());
         tasks.spawn("api", OnError::Stop, async move {
             router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
         });
-        let lead = lead::Lead {
+        let lead = Arc::new(lead::Lead {
             id: config.id,
             services: services.clone(),
             store: store.clone(),
@@ -231,7 +249,7 @@ impl Replica {
             state_dir: config.state_dir,
             run_data: run_data.clone().zip(config.run_data.map(|wanted| wanted.retention)),
             director: DirectorConfig { reap: true, worker_self: config.timers.worker_self, ..config.director },
-        };
+        });
         let stop = tasks.stop().clone();
         tasks.spawn("election", OnError::Stop, async move { lead.run(&stop).await });
         Ok(Self { services, store, coordinator, run_data, tasks, address })

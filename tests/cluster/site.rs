@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::net::Net;
 use super::process::Process;
+use super::server::GitServer;
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
 use crate::harness::{Bench, Ran, ran};
@@ -84,6 +85,16 @@ impl Desk {
     }
 }
 
+/// How the supervisors reach the hub.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Hub {
+    /// By its path.
+    #[default]
+    Path,
+    /// At a git server, and in no other way.
+    Served,
+}
+
 /// The cluster. What is listed first ends first.
 pub(super) struct Cluster {
     pub(super) workers: Vec<Process>,
@@ -96,6 +107,7 @@ pub(super) struct Cluster {
     pub(super) bob: Desk,
     /// The workers' token.
     pub(super) worker_token: String,
+    git_server: Option<GitServer>,
     bench: Bench,
     roots: TempDir,
 }
@@ -115,40 +127,53 @@ pub(super) struct Apart<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Vec<(String, String)>,
 }
 
+/// What a cluster has beside its parts.
+#[derive(Clone, Copy, Default)]
+struct More<'a> {
+    /// The places of its parts, where they are not all at one.
+    apart: Option<&'a Apart<'a>>,
+    /// The database for data of runs.
+    runs: Option<&'a str>,
+    /// More environment for every process.
+    env: &'a [(String, String)],
+    /// More files in the project.
+    files: &'a [(&'a str, &'a str)],
+    place: Hub,
+}
+
 impl Cluster {
-    /// Starts everything and makes the project known.
+    /// Starts everything, over a hub that is named by its path.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
         Self::start_with(&Size { members, supervisors, workers }, &[])
     }
 
     /// The same, with more environment for every process.
     pub(super) fn start_with(size: &Size, env: &[(String, String)]) -> Self {
-        Self::build(&[], size, None, None, env)
+        Self::build(size, &More { env, ..More::default() })
     }
 
-    /// The same with more files in the project.
-    pub(super) fn start_with_files(more: &[(&str, &str)], size: &Size) -> Self {
-        Self::build(more, size, None, None, &[])
+    /// The same, with more files in the project.
+    pub(super) fn start_with_files(files: &[(&str, &str)], size: &Size) -> Self {
+        Self::build(size, &More { files, ..More::default() })
+    }
+
+    /// The same over a hub on a git server.
+    pub(super) fn served(members: usize, supervisors: usize, workers: usize) -> Self {
+        Self::build(&Size { members, supervisors, workers }, &More { place: Hub::Served, ..More::default() })
     }
 
     /// The same, with a database for data of runs.
     pub(super) fn start_for_runs(size: &Size, runs: &str) -> Self {
-        Self::build(&[], size, None, Some(runs), &[])
+        Self::build(size, &More { runs: Some(runs), ..More::default() })
     }
 
     /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
     pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
-        Self::build(&[], size, Some(apart), None, &[])
+        Self::build(size, &More { apart: Some(apart), ..More::default() })
     }
 
-    fn build(
-        more: &[(&str, &str)],
-        size: &Size,
-        apart: Option<&Apart<'_>>,
-        runs: Option<&str>,
-        env: &[(String, String)],
-    ) -> Self {
-        let bench = Bench::with(&[FILES, more].concat());
+    fn build(size: &Size, &More { apart, runs, env, files, place }: &More<'_>) -> Self {
+        let bench = Bench::with(&[FILES, files].concat());
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
         let etcd = at(apart, "etcd", |host| Etcd::start_at(size.members, host));
@@ -183,9 +208,14 @@ impl Cluster {
         let desk =
             |token| Desk { folder: folder.clone(), servers: urls.join(","), token: Some(token), env: env.to_vec() };
         let (ann, bob) = (desk(ann), desk(bob));
-        let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, bench, roots };
+        let git_server = (place == Hub::Served).then(|| GitServer::start(&folder));
+        let cluster = Self { workers, supervisors, postgres, etcd, ann, bob, worker_token, git_server, bench, roots };
         RepoBuilder::new().bare(true).clone(cluster.bench.repo().to_str().unwrap(), &cluster.hub()).unwrap();
-        cluster.ann.run(&["projects", "add", "shop", "--hub", cluster.hub().to_str().unwrap()]).expect(0);
+        let repo = match &cluster.git_server {
+            Some(server) => server.address("hub.git"),
+            None => cluster.hub().display().to_string(),
+        };
+        cluster.ann.run(&["projects", "add", "shop", "--repo", &repo]).expect(0);
         cluster
     }
 
@@ -212,6 +242,11 @@ impl Cluster {
     /// Where the supervisors are.
     pub(super) fn urls(&self) -> Vec<String> {
         self.ann.servers.split(',').map(str::to_owned).collect()
+    }
+
+    /// The state folder of a supervisor.
+    pub(super) fn state_of(&self, at: usize) -> PathBuf {
+        self.bench.path().join(&self.supervisors[at].name)
     }
 
     /// The folder of the workers' roots.

@@ -117,7 +117,13 @@ fn what_a_stranger_sends_is_ignored(cluster: &Cluster) {
         }
         // What is refused for its epoch is counted.
         let mut worker = WorkerServiceClient::connect(cluster.ann.server()).await.unwrap();
-        let old = FetchRequest { run_id: "told".to_owned(), epoch: 1, commit: "0".repeat(40), ..Default::default() };
+        let old = FetchRequest {
+            worker_id: "w1".to_owned(),
+            run_id: "told".to_owned(),
+            epoch: 1,
+            commit: "0".repeat(40),
+            ..Default::default()
+        };
         let mut call = tonic::Request::new(old);
         call.metadata_mut().insert("authorization", format!("Bearer {}", cluster.worker_token).parse().unwrap());
         let refused = tokio::time::timeout(ONE, worker.fetch_objects(call)).await.unwrap().unwrap_err();

@@ -43,6 +43,10 @@ pub(crate) struct Supervisor {
     /// Where it keeps exports, journals and scratch files
     #[arg(long, value_name = "DIR")]
     pub(crate) state_dir: PathBuf,
+    /// A folder with what git servers want to see: git-credentials, or ssh_key and known_hosts; those of one project
+    /// in a folder of its name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) hub_credentials: Option<PathBuf>,
     /// The file that says which tokens are good for what (autopack token new)
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: PathBuf,
@@ -76,7 +80,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) enum Projects {
     /// Make a repository known to a cluster
     #[command(
-        after_help = "Examples:\n  autopack projects add shop --hub /srv/hubs/shop.git --server http://s1:7443\n\nThe repository is a bare one that only the supervisors write."
+        after_help = "Examples:\n  autopack projects add shop --repo /srv/hubs/shop.git --server http://s1:7443\n  autopack projects add shop --repo https://git.example.com/shop.git --server http://s1:7443\n\nA path is a bare repository on the supervisors' hosts that only they write. An address (https, ssh, git, file) is one\non a git server that takes atomic pushes; it holds no password: see --hub-credentials of autopack supervisor."
     )]
     Add(ProjectsAdd),
     /// List the projects of a cluster
@@ -90,9 +94,10 @@ pub(crate) struct ProjectsAdd {
     /// Its name
     #[arg(value_name = "NAME")]
     pub(crate) name: ProjectId,
-    /// A bare repository, by its path on the supervisors' hosts
-    #[arg(long = "hub", visible_alias = "path", value_name = "PATH")]
-    pub(crate) hub: PathBuf,
+    /// A bare repository: its path on the supervisors' hosts, or its address on a git server
+    // The global option of this name stands back; it has to have the same type.
+    #[arg(long = "repo", visible_aliases = ["hub", "path"], value_name = "URL|PATH")]
+    pub(crate) repo: PathBuf,
 }
 
 /// `projects list`.

@@ -61,6 +61,7 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         cluster_id: args.cluster_id,
         timers: Timers::default(),
         state_dir: args.state_dir,
+        hub_credentials: args.hub_credentials,
         door,
         director: DirectorConfig::default(),
     };

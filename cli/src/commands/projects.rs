@@ -19,7 +19,7 @@ pub(crate) async fn projects(ctx: &Context, command: Projects) -> Result<Exit, C
     let mut session = connect(ctx, Need::Passive).await?;
     match command {
         Projects::Add(args) => {
-            let call = AddProjectRequest { name: args.name.to_string(), repo: args.hub.display().to_string() };
+            let call = AddProjectRequest { name: args.name.to_string(), repo: args.repo.display().to_string() };
             let answer = session.admin.add_project(call).await;
             session.close().await;
             let project = answer.during(format!("add the project {}", args.name))?.into_inner();
@@ -37,11 +37,11 @@ pub(crate) async fn projects(ctx: &Context, command: Projects) -> Result<Exit, C
             if ctx.out.machine() {
                 ctx.out.list("projects", "project", projects.iter().map(project_json).collect())?;
             } else if projects.is_empty() {
-                ctx.out.note("no projects; next: autopack projects add NAME --hub PATH");
+                ctx.out.note("no projects; next: autopack projects add NAME --repo URL|PATH");
             } else {
-                let mut table = Table::new(["PROJECT", "REPOSITORY"]);
+                let mut table = Table::new(["PROJECT", "KIND", "REPOSITORY"]);
                 for project in &projects {
-                    table.row([project.name.clone(), project.repo.clone()]);
+                    table.row([project.name.clone(), project.kind.clone(), project.repo.clone()]);
                 }
                 ctx.out.table(&table)?;
             }
@@ -51,7 +51,7 @@ pub(crate) async fn projects(ctx: &Context, command: Projects) -> Result<Exit, C
 }
 
 fn project_json(project: &Project) -> Value {
-    json!({ "name": project.name, "repo": project.repo })
+    json!({ "name": project.name, "kind": project.kind, "repo": project.repo })
 }
 
 /// Runs `workers`.

@@ -13,8 +13,9 @@ use autopack_shared::repo::locate::{is_bare, is_repository};
 use autopack_shared::wire::{PROJECT_HEADER, pb};
 
 use super::{Core, show};
-use crate::director::moves;
+use crate::director::{moves, run_blocking};
 use crate::error::Error;
+use crate::hub::Place;
 use crate::store::{RequestFilter, Store, Tx};
 
 /// The gate that additions of projects wait at.
@@ -120,22 +121,23 @@ impl Cores {
     /// When the name stands for another repository, or this one cannot be a hub.
     pub async fn add(&self, call: pb::AddProjectRequest, principal: Principal) -> Result<pb::Project, Error> {
         let id = ProjectId::new(call.name)?;
-        let repo = Path::new(&call.repo);
-        if !repo.is_absolute() {
-            return Err(Error::Invalid { field: "repo".to_owned(), why: "it is no absolute path".to_owned() });
-        }
+        let place = Place::parse(&call.repo)?;
         let Some(opener) = &self.opener else {
             let why = "an embedded engine has the one project it was started for".to_owned();
             return Err(Error::Invalid { field: "name".to_owned(), why });
         };
-        if !is_bare(repo) && is_repository(repo) {
+        if let Place::Path(repo) = &place
+            && !is_bare(repo)
+            && is_repository(repo)
+        {
             let why = "it has a work tree of somebody's, and a hub is written by supervisors only: git clone --bare it";
             return Err(Error::Invalid { field: "repo".to_owned(), why: why.to_owned() });
         }
         let created_at = self.store.now().await?;
         let project = Project { id: id.clone(), repo: call.repo, registered: BTreeMap::new(), created_at };
-        // What cannot be opened is not added.
-        opener.open(&project).await?;
+        // What cannot be opened, or cannot do what hubs do, is not added.
+        let hub = opener.open(&project).await?.hub;
+        run_blocking(move || hub.check()).await?;
         let mut tx = self.store.tx(&[]).await?;
         // One at a time, whatever their names: two could take the same repository.
         tx.lock_gate(&ProjectId::new(ADDING)?).await?;

@@ -157,7 +157,7 @@ impl Core {
         let run = self.run(tx.as_mut(), id).await?;
         // A hub that is away keeps nobody from looking at what is stored.
         let tip = match self.tip(&run).await {
-            Err(Error::Hub(HubError::Away { .. })) => None,
+            Err(Error::Hub(HubError::Away { .. } | HubError::ServerAway { .. })) => None,
             tip => tip?,
         };
         let mut shown = show::run(&run, tip);

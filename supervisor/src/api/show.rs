@@ -9,7 +9,7 @@ use autopack_shared::wire::pb;
 
 use crate::coordination::{SUSPECT, SessionEntry};
 use crate::error::Error;
-use crate::hub::{Hub, HubError};
+use crate::hub::{Hub, HubError, Place};
 
 /// Bytes of a diff that are sent.
 pub const MAX_DIFF: usize = 2 * 1024 * 1024;
@@ -147,7 +147,7 @@ pub fn lease(lease: &Lease) -> pb::Lease {
 /// # Errors
 /// When an object cannot be read.
 pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Error> {
-    let repo = hub.repository()?;
+    let repo = hub.repository(&[base, tree])?;
     let (text, cut) = unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?;
     let shown = String::from_utf8_lossy(&text);
     let redacted = redact(&shown);
@@ -158,7 +158,13 @@ pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Erro
 /// A project.
 #[must_use]
 pub fn project(project: &Project) -> pb::Project {
-    pb::Project { name: project.id.to_string(), repo: project.repo.clone(), created_ms: project.created_at.as_millis() }
+    let kind = Place::parse(&project.repo).map_or("local", |place| place.kind()).to_owned();
+    pb::Project {
+        name: project.id.to_string(),
+        repo: project.repo.clone(),
+        created_ms: project.created_at.as_millis(),
+        kind,
+    }
 }
 
 /// A worker's session, with how many of these leases it has.

@@ -246,7 +246,7 @@ impl WorkerApi {
         let core = self.cores.named(&lease.project).await?;
         let (hub, received) = (core.hub.clone(), pack.len() as u64);
         run_blocking(move || {
-            let quarantine = hub.quarantine()?;
+            let quarantine = hub.quarantine(base)?;
             quarantine.ingest(&pack, &BUDGET)?;
             quarantine.verify(base, tree)?;
             hub.promote(&quarantine, base, tree)?;

@@ -152,11 +152,12 @@ impl Director {
                 {
                     hub.commit(&spec)?;
                 }
-                if job.kind == ApplyKind::Patch {
-                    hub.save_point(token, &key, job.old)?;
-                }
-                let outcome =
-                    hub.cas_ref(token, &name, Some(job.old), job.new, &format!("autopack: apply {}", job.id))?;
+                let why = format!("autopack: apply {}", job.id);
+                let outcome = if job.kind == ApplyKind::Patch {
+                    hub.apply(token, &key, &name, (job.old, job.new), &why)?
+                } else {
+                    hub.cas_ref(token, &name, Some(job.old), job.new, &why)?
+                };
                 // Moved on, but over our commit: it was applied and more came after it.
                 if let CasOutcome::Moved { tip: Some(tip) } = outcome
                     && hub.is_ancestor(job.new, tip)?

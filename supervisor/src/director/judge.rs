@@ -111,7 +111,7 @@ impl Director {
     /// The facts of a change, or why its objects cannot be read: that is the change's fault and refuses it.
     async fn facts(&self, base: Oid, tree: Oid) -> Result<Result<ChangeFacts, String>, Error> {
         let hub = self.hub.clone();
-        self.blocking(move || match change_facts(&hub.repository()?, base, tree, &Limits::default()) {
+        self.blocking(move || match change_facts(&hub.repository(&[base, tree])?, base, tree, &Limits::default()) {
             Ok(facts) => Ok(Ok(facts)),
             Err(error) if error.is_of_the_change() => Ok(Err(error.to_string())),
             Err(error) => Err(error.into()),
@@ -125,7 +125,7 @@ impl Director {
             return Ok(Vec::new());
         }
         let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
-        self.blocking(move || Ok(missing_paths(&hub.repository()?, tree, &wanted)?)).await
+        self.blocking(move || Ok(missing_paths(&hub.repository(&[tree])?, tree, &wanted)?)).await
     }
 
     async fn record(

@@ -110,6 +110,48 @@ pub enum HubError {
     /// A pack was refused.
     #[error(transparent)]
     Pack(#[from] PackError),
+    /// A place of a hub that cannot be used.
+    #[error("{address:?} cannot be used: {why}")]
+    Address {
+        /// What was named, without its password.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A git server did not answer, or broke off.
+    #[error("the git server of {address} did not answer: {said}")]
+    ServerAway {
+        /// The hub.
+        address: String,
+        /// What git said.
+        said: String,
+    },
+    /// A git server did not take a change that it could have taken.
+    #[error("the git server of {address} refuses {name}: {said}")]
+    Refused {
+        /// The hub.
+        address: String,
+        /// The ref.
+        name: String,
+        /// What the server said.
+        said: String,
+    },
+    /// A git server that cannot be a hub.
+    #[error("the git server of {address} {lacks}")]
+    Unfit {
+        /// The hub.
+        address: String,
+        /// What it lacks, or what it has instead.
+        lacks: &'static str,
+    },
+    /// A file with credentials cannot be used.
+    #[error("{}: {why}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// libgit2 failed otherwise.
     #[error(transparent)]
     Git(#[from] git2::Error),

@@ -12,7 +12,6 @@ use git2::{ErrorCode, Repository};
 use rustix::fs::{Access, access};
 
 use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
-use autopack_shared::repo::commit;
 use autopack_shared::repo::open::{self, from_git};
 use autopack_shared::repo::pack::{self, Quarantine};
 
@@ -308,16 +307,10 @@ impl Hub for LocalHub {
     }
 
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {
-        let repo = self.bare()?;
-        let who = refs::signature(spec.seconds)?;
-        let mut message = spec.message.clone();
-        if !message.ends_with('\n') {
-            message.push('\n');
-        }
-        Ok(commit::write(&repo, &who, &message, spec.tree, &spec.parents)?)
+        refs::write_commit(&self.bare()?, spec)
     }
 
-    fn quarantine(&self) -> Result<Quarantine, HubError> {
+    fn quarantine(&self, _base: Oid) -> Result<Quarantine, HubError> {
         Ok(Quarantine::new(&self.objects_dir(), &self.options.scratch)?)
     }
 
@@ -329,7 +322,7 @@ impl Hub for LocalHub {
         self.barrier()
     }
 
-    fn repository(&self) -> Result<Repository, HubError> {
+    fn repository(&self, _with: &[Oid]) -> Result<Repository, HubError> {
         self.bare()
     }
 

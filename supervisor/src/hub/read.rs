@@ -19,7 +19,7 @@ use super::{Hub, HubError, RefName};
 pub trait HubRead: Hub {
     /// Whether an object is there.
     fn has(&self, object: Oid) -> Result<bool, HubError> {
-        Ok(self.repository()?.odb()?.exists(to_git(object)))
+        Ok(self.repository(&[object])?.odb()?.exists(to_git(object)))
     }
 
     /// The commit that a revision names: a branch, a tag, a commit, `main~3`; `None` when there is none.
@@ -36,12 +36,12 @@ pub trait HubRead: Hub {
 
     /// The tree of a commit.
     fn tree_of(&self, commit: Oid) -> Result<Oid, HubError> {
-        Ok(tree::tree_of(&self.repository()?, commit)?)
+        Ok(tree::tree_of(&self.repository(&[commit])?, commit)?)
     }
 
     /// A regular file at a commit; `None` when there is none. Links are not followed.
     fn read_file_at(&self, commit: Oid, path: &str, limit: usize) -> Result<Option<Vec<u8>>, HubError> {
-        let repo = self.repository()?;
+        let repo = self.repository(&[commit])?;
         let odb = repo.odb()?;
         let mut folder = tree::tree_of(&repo, commit)?;
         let mut parts = path.split('/').peekable();
@@ -67,12 +67,12 @@ pub trait HubRead: Hub {
 
     /// Whether `ancestor` is `commit` or one of its ancestors.
     fn is_ancestor(&self, ancestor: Oid, commit: Oid) -> Result<bool, HubError> {
-        Ok(ancestor == commit || descends(&self.repository()?, commit, ancestor)?)
+        Ok(ancestor == commit || descends(&self.repository(&[ancestor, commit])?, commit, ancestor)?)
     }
 
     /// The best common ancestor, if there is one.
     fn merge_base(&self, one: Oid, other: Oid) -> Result<Option<Oid>, HubError> {
-        match self.repository()?.merge_base(to_git(one), to_git(other)) {
+        match self.repository(&[one, other])?.merge_base(to_git(one), to_git(other)) {
             Ok(base) => Ok(Some(from_git(base))),
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
             Err(error) => Err(error.into()),
@@ -81,29 +81,32 @@ pub trait HubRead: Hub {
 
     /// Whether every object that a commit's tree needs is there and readable as what it should be.
     fn verify(&self, commit: Oid) -> Result<(), HubError> {
-        let repo = self.repository()?;
+        let repo = self.repository(&[commit])?;
         tree::closure(&repo.odb()?, tree::tree_of(&repo, commit)?, &std::collections::HashSet::new())?;
         Ok(())
     }
 
     /// See [`merge::rebase_tree`].
     fn rebase_tree(&self, base_commit: Oid, result_tree: Oid, onto_commit: Oid) -> Result<Merged, HubError> {
-        Ok(merge::rebase_tree(&self.repository()?, base_commit, result_tree, onto_commit)?)
+        let repo = self.repository(&[base_commit, result_tree, onto_commit])?;
+        Ok(merge::rebase_tree(&repo, base_commit, result_tree, onto_commit)?)
     }
 
     /// See [`merge::revert_tree`].
     fn revert_tree(&self, save_tree: Oid, applied_tree: Oid, tip_tree: Oid) -> Result<Merged, HubError> {
-        Ok(merge::revert_tree(&self.repository()?, save_tree, applied_tree, tip_tree)?)
+        let repo = self.repository(&[save_tree, applied_tree, tip_tree])?;
+        Ok(merge::revert_tree(&repo, save_tree, applied_tree, tip_tree)?)
     }
 
     /// See [`merge::merge_commits_tree`].
     fn merge_commits_tree(&self, ours: Oid, theirs: Oid) -> Result<Merged, HubError> {
-        Ok(merge::merge_commits_tree(&self.repository()?, ours, theirs)?)
+        Ok(merge::merge_commits_tree(&self.repository(&[ours, theirs])?, ours, theirs)?)
     }
 
     /// See [`merge::same_entries`].
     fn same_change(&self, first: (Oid, Oid), second: (Oid, Oid)) -> Result<bool, HubError> {
-        Ok(merge::same_entries(&self.repository()?, first, second)?)
+        let repo = self.repository(&[first.0, first.1, second.0, second.1])?;
+        Ok(merge::same_entries(&repo, first, second)?)
     }
 }
 

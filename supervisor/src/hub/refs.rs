@@ -7,13 +7,14 @@ use std::time::Duration;
 use git2::{ErrorCode, Repository, Signature, Time, Transaction};
 
 use autopack_shared::domain::ids::{FencingToken, Oid};
+use autopack_shared::repo::commit;
 use autopack_shared::repo::open::{from_git, to_git};
 use autopack_shared::repo::tree::TreeError;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::local::{LocalHub, io_error};
 use super::names::FENCE;
-use super::{CasOutcome, HubError, RefName};
+use super::{CasOutcome, CommitSpec, HubError, RefName, fence};
 
 /// What to do with a ref that is locked and whose value is known.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +57,7 @@ impl LocalHub {
     /// Raises the fence under its own lock.
     pub(super) fn raise(&self, token: FencingToken) -> Result<(), HubError> {
         let repo = self.bare()?;
-        let blob = repo.blob(format!("{} {}\n", token.incarnation, token.epoch).as_bytes())?;
+        let blob = repo.blob(fence::plain(token).as_bytes())?;
         self.locked(&repo, &[FENCE], |tx| match read_fence(&repo)? {
             Some(current) if current > token => Err(HubError::Fenced { token, current: Some(current) }),
             Some(current) if current == token => Ok(CasOutcome::Already),
@@ -157,11 +158,7 @@ pub(super) fn read_fence(repo: &Repository) -> Result<Option<FencingToken>, HubE
         return Ok(None);
     };
     let blob = repo.find_blob(to_git(oid)).map_err(|_| HubError::BadFence)?;
-    let parse = |text: &str| {
-        let (incarnation, epoch) = text.strip_suffix('\n')?.split_once(' ')?;
-        Some(FencingToken { incarnation: incarnation.parse().ok()?, epoch: epoch.parse().ok()? })
-    };
-    std::str::from_utf8(blob.content()).ok().and_then(parse).map(Some).ok_or(HubError::BadFence)
+    fence::parse(blob.content()).map(Some).ok_or(HubError::BadFence)
 }
 
 /// The object that a ref names directly; a ref to a ref is refused.
@@ -192,7 +189,17 @@ fn set(repo: &Repository, tx: &mut Transaction<'_>, name: &str, new: Oid, why: &
     Ok(())
 }
 
+/// Makes the object of a commit.
+pub(super) fn write_commit(repo: &Repository, spec: &CommitSpec) -> Result<Oid, HubError> {
+    let who = signature(spec.seconds)?;
+    let mut message = spec.message.clone();
+    if !message.ends_with('\n') {
+        message.push('\n');
+    }
+    Ok(commit::write(repo, &who, &message, spec.tree, &spec.parents)?)
+}
+
 /// Who makes every commit and every reflog entry.
-pub(super) fn signature(seconds: i64) -> Result<Signature<'static>, HubError> {
+fn signature(seconds: i64) -> Result<Signature<'static>, HubError> {
     Ok(Signature::new("autopack", "apply@cluster", &Time::new(seconds, 0))?)
 }

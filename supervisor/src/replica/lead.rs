@@ -1,6 +1,6 @@
 //! Leading: stand for election, direct every project while elected, step down at once when the seat is in doubt.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::ids::{FencingToken, ProjectId};
+use autopack_shared::domain::ids::{FencingToken, ProjectId, Scope};
 use autopack_shared::domain::record::Project;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::telemetry;
@@ -40,6 +40,14 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long a director that was told to stop has to end what it does.
 const WIND_DOWN: Duration = Duration::from_secs(5);
 
+/// How the direction of one project ended.
+enum Ended {
+    /// It was directed, and is no more.
+    Served(Result<(), Error>),
+    /// It could not be taken over.
+    NotTaken(ProjectId),
+}
+
 /// What leading needs.
 pub(super) struct Lead {
     pub(super) id: String,
@@ -56,7 +64,7 @@ pub(super) struct Lead {
 
 impl Lead {
     /// Follows and leads in turn until stopped.
-    pub(super) async fn run(&self, stop: &CancellationToken) -> Result<(), Error> {
+    pub(super) async fn run(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Error> {
         let mut seat = self.coordinator.directorship();
         while !stop.is_cancelled() {
             // Who cannot reach the store would only keep the seat from others.
@@ -117,26 +125,28 @@ impl Lead {
     }
 
     /// Directs every project until the seat is lost or a director was fenced off.
-    async fn lead(&self, stop: &CancellationToken) -> Result<(), Error> {
+    async fn lead(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Error> {
         let claim = Claim::raise(self.store.as_ref(), &self.id, self.highest().await?).await?;
         let mut seat = self.coordinator.directorship();
         let mut changes = self.store.changes();
         let term = stop.child_token();
-        let mut directors: JoinSet<Result<(), Error>> = JoinSet::new();
-        let mut directed: BTreeMap<ProjectId, ()> = BTreeMap::new();
+        // However this ends: nobody directs on, and nobody begins to.
+        let _ended = term.clone().drop_guard();
+        let mut directors: JoinSet<Ended> = JoinSet::new();
+        let mut directed: BTreeSet<ProjectId> = BTreeSet::new();
         if let Some((databases, retention)) = &self.run_data {
             let keeper = Keeper::new(self.store.clone(), databases.clone(), *retention);
             let term = term.clone();
             directors.spawn(async move {
                 keeper.serve(&term).await;
-                Ok(())
+                Ended::Served(Ok(()))
             });
         }
         if telemetry::is_on() {
             let (store, term) = (self.store.clone(), term.clone());
             directors.spawn(async move {
                 census::serve(store, &term).await;
-                Ok(())
+                Ended::Served(Ok(()))
             });
         }
         let ended = loop {
@@ -145,20 +155,18 @@ impl Lead {
                 break Ok(());
             }
             changes.mark_unchanged();
-            let whole = match self.take_in(claim, &term, &mut directors, &mut directed).await {
-                Ok(whole) => whole,
-                Err(error) => break Err(error),
-            };
+            if let Err(error) = self.take_in(claim, &term, &mut directors, &mut directed).await {
+                break Err(error);
+            }
             tokio::select! {
                 () = stop.cancelled() => break Ok(()),
                 _changed = seat.changed() => {}
                 changed = changes.changed() => if changed.is_err() { break Ok(()) },
                 Some(ended) = directors.join_next() => match ended {
-                    Ok(done) => break done,
+                    Ok(Ended::Served(done)) => break done,
+                    Ok(Ended::NotTaken(project)) => { directed.remove(&project); }
                     Err(panic) => break Err(Error::Bug(format!("a director panicked: {panic}"))),
                 },
-                // A project that could not be opened is tried again.
-                () = sleep(LOOK), if !whole => {}
             }
         };
         term.cancel();
@@ -169,17 +177,24 @@ impl Lead {
         ended
     }
 
-    /// The highest token of the hubs that can be read.
+    /// The highest token of the hubs that can be read, for a store that never had a director. Any other knows its own,
+    /// and does not wait for hubs.
     async fn highest(&self) -> Result<Option<FencingToken>, Error> {
-        let projects = self.store.read().await?.projects().await?;
+        let mut tx = self.store.read().await?;
+        if tx.epoch(&Scope::Director).await?.is_some() {
+            return Ok(None);
+        }
+        let projects = tx.projects().await?;
+        drop(tx);
         let mut highest = None;
         for project in projects {
             match self.services.cores.named(&project.id).await {
                 Ok(core) => {
                     let hub = core.hub.clone();
                     match run_blocking(move || hub.fence()).await {
-                        Ok(found) => highest = highest.max(found),
-                        Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
+                        Ok(fence) => highest = highest.max(fence),
+                        // Its own director is refused by the fence if it is higher; the others do not wait for it.
+                        Err(error) => tracing::warn!(project = %project.id, %error, "the hub's fence cannot be read"),
                     }
                 }
                 Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
@@ -188,36 +203,52 @@ impl Lead {
         Ok(highest)
     }
 
-    /// Takes over the projects that are not directed yet; whether all are then.
+    /// Starts to direct the projects that are not directed yet.
     async fn take_in(
-        &self,
+        self: &Arc<Self>,
         claim: Claim,
         term: &CancellationToken,
-        directors: &mut JoinSet<Result<(), Error>>,
-        directed: &mut BTreeMap<ProjectId, ()>,
-    ) -> Result<bool, Error> {
-        let mut whole = true;
+        directors: &mut JoinSet<Ended>,
+        directed: &mut BTreeSet<ProjectId>,
+    ) -> Result<(), Error> {
         let projects = self.store.read().await?.projects().await?;
-        for project in projects.into_iter().filter(|project| !directed.contains_key(&project.id)).collect::<Vec<_>>() {
-            match self.director_of(&project, claim).await {
-                Ok(director) => {
-                    let (serving, term) = (director, term.clone());
-                    directors.spawn(async move { serving.serve(&term).await });
-                    directed.insert(project.id, ());
-                }
-                Err(error) => {
-                    tracing::error!(project = %project.id, %error, "the project cannot be directed");
-                    whole = false;
-                    if let Ok(core) = self.services.cores.named(&project.id).await {
-                        core.undirected(&error);
-                    }
-                }
+        for project in projects {
+            if directed.insert(project.id.clone()) {
+                let (lead, term) = (self.clone(), term.clone());
+                directors.spawn(async move { lead.direct(project, claim, &term).await });
             }
         }
-        Ok(whole)
+        Ok(())
     }
 
-    async fn director_of(&self, project: &Project, claim: Claim) -> Result<Arc<Director>, Error> {
+    /// Directs one project. A hub that is away keeps no other project waiting; it is tried again in a moment.
+    async fn direct(&self, project: Project, claim: Claim, term: &CancellationToken) -> Ended {
+        let taken = tokio::select! {
+            taken = self.director_of(&project, claim, term) => taken,
+            () = term.cancelled() => return Ended::NotTaken(project.id),
+        };
+        match taken {
+            Ok(director) => Ended::Served(director.serve(term).await),
+            Err(error) => {
+                tracing::error!(project = %project.id, %error, "the project cannot be directed");
+                if let Ok(core) = self.services.cores.named(&project.id).await {
+                    core.undirected(&error);
+                }
+                tokio::select! {
+                    () = sleep(LOOK) => {}
+                    () = term.cancelled() => {}
+                }
+                Ended::NotTaken(project.id)
+            }
+        }
+    }
+
+    async fn director_of(
+        &self,
+        project: &Project,
+        claim: Claim,
+        term: &CancellationToken,
+    ) -> Result<Arc<Director>, Error> {
         let core = self.services.cores.named(&project.id).await?;
         let exports = self.state_dir.join("projects").join(project.id.as_str());
         let parts = DirectorParts {
@@ -236,6 +267,10 @@ impl Lead {
         };
         let director = Arc::new(Director::take_over(parts, claim).await?);
         core.direct(Some(director.clone()));
+        if term.is_cancelled() {
+            // The seat was let go of at this moment.
+            core.direct(None);
+        }
         Ok(director)
     }
 }

@@ -83,7 +83,7 @@ impl WorkerApi {
         let hub = self.cores.named(&project).await?.hub.clone();
         let making = self.room.make().await?;
         let pack = run_blocking(move || {
-            let repo = hub.repository()?;
+            let repo = hub.repository(&[want])?;
             Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)
         })
         .await?;

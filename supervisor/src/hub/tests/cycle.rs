@@ -1,4 +1,4 @@
-//! Save points, pending objects, checkouts, and what a user's repository must never notice.
+//! Checkouts, reading, and what a user's repository must never notice.
 
 use std::collections::BTreeMap;
 
@@ -7,38 +7,6 @@ use autopack_shared::repo::merge::Merged;
 use autopack_shared::repo::pack::{PackBudget, pack_new_objects};
 
 use super::*;
-
-#[test]
-fn save_points_follow_the_last_attempt_and_spare_the_users_tags() {
-    let f = Fixture::new();
-    let one = f.commit_on(f.base, "1\n");
-    assert_eq!(f.hub.save_point(token(1), &attempt(1), f.base).unwrap(), SavePoint { commit: f.base, tagged: true });
-    assert!(f.hub.save_point(token(1), &attempt(2), one).unwrap().tagged);
-    let phase = PhaseId::new("p1").unwrap();
-    assert_eq!(f.hub.tip(&RefName::save(&run(), &phase, 1)).unwrap(), Some(f.base));
-    assert_eq!(f.hub.tip(&RefName::save(&run(), &phase, 2)).unwrap(), Some(one));
-    assert_eq!(f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(), Some(one));
-
-    let foreign = f.commit_on(f.base, "the user's\n");
-    f.repo().reference("refs/tags/save-before-fix-docs-p1", to_git(foreign), true, "").unwrap();
-    assert!(!f.hub.save_point(token(1), &attempt(3), one).unwrap().tagged);
-    assert_eq!(f.hub.tip(&RefName::save_tag(&run(), &phase)).unwrap(), Some(foreign));
-}
-
-#[test]
-fn pending_objects_are_kept_until_the_run_ends() {
-    let f = Fixture::new();
-    let tree = f.tree_with("pending.txt", "p\n");
-    f.hub.keep_alive(token(1), &attempt(1), tree).unwrap();
-    f.hub.keep_alive(token(1), &attempt(2), f.base).unwrap();
-    let repo = f.repo();
-    assert_eq!(repo.refname_to_id("refs/autopack/q/fix-docs/4/1/p1").unwrap(), to_git(tree));
-    assert!(matches!(f.hub.release(token(2), &run()), Err(HubError::Fenced { .. })));
-    assert_eq!(f.hub.release(token(1), &RunId::new("other").unwrap()).unwrap(), 0);
-    assert_eq!(f.hub.release(token(1), &run()).unwrap(), 2);
-    assert_eq!(f.hub.release(token(1), &run()).unwrap(), 0);
-    assert!(f.repo().refname_to_id("refs/autopack/q/fix-docs/4/1/p1").is_err());
-}
 
 #[test]
 fn a_branch_that_is_checked_out_stays() {
@@ -129,7 +97,7 @@ fn a_full_cycle_leaves_the_users_repository_as_it_was() {
     let (result, pack) = made_by_a_worker(&f);
     let branch = RefName::run(&run());
     f.hub.cas_ref(token(1), &branch, None, f.base, "fork").unwrap();
-    let quarantine = f.hub.quarantine().unwrap();
+    let quarantine = f.hub.quarantine(f.base).unwrap();
     quarantine.ingest(&pack, &PackBudget::default()).unwrap();
     f.hub.promote(&quarantine, f.base, result).unwrap();
     drop(quarantine);
