@@ -20,6 +20,7 @@ mod server;
 mod services;
 mod site;
 mod stranger;
+mod surveys;
 mod telemetry;
 mod work;
 
@@ -88,12 +89,17 @@ fn a_door_is_closed_without_a_token() {
         let stranger = cluster.ann.with(token);
         let submitted = stranger.submit(&file).expect(5);
         assert!(submitted.stderr.starts_with("error[forbidden"), "{token:?}: {}", submitted.stderr);
-        for look in [&["runs", "list"][..], &["approvals", "list"], &["workers", "list"], &["audit", "query"]] {
+        let looks: [&[&str]; 5] =
+            [&["runs", "list"], &["approvals", "list"], &["workers", "list"], &["audit", "query"], &["gaps", "scan"]];
+        for look in looks {
             let looked = stranger.run(look).expect(5);
             assert!(looked.stdout.is_empty() && looked.stderr.starts_with("error[forbidden"), "{}", looked.stderr);
         }
     }
     assert_eq!(cluster.ann.ask(&["runs", "list"])["runs"], json!([]));
+    let (from, alone) = (now(), cluster.ann.run(&["gaps", "scan"]).expect(7));
+    assert!(alone.stderr.starts_with("error[no_worker]"), "{}", alone.stderr);
+    assert!(from.elapsed() < Duration::from_secs(20), "nobody is waited for: {:?}", from.elapsed());
 }
 
 #[test]

@@ -14,4 +14,5 @@ mod locks;
 mod names;
 mod recovery;
 mod session;
+mod surveys;
 mod uploads;

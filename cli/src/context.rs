@@ -110,12 +110,28 @@ impl Context {
         let settings = self.settings(Some(&root))?;
         if let Some(server) = &settings.server {
             let why = format!("{server} is named as the supervisor, and this command works on a repository here");
-            let fix = "leave --server and AUTOPACK_SERVER out; runs, approvals, leases, audit and projects know them";
+            let fix = "leave --server and AUTOPACK_SERVER out; gaps, plan, autopilot, runs, approvals, leases, audit and \
+                       projects know them";
             return Err(CliError::refused("unsupported_server", "not by a supervisor elsewhere", why, fix));
         }
         let data_dir = settings.data_dir.clone().unwrap_or_else(|| root.join(".autonomous_runs"));
         let data_dir = std::path::absolute(&data_dir).during("find the data directory")?;
         Ok(self.place.get_or_init(|| Place { root, data_dir, settings }))
+    }
+
+    /// Where what is found is kept: the data directory, and with a supervisor elsewhere the one that is named.
+    pub(crate) fn kept_in(&self) -> Result<PathBuf, CliError> {
+        if !self.is_remote() {
+            return Ok(self.place()?.data_dir.clone());
+        }
+        let named = self.host_settings()?.data_dir.ok_or_else(|| {
+            CliError::invalid(
+                "there is no place to keep it",
+                "the repository is elsewhere, and so is what its runs leave",
+                "name a folder with --data-dir DIR, or use -o json > FILE",
+            )
+        })?;
+        std::path::absolute(&named).during("find the data directory")
     }
 
     /// The data directory that the person names, where the command does as well without its repository.

@@ -1,4 +1,7 @@
 //! What every command on gaps starts with: the rules in force, a scan of the work tree, a plan over what it found.
+//! With a supervisor elsewhere it does all of that, by the same functions.
+
+pub(crate) mod far;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +31,8 @@ pub(crate) struct Wish {
     pub(crate) deep: bool,
     /// Another anchor than the repository's.
     pub(crate) anchor: Option<PathBuf>,
+    /// The branch or commit that is meant, by a supervisor elsewhere.
+    pub(crate) at: Option<String>,
 }
 
 /// What was found, and by which rules.
@@ -45,6 +50,10 @@ impl Survey {
     /// Scans the work tree.
     pub(crate) async fn take(ctx: &Context, wish: Wish) -> Result<Self, CliError> {
         let root = ctx.place()?.root.clone();
+        if wish.at.is_some() {
+            let why = "without --server the work tree is scanned, as it is";
+            return Err(CliError::invalid("--at has no meaning here", why, "leave it out, or name a supervisor"));
+        }
         work_tree(&root)?;
         let paper = rules::paper(&root)?;
         let head = paper.commit("HEAD").map_err(|_| {

@@ -19,4 +19,5 @@ pub mod score;
 pub mod secret;
 pub mod session;
 pub mod state;
+pub mod survey;
 pub mod trace;

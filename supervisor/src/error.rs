@@ -134,6 +134,17 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// Nobody is there to do it.
+    #[error("no worker is connected")]
+    NoWorker,
+    /// A scan came to nothing.
+    #[error("the commit was not scanned ({reason}): {why}")]
+    Scan {
+        /// The stable reason, as the worker gave it.
+        reason: String,
+        /// For people.
+        why: String,
+    },
     /// The data directory has the runs of another repository.
     #[error("{data_dir} has the runs of {known}, not of {asked}")]
     OtherRepository {
@@ -194,6 +205,8 @@ impl Error {
             Self::Version { .. } => ("version", Code::FailedPrecondition),
             Self::MergeConflict { .. } | Self::Store(StoreError::Conflict { .. }) => ("conflict", Code::Aborted),
             Self::Upload { reason, .. } => (reason, Code::InvalidArgument),
+            Self::NoWorker => ("no_worker", Code::Unavailable),
+            Self::Scan { reason, .. } => scan_reason(reason),
             Self::Busy { .. } => ("full", Code::Unavailable),
             Self::Store(StoreError::Fenced { .. }) => ("fenced", Code::FailedPrecondition),
             Self::Store(StoreError::IllegalMove(_)) | Self::Move(_) => ("illegal_move", Code::FailedPrecondition),
@@ -263,6 +276,8 @@ impl Error {
             Self::RunData(RunDataError::Unavailable { hint, .. }) => hint,
             Self::Version { .. } => "run the same autopack on both sides",
             Self::Policy { .. } => "autopack policy check",
+            Self::NoWorker => "start one (autopack worker, or autopack up); autopack workers list shows them",
+            Self::Scan { .. } => "the log of the worker says more; repeat the command to have it tried again",
             Self::Hub(HubError::Away { .. }) => "bring it back to its place, readable: its runs go on by themselves",
             Self::Hub(error) if hub_reason(error) == READ_ONLY => "make the repository writable for this user",
             Self::Hub(HubError::Unfit { .. }) => {
@@ -293,6 +308,17 @@ impl Error {
             | Self::Move(_)
             | Self::Bug(_) => "",
         }
+    }
+}
+
+/// What a worker says of a scan, as far as it is known here.
+fn scan_reason(reason: &str) -> (&'static str, Code) {
+    match reason {
+        "not_found" => ("not_found", Code::NotFound),
+        "unsafe_path" => ("unsafe_path", Code::FailedPrecondition),
+        "too_large" => ("too_large", Code::InvalidArgument),
+        "disk_full" => DISK_FULL,
+        _ => ("scan_failed", Code::Unavailable),
     }
 }
 

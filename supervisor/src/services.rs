@@ -53,7 +53,11 @@ impl Services {
     #[must_use]
     pub fn router(&self) -> Router<Stack<Tracing, Identity>> {
         let (cores, tasks) = (self.cores.clone(), self.tasks.clone());
-        let runs = RunServiceServer::new(RunApi { cores: cores.clone(), tasks: tasks.clone() });
+        let runs = RunServiceServer::new(RunApi {
+            cores: cores.clone(),
+            coordinator: self.coordinator.clone(),
+            tasks: tasks.clone(),
+        });
         let governance = GovernanceServiceServer::new(GovernanceApi { cores: cores.clone(), tasks: tasks.clone() });
         let admin = AdminServiceServer::new(AdminApi {
             cores: cores.clone(),

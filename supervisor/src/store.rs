@@ -14,6 +14,7 @@ use autopack_shared::domain::record::{
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 use self::facts::Facts;
+pub use self::surveys::Surveys;
 
 mod doc;
 pub mod facts;
@@ -21,6 +22,7 @@ pub mod postgres;
 pub mod sqlite;
 mod state_tables;
 mod subject;
+pub mod surveys;
 pub mod verify;
 
 /// Why the store refused.
@@ -162,7 +164,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

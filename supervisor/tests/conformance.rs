@@ -47,6 +47,8 @@ mod run_data;
 mod server;
 #[path = "conformance/shared.rs"]
 mod shared;
+#[path = "conformance/surveys.rs"]
+mod surveys;
 #[path = "conformance/time.rs"]
 mod time;
 
@@ -88,6 +90,9 @@ macro_rules! store_cases {
                 events_are_numbered_by_run notices_are_sent_in_order an_idempotent_call_is_answered_once
                 chains_grow_side_by_side an_audit_record_lives_and_dies_with_its_change a_whole_log_verifies
                 a_row_that_the_log_does_not_know_is_found
+            }
+            surveys {
+                a_question_is_open_once a_survey_is_given_to_one_worker surveys_that_are_over_are_forgotten
             }
             time {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart

@@ -64,6 +64,11 @@ impl Desk {
         self.run(&["runs", "submit", "--insecure-no-sandbox", path.to_str().unwrap()])
     }
 
+    /// The same person at one supervisor.
+    pub(super) fn at(&self, server: String) -> Self {
+        Self { servers: server, ..self.clone() }
+    }
+
     /// The first supervisor.
     pub(super) fn server(&self) -> String {
         self.servers.split(',').next().unwrap().to_owned()
@@ -81,9 +86,10 @@ impl Desk {
 }
 
 /// How the supervisors reach the hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Hub {
     /// By its path.
+    #[default]
     Path,
     /// At a git server, and in no other way.
     Served,
@@ -121,6 +127,20 @@ pub(super) struct Apart<'a> {
     pub(super) env: &'a dyn Fn(&str) -> Vec<(String, String)>,
 }
 
+/// What a cluster has beside its parts.
+#[derive(Clone, Copy, Default)]
+struct More<'a> {
+    /// The places of its parts, where they are not all at one.
+    apart: Option<&'a Apart<'a>>,
+    /// The database for data of runs.
+    runs: Option<&'a str>,
+    /// More environment for every process.
+    env: &'a [(String, String)],
+    /// More files in the project.
+    files: &'a [(&'a str, &'a str)],
+    place: Hub,
+}
+
 impl Cluster {
     /// Starts everything, over a hub that is named by its path.
     pub(super) fn start(members: usize, supervisors: usize, workers: usize) -> Self {
@@ -129,26 +149,31 @@ impl Cluster {
 
     /// The same, with more environment for every process.
     pub(super) fn start_with(size: &Size, env: &[(String, String)]) -> Self {
-        Self::build(size, None, None, env, Hub::Path)
+        Self::build(size, &More { env, ..More::default() })
+    }
+
+    /// The same, with more files in the project.
+    pub(super) fn start_with_files(files: &[(&str, &str)], size: &Size) -> Self {
+        Self::build(size, &More { files, ..More::default() })
     }
 
     /// The same over a hub on a git server.
     pub(super) fn served(members: usize, supervisors: usize, workers: usize) -> Self {
-        Self::build(&Size { members, supervisors, workers }, None, None, &[], Hub::Served)
+        Self::build(&Size { members, supervisors, workers }, &More { place: Hub::Served, ..More::default() })
     }
 
     /// The same, with a database for data of runs.
     pub(super) fn start_for_runs(size: &Size, runs: &str) -> Self {
-        Self::build(size, None, Some(runs), &[], Hub::Path)
+        Self::build(size, &More { runs: Some(runs), ..More::default() })
     }
 
     /// The same over a network: etcd is at `etcd`, PostgreSQL at `pg`, each daemon at a place of its own name.
     pub(super) fn apart(size: &Size, apart: &Apart<'_>) -> Self {
-        Self::build(size, Some(apart), None, &[], Hub::Path)
+        Self::build(size, &More { apart: Some(apart), ..More::default() })
     }
 
-    fn build(size: &Size, apart: Option<&Apart<'_>>, runs: Option<&str>, env: &[(String, String)], place: Hub) -> Self {
-        let bench = Bench::with(FILES);
+    fn build(size: &Size, &More { apart, runs, env, files, place }: &More<'_>) -> Self {
+        let bench = Bench::with(&[FILES, files].concat());
         let roots = tempfile::Builder::new().prefix("autopack-cluster-").tempdir_in("/dev/shm");
         let roots = roots.or_else(|_| tempfile::tempdir()).unwrap();
         let etcd = at(apart, "etcd", |host| Etcd::start_at(size.members, host));
@@ -197,6 +222,21 @@ impl Cluster {
     /// The bare repository that only the supervisors write.
     pub(super) fn hub(&self) -> PathBuf {
         self.bench.path().join("hub.git")
+    }
+
+    /// One of the supervisors.
+    pub(super) fn url(&self, at: usize) -> String {
+        self.ann.servers.split(',').nth(at).unwrap().to_owned()
+    }
+
+    /// Where the people are.
+    pub(super) fn folder(&self) -> &Path {
+        self.bench.path()
+    }
+
+    /// What a command says of the project's commit in a checkout here.
+    pub(super) fn here(&self, args: &[&str]) -> Value {
+        self.bench.run(&[args, &["-o", "json"]].concat()).expect(0).json()
     }
 
     /// Where the supervisors are.

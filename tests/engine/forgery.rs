@@ -19,6 +19,8 @@ use super::harness::{Rig, Site};
 const TABLES: &[&str] = &[
     // Answers kept for repeated calls: forgotten after a week, and what they answer for is logged.
     "idem",
+    // What workers found at a commit: nothing rests on it, and it is forgotten within minutes.
+    "survey",
     // Written anew from code at every start.
     "legal_move",
     "final_state",

@@ -125,6 +125,7 @@ pub(crate) const FENCES: &[Fence] = &[
             "worker/src/phase/data.rs",
             "worker/src/phase/ending.rs",
             "worker/src/phase/output.rs",
+            "worker/src/surveys.rs",
             "worker/src/upload.rs",
         ],
         never: &["autopack_shared::wire", "tonic"],

@@ -14,9 +14,10 @@ use autopack_shared::runtime::process::Tasks;
 use crate::builder::{BuildError, DISK_FULL};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Identity, Leaving};
+use crate::link::{self, Contact, Held, Identity, Leaving};
 use crate::process;
 use crate::runners::{Objects, Runners};
+use crate::surveys::Scans;
 
 /// The pause before a session that broke is opened again; it doubles with each try.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -123,6 +124,7 @@ impl Worker {
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
+        let mut scans = Scans::new();
         let mut contact = Contact::new();
         let mut attempt = 0;
         while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
@@ -138,16 +140,10 @@ impl Worker {
             match connected {
                 Ok(client) => {
                     let began = tokio::time::Instant::now();
-                    let served = link::serve(
-                        client,
-                        &self.identity,
-                        &mut jobs,
-                        &mut contact,
-                        &mut leaving,
-                        &self.runners,
-                        &tasks,
-                    );
-                    match served.await {
+                    let held =
+                        Held { jobs: &mut jobs, scans: &mut scans, contact: &mut contact, leaving: &mut leaving };
+                    let served = link::serve(client, &self.identity, held, &self.runners, &tasks).await;
+                    match served {
                         Ok(()) => return Ok(()),
                         Err(error) if error.is_final() => {
                             jobs.stop_all(link::STOP_GRACE).await;

@@ -1,6 +1,7 @@
-//! Fetches the commit that a lease starts from, where the worker's mirror does not have it. A stream that is cut goes
+//! Fetches the commit that a lease starts from or a survey is about, where the worker's mirror does not have it. A stream that is cut goes
 //! on where it ended; what arrived is taken only if it is, byte for byte, what was announced.
 
+use std::fmt;
 use std::time::Duration;
 
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
@@ -18,17 +19,38 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Bytes of one pack.
 const MAX_PACK: u64 = 4 << 30;
 
-/// Who fetches, and for which lease.
+/// What a commit is fetched for.
+#[derive(Debug, Clone)]
+pub(crate) enum Cause {
+    /// A lease that starts from it.
+    Lease {
+        /// The run.
+        run: RunId,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// A survey that is about it.
+    Survey(String),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease { run, epoch } => write!(f, "run {run} at epoch {epoch}"),
+            Self::Survey(id) => write!(f, "survey {id}"),
+        }
+    }
+}
+
+/// Who fetches, and what for.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     /// The worker.
     pub(crate) worker: String,
     /// Its session.
     pub(crate) session: String,
-    /// The run.
-    pub(crate) run: RunId,
-    /// Its epoch.
-    pub(crate) epoch: u64,
+    /// What for.
+    pub(crate) cause: Cause,
 }
 
 /// What has arrived of a pack.
@@ -58,7 +80,7 @@ pub(crate) async fn pack(line: &Line, claim: &Claim, commit: Oid, have: &[Oid]) 
             }
             Err(Cut::Refused(why)) => return Err(BuildError::new("fetch_refused", why)),
             Err(Cut::Broken(why)) => {
-                tracing::warn!(run = %claim.run, why, "the commit could not be fetched");
+                tracing::warn!(cause = %claim.cause, why, "the commit could not be fetched");
                 last = why;
             }
         }
@@ -79,11 +101,16 @@ enum Cut {
 
 async fn stream(line: &Line, claim: &Claim, commit: Oid, have: &[Oid], partial: &mut Partial) -> Result<(), Cut> {
     let Some(mut client) = line.client() else { return Err(Cut::Broken("no supervisor is connected".to_owned())) };
+    let (run_id, epoch, survey_id) = match &claim.cause {
+        Cause::Lease { run, epoch } => (run.to_string(), *epoch, String::new()),
+        Cause::Survey(id) => (String::new(), 0, id.clone()),
+    };
     let call = FetchRequest {
         worker_id: claim.worker.clone(),
         session: claim.session.clone(),
-        run_id: claim.run.to_string(),
-        epoch: claim.epoch,
+        run_id,
+        epoch,
+        survey_id,
         commit: commit.to_string(),
         have: have.iter().map(ToString::to_string).collect(),
         digest: partial.digest.clone(),

@@ -12,5 +12,6 @@ pub mod process;
 pub mod remediation;
 pub mod runners;
 pub mod scan;
+mod surveys;
 pub mod upload;
 pub mod workspace;

@@ -20,6 +20,7 @@ use autopack_shared::wire::{PROTOCOL, WINDOW};
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
+use crate::surveys::Scans;
 
 /// Messages that may wait for the stream: more than are ever under way.
 const OUTBOX: usize = 2 * WINDOW;
@@ -159,6 +160,18 @@ pub(crate) async fn at(deadline: Option<Instant>) {
     }
 }
 
+/// What a worker has to do; it outlives the streams that brought it.
+pub(crate) struct Held<'a> {
+    /// Its leases.
+    pub(crate) jobs: &'a mut Jobs,
+    /// Its scan.
+    pub(crate) scans: &'a mut Scans,
+    /// How long it may be without an answer.
+    pub(crate) contact: &'a mut Contact,
+    /// Whether it is about to leave.
+    pub(crate) leaving: &'a mut Leaving,
+}
+
 /// Serves one session to its end.
 ///
 /// # Errors
@@ -166,9 +179,7 @@ pub(crate) async fn at(deadline: Option<Instant>) {
 pub(crate) async fn serve(
     mut client: Client,
     who: &Identity,
-    jobs: &mut Jobs,
-    contact: &mut Contact,
-    leaving: &mut Leaving,
+    Held { jobs, scans, contact, leaving }: Held<'_>,
     runners: &Arc<Runners>,
     tasks: &Tasks,
 ) -> Result<(), LinkError> {
@@ -216,12 +227,18 @@ pub(crate) async fn serve(
             message = inbox.message() => match message {
                 Ok(Some(pb::SupervisorMessage { body: Some(body) })) => {
                     leaving.told(&body);
-                    handle(body, jobs, contact, runners, tasks, &mut beat)?;
+                    if let supervisor_message::Body::Scan(order) = body {
+                        scans.start(order, runners, tasks);
+                    } else {
+                        handle(body, jobs, contact, runners, tasks, &mut beat)?;
+                    }
                 }
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(LinkError::Ended("the stream was closed".to_owned())),
                 Err(status) => return Err(status.into()),
             },
+            // A stream that does not move has no room to spare for it; the next heartbeat looks again.
+            scanned = scans.next(), if sender.moves() => sender.send(worker_message::Body::Scan(scanned))?,
             output = jobs.next() => sender.send(output.into_body())?,
             // A stream that does not move needs no more questions.
             _ = beat.tick() => if sender.moves() {
@@ -278,7 +295,7 @@ fn handle(
         supervisor_message::Body::Ack(ack) if ack.run_id.is_empty() => contact.heard(),
         supervisor_message::Body::Ack(ack) => jobs.acked(&ack),
         // Of the session and not of a job.
-        supervisor_message::Body::Drain(_) => {}
+        supervisor_message::Body::Scan(_) | supervisor_message::Body::Drain(_) => {}
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
-use crate::fetch::{self, Claim};
+use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
 use crate::upload;
@@ -196,7 +196,8 @@ impl Runner {
         loop {
             let space = &mut *used;
             let work = |stop| async move {
-                self.fetch(job).instrument(info_span!("fetch")).await?;
+                let cause = Cause::Lease { run: job.run.clone(), epoch: job.epoch };
+                self.fetch(cause, job.base).instrument(info_span!("fetch")).await?;
                 match job.purpose {
                     LeasePurpose::Build => self.build(job, sink, &stop, space).await,
                     LeasePurpose::Verify => self.verify(job, sink, &stop, space).await,
@@ -223,20 +224,15 @@ impl Runner {
         }
     }
 
-    /// Sees to it that the commit to start from is here.
-    async fn fetch(&self, job: &Job) -> Result<(), BuildError> {
+    /// Sees to it that a commit is here.
+    pub(crate) async fn fetch(&self, cause: Cause, commit: Oid) -> Result<(), BuildError> {
         if !self.fetches {
             return Ok(());
         }
-        let Some(have) = self.workspaces.lacks(job.base).await? else { return Ok(()) };
-        let claim = Claim {
-            worker: self.worker.clone(),
-            session: self.session.clone(),
-            run: job.run.clone(),
-            epoch: job.epoch,
-        };
-        let pack = fetch::pack(&self.line, &claim, job.base, &have).await?;
-        self.workspaces.take(job.base, pack).await
+        let Some(have) = self.workspaces.lacks(commit).await? else { return Ok(()) };
+        let claim = Claim { worker: self.worker.clone(), session: self.session.clone(), cause };
+        let pack = fetch::pack(&self.line, &claim, commit, &have).await?;
+        self.workspaces.take(commit, pack).await
     }
 
     async fn build(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
 use autopack_shared::repo::import::{ImportError, import_patch};
-use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, WorkspaceKey};
+use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, ScanCopy, WorkspaceKey};
 
 use crate::builder::BuildError;
 
@@ -67,12 +67,13 @@ impl Workspaces {
         for key in mirror.cleanup(&[])? {
             tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
         }
-        let scratch = root.join(SCRATCH);
-        match std::fs::remove_dir_all(&scratch) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, "scratch folders could not be swept")
+        for scratch in [root.join(SCRATCH), mirror.scan_copies()] {
+            match std::fs::remove_dir_all(&scratch) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "scratch folders could not be swept")
+                }
+                Ok(()) | Err(_) => {}
             }
-            Ok(()) | Err(_) => {}
         }
         Ok(Self { mirror: Arc::new(mirror), root: root.to_path_buf() })
     }
@@ -101,6 +102,21 @@ impl Workspaces {
         let mirror = self.mirror.clone();
         blocking("workspace", move || mirror.take_base(commit, &pack).map_err(|e| BuildError::of("workspace", &e)))
             .await
+    }
+
+    /// A checkout of a commit to be scanned.
+    ///
+    /// # Errors
+    /// `unsafe_path` for a commit that is not checked out, `workspace` when it cannot be made.
+    pub(crate) async fn scan_copy(&self, commit: Oid, branch: Option<String>) -> Result<ScanCopy, BuildError> {
+        let mirror = self.mirror.clone();
+        blocking("workspace", move || {
+            mirror.scan_copy(commit, branch.as_deref()).map_err(|error| {
+                let unsafe_path = matches!(error, MirrorError::UnsafePath { .. });
+                BuildError::of(if unsafe_path { "unsafe_path" } else { "workspace" }, &error)
+            })
+        })
+        .await
     }
 
     /// A worktree at a commit.

@@ -16,6 +16,7 @@ Examples:
   autopack autopilot run --enable                 carry it out; waits for decisions on a terminal
   autopack autopilot run --enable --interactive   decide here, change by change
   autopack autopilot run --enable --no-wait       exit 4 as soon as only decisions are left
+  autopack autopilot run --enable --server http://s1:7443 --project shop     on a project of a cluster
 
 The same command again goes on with an unfinished run of the same plan. Ctrl-C detaches and never cancels.")]
     Run(Run),
@@ -23,6 +24,7 @@ The same command again goes on with an unfinished run of the same plan. Ctrl-C d
     #[command(after_help = "\
 Examples:
   autopack autopilot supervise --run-ids docs,notes --workers 2
+  autopack autopilot supervise --run-ids docs,notes --server http://s1:7443 --project shop
   autopack autopilot supervise --list-worktrees
   autopack autopilot supervise --cleanup")]
     Supervise(Supervise),
@@ -46,6 +48,9 @@ pub(crate) struct Run {
     /// Do not wait for decisions: exit 4
     #[arg(long, conflicts_with = "interactive")]
     pub(crate) no_wait: bool,
+    /// With --server: the branch or commit that is meant [default: where a run would start from]
+    #[arg(long, value_name = "REV")]
+    pub(crate) at: Option<String>,
     /// The anchor [default: <repo>/.autopack/anchor_v2.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) anchor: Option<PathBuf>,
@@ -70,6 +75,9 @@ pub(crate) struct Supervise {
     /// A PostgreSQL server that all runs share
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
+    /// With --server: the branch or commit that is meant [default: where a run would start from]
+    #[arg(long, value_name = "REV", conflicts_with_all = ["list_worktrees", "cleanup"])]
+    pub(crate) at: Option<String>,
     /// The anchor [default: <repo>/.autopack/anchor_v2.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) anchor: Option<PathBuf>,

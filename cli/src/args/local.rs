@@ -95,12 +95,16 @@ pub(crate) struct AnchorConvert {
 /// `gaps`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Gaps {
-    /// Scan the work tree and report what is wrong; reads only, unless --write
+    /// Scan the work tree, or with --server a commit, and report what is wrong; reads only, unless --write
     #[command(after_help = "\
 Examples:
   autopack gaps scan
   autopack gaps scan --since main~20 -o json
-  autopack gaps scan --write --run-id tidy-1 --sarif gaps.sarif")]
+  autopack gaps scan --write --run-id tidy-1 --sarif gaps.sarif
+  autopack gaps scan --server http://s1:7443 --project shop      a worker scans the project's commit
+  autopack gaps scan --server http://s1:7443 --at main~3 --write --data-dir found
+
+With --server no work tree is looked at, and --write needs a --data-dir.")]
     Scan(GapsScan),
 }
 
@@ -119,6 +123,9 @@ pub(crate) struct GapsScan {
     /// Also read every object of the repository
     #[arg(long)]
     pub(crate) deep: bool,
+    /// With --server: the branch or commit that is meant [default: where a run would start from]
+    #[arg(long, value_name = "REV")]
+    pub(crate) at: Option<String>,
     /// Also write a SARIF 2.1.0 log here
     #[arg(long, value_name = "FILE")]
     pub(crate) sarif: Vec<PathBuf>,
@@ -129,7 +136,7 @@ pub(crate) struct GapsScan {
 pub(crate) enum Plan {
     /// Scan, and say what would be done about each gap and who would be asked
     #[command(
-        after_help = "Examples:\n  autopack plan propose\n  autopack plan propose --write --run-id tidy-1 -o json"
+        after_help = "Examples:\n  autopack plan propose\n  autopack plan propose --write --run-id tidy-1 -o json\n  autopack plan propose --server http://s1:7443 --project shop"
     )]
     Propose(PlanPropose),
 }
@@ -143,6 +150,9 @@ pub(crate) struct PlanPropose {
     /// Keep report and plan under <data-dir>/<run>/
     #[arg(long)]
     pub(crate) write: bool,
+    /// With --server: the branch or commit that is meant [default: where a run would start from]
+    #[arg(long, value_name = "REV")]
+    pub(crate) at: Option<String>,
     /// The anchor [default: <repo>/.autopack/anchor_v2.json]
     #[arg(long, value_name = "FILE")]
     pub(crate) anchor: Option<PathBuf>,

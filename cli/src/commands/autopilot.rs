@@ -1,8 +1,8 @@
 //! `autopilot run` and `autopilot supervise`.
 
+mod far;
 mod finish;
 mod journal;
-mod phases;
 mod run;
 mod supervise;
 

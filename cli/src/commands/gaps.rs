@@ -1,4 +1,4 @@
-//! `gaps scan`: what is wrong in the work tree.
+//! `gaps scan`: what is wrong in the work tree, or at a commit of a project elsewhere.
 
 mod sarif;
 
@@ -12,7 +12,7 @@ use crate::artifact::{self, RunDir};
 use crate::context::Context;
 use crate::exit::{CliError, During as _, Exit};
 use crate::output::Format;
-use crate::survey::{REPORT, Survey, Wish};
+use crate::survey::{REPORT, Survey, Wish, far};
 use crate::terminal::{Tone, line, paint};
 
 /// Paths that are named before the rest is counted.
@@ -27,11 +27,12 @@ pub(crate) async fn run(ctx: &Context, command: Gaps) -> Result<Exit, CliError> 
 
 async fn scan(ctx: &Context, args: GapsScan) -> Result<Exit, CliError> {
     let run = args.run_id.map_or_else(|| default_run(ctx, "scan", args.write), Ok)?;
-    let wish = Wish { run: run.clone(), since: args.since, deep: args.deep, anchor: None };
-    let survey = Survey::take(ctx, wish).await?;
-    let report = &survey.report;
-    if args.write {
-        let path = RunDir::new(&ctx.place()?.data_dir, &run).write_json(REPORT, report)?;
+    let kept = if args.write { Some(RunDir::new(&ctx.kept_in()?, &run)) } else { None };
+    let wish = Wish { run, since: args.since, deep: args.deep, anchor: None, at: args.at };
+    let found = if ctx.is_remote() { far::gaps(ctx, &wish).await? } else { Survey::take(ctx, wish).await?.report };
+    let report = &found;
+    if let Some(dir) = kept {
+        let path = dir.write_json(REPORT, report)?;
         ctx.out.note(&format!("wrote {}", path.display()));
     }
     for file in &args.sarif {

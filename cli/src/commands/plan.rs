@@ -9,7 +9,7 @@ use crate::args::local::{Plan, PlanPropose};
 use crate::artifact::RunDir;
 use crate::context::Context;
 use crate::exit::{CliError, Exit};
-use crate::survey::{PLAN, REPORT, Survey, Wish};
+use crate::survey::{PLAN, REPORT, Survey, Wish, far};
 use crate::terminal::{Tone, line, paint};
 
 /// Paths that are named before the rest is counted.
@@ -25,12 +25,18 @@ pub(crate) async fn run(ctx: &Context, command: Plan) -> Result<Exit, CliError> 
 
 async fn propose(ctx: &Context, args: PlanPropose) -> Result<Exit, CliError> {
     let run = args.run_id.map_or_else(|| default_run(ctx, "plan", args.write), Ok)?;
-    let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor };
-    let survey = Survey::take(ctx, wish).await?;
-    let plan = survey.plan(ctx)?;
-    if args.write {
-        let dir = RunDir::new(&ctx.place()?.data_dir, &run);
-        dir.write_json(REPORT, &survey.report)?;
+    let kept = if args.write { Some(RunDir::new(&ctx.kept_in()?, &run)) } else { None };
+    let wish = Wish { run, since: None, deep: false, anchor: args.anchor, at: args.at };
+    let (report, plan) = if ctx.is_remote() {
+        let found = far::plan(ctx, &wish).await?;
+        (found.survey.report, found.plan)
+    } else {
+        let survey = Survey::take(ctx, wish).await?;
+        let plan = survey.plan(ctx)?;
+        (survey.report, plan)
+    };
+    if let Some(dir) = kept {
+        dir.write_json(REPORT, &report)?;
         let path = dir.write_json(PLAN, &plan)?;
         ctx.out.note(&format!("wrote {}", path.display()));
     }

@@ -9,9 +9,11 @@ use crate::domain::ids::{Digest, Timestamp};
 
 mod classify;
 mod propose;
+mod work;
 
 pub use classify::Thresholds;
 pub use propose::{ProposeOptions, propose};
+pub use work::{Work, work_of};
 
 /// `metadata.proposer_version` of this build.
 pub const PROPOSER_VERSION: &str = "2.0.0";

@@ -19,9 +19,12 @@ use crate::domain::ids::{Oid, RunId};
 mod bases;
 mod checkout;
 mod cleanup;
+mod copy;
 mod folders;
 mod register;
 mod turn;
+
+pub use copy::ScanCopy;
 
 const MIRROR: &str = "mirror.git";
 

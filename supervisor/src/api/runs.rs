@@ -1,4 +1,4 @@
-//! `RunService`: submit, look at and steer runs. Submitting and steering only record; the director performs.
+//! `RunService`: survey, submit, look at and steer runs. Submitting and steering only record; the director performs.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use autopack_shared::wire::pb::{self, SteerOp};
 
 use super::cores::{Cores, caller};
 use super::{Core, show};
+use crate::coordination::Coordinator;
 use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
@@ -30,7 +31,9 @@ mod diff;
 mod explain;
 mod land;
 mod moves;
+mod plan;
 mod submit;
+mod survey;
 
 /// Events read at a time.
 const PAGE: u32 = 200;
@@ -39,6 +42,8 @@ const PAGE: u32 = 200;
 pub struct RunApi {
     /// The projects.
     pub cores: Arc<Cores>,
+    /// Liveness.
+    pub coordinator: Arc<dyn Coordinator>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -128,6 +133,21 @@ impl RunService for RunApi {
             self.cores.of_run(&call.get_ref().run_id).await?
         };
         Ok(Response::new(core.save_points(&call.into_inner().run_id).await?))
+    }
+
+    async fn gaps(&self, call: Call<pb::SurveyRequest>) -> Result<Response<pb::GapsResponse>, Status> {
+        let core = self.cores.asked(&call).await?;
+        Ok(Response::new(core.gaps(self.coordinator.as_ref(), &call.into_inner()).await?))
+    }
+
+    async fn plan(&self, call: Call<pb::SurveyRequest>) -> Result<Response<pb::PlanResponse>, Status> {
+        let core = self.cores.asked(&call).await?;
+        Ok(Response::new(core.plan(self.coordinator.as_ref(), &call.into_inner()).await?))
+    }
+
+    async fn autopilot(&self, call: Call<pb::AutopilotRequest>) -> Result<Response<pb::AutopilotResponse>, Status> {
+        let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
+        Ok(Response::new(core.autopilot(self.coordinator.as_ref(), call.into_inner(), &principal).await?))
     }
 }
 

@@ -27,6 +27,7 @@ mod record;
 mod result;
 mod room;
 mod session;
+mod surveys;
 
 pub use room::Room;
 use session::SessionTask;
@@ -117,6 +118,7 @@ impl WorkerService for WorkerApi {
             lingers: self.lingers,
             seen,
             timers: self.timers.clone(),
+            scan: std::sync::Mutex::default(),
             generation,
             stop: self.tasks.stop().clone(),
         };

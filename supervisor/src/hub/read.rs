@@ -22,6 +22,28 @@ pub trait HubRead: Hub {
         Ok(self.repository(&[object])?.odb()?.exists(to_git(object)))
     }
 
+    /// The commit that a revision names: a branch, a tag, a commit, `main~3`; `None` when there is none. Branches are
+    /// asked of the hub itself; tags and short ids are those that the repository for reading knows.
+    fn revision(&self, name: &str) -> Result<Option<Oid>, HubError> {
+        // What searches the history, or the reflog, is no name.
+        let odd = name.is_empty() || name.len() > 256 || name.contains([':', '{', '}', '@', '\n']);
+        if odd {
+            return Ok(None);
+        }
+        let (from, back) = name.split_at(name.find(['~', '^']).unwrap_or(name.len()));
+        let branch = from.strip_prefix("refs/heads/").unwrap_or(from);
+        let tip = match RefName::target(&format!("refs/heads/{branch}")) {
+            Ok(branch) => self.tip(&branch)?,
+            // It can be no branch's name.
+            Err(_) => None,
+        };
+        let tip = tip.or_else(|| from.parse().ok());
+        let spec = tip.map_or_else(|| name.to_owned(), |tip| format!("{tip}{back}"));
+        let repo = self.repository(tip.as_slice())?;
+        let found = repo.revparse_single(&spec).and_then(|object| object.peel_to_commit());
+        Ok(found.ok().map(|commit| from_git(commit.id())))
+    }
+
     /// The tree of a commit.
     fn tree_of(&self, commit: Oid) -> Result<Oid, HubError> {
         Ok(tree::tree_of(&self.repository(&[commit])?, commit)?)

@@ -42,6 +42,7 @@ mod runs;
 mod schema;
 mod server;
 mod skew;
+mod surveys;
 mod tx;
 mod watcher;
 

@@ -29,6 +29,7 @@ mod phases;
 mod requests;
 mod runs;
 mod schema;
+mod surveys;
 #[cfg(test)]
 mod tests;
 mod tx;

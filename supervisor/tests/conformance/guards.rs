@@ -152,7 +152,7 @@ async fn a_newer_schema_is_refused_unless_it_is_marked(lab: &mut PostgresLab) {
     );
     lab.raw("INSERT INTO migration VALUES (99, 'later still', '', 99)").await.unwrap();
     let refusal = open(lab.url()).await.unwrap_err();
-    assert!(matches!(refusal, StoreError::Schema { found: 99, known: 1 }), "{refusal}");
+    assert!(matches!(refusal, StoreError::Schema { found: 99, known: 2.. }), "{refusal}");
     lab.raw("DELETE FROM migration WHERE version > 1").await.unwrap();
     lab.raw("UPDATE migration SET checksum = 'x'").await.unwrap();
     let refusal = open(lab.url()).await.unwrap_err();

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
+use autopack_shared::domain::plan::Work;
 use autopack_shared::domain::session::SessionStatus;
 use autopack_shared::wire::pb::Run;
 
 use super::journal::Journal;
-use super::phases::Work;
 use crate::commands::runs::look::next_of;
 use crate::context::Context;
 use crate::drive::{Outcome, Rest};
@@ -34,7 +34,10 @@ pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now:
         },
     };
     journal.go(status, reason, now)?;
-    journal.dir().write("run_summary.md", markdown(&outcome.run, work).as_bytes())
+    match journal.dir() {
+        Some(dir) => dir.write("run_summary.md", markdown(&outcome.run, work).as_bytes()),
+        None => Ok(()),
+    }
 }
 
 /// Brings session and summary up to date where autopilot began the run, whichever command went with it. The run does

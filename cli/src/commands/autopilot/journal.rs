@@ -4,12 +4,11 @@
 use std::path::Path;
 
 use autopack_shared::domain::ids::{Oid, RunId, Timestamp};
-use autopack_shared::domain::plan::PlanProposalV1;
+use autopack_shared::domain::plan::{PlanProposalV1, Work, work_of};
 use autopack_shared::domain::run_file::RunLimits;
 use autopack_shared::domain::session::{AutopilotSessionV1, SessionError, SessionStatus};
 use autopack_shared::wire::pb::Run;
 
-use super::phases::{Work, work_of};
 use crate::artifact::RunDir;
 use crate::exit::CliError;
 use crate::survey::PLAN;
@@ -20,7 +19,8 @@ const FOLDER: &str = "autopilot";
 /// A session and where it is kept.
 #[derive(Debug)]
 pub(super) struct Journal {
-    dir: RunDir,
+    // None where nothing is kept.
+    dir: Option<RunDir>,
     /// The session.
     pub(super) session: AutopilotSessionV1,
 }
@@ -28,7 +28,7 @@ pub(super) struct Journal {
 impl Journal {
     /// A new session over a plan; not yet written.
     pub(super) fn begin(
-        dir: RunDir,
+        dir: Option<RunDir>,
         id: &str,
         plan: &PlanProposalV1,
         enabled: bool,
@@ -47,7 +47,7 @@ impl Journal {
             dir.list(FOLDER).into_iter().filter(|name| name.starts_with("session_") && name.ends_with(".json"));
         let read = |name: String| dir.read_json::<AutopilotSessionV1>(&format!("{FOLDER}/{name}"));
         let newest = sessions.filter_map(read).max_by_key(|session| session.started_at);
-        newest.map(|session| Self { dir, session })
+        newest.map(|session| Self { dir: Some(dir), session })
     }
 
     /// An unfinished enabled session of any run whose plan is the same as this one, but for the run's name.
@@ -65,20 +65,25 @@ impl Journal {
 
     /// Which phase is which action, by the plan that is kept beside the session.
     pub(super) fn work(&self) -> Work {
-        let plan: Option<PlanProposalV1> = self.dir.read_json(PLAN);
-        let work = plan.zip(RunId::new(self.session.run_id.as_str()).ok());
+        let work = self.plan().zip(RunId::new(self.session.run_id.as_str()).ok());
         work.map_or_else(Work::none, |(plan, run)| work_of(&run, &plan, RunLimits::default()))
     }
 
-    /// The run's folder.
-    pub(super) const fn dir(&self) -> &RunDir {
-        &self.dir
+    /// The plan that is kept beside the session.
+    pub(super) fn plan(&self) -> Option<PlanProposalV1> {
+        self.dir.as_ref()?.read_json(PLAN)
+    }
+
+    /// The run's folder, where there is one.
+    pub(super) const fn dir(&self) -> Option<&RunDir> {
+        self.dir.as_ref()
     }
 
     /// Writes the session.
     pub(super) fn save(&self) -> Result<(), CliError> {
+        let Some(dir) = &self.dir else { return Ok(()) };
         let id = self.session.session_id.trim_start_matches("autopilot-");
-        self.dir.write_json(&format!("{FOLDER}/session_{id}.json"), &self.session).map(|_| ())
+        dir.write_json(&format!("{FOLDER}/session_{id}.json"), &self.session).map(|_| ())
     }
 
     /// Moves the session and writes it; a move that is none (it is there already) only writes.

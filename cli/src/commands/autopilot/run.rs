@@ -3,15 +3,15 @@
 use serde_json::{Value, json};
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::domain::plan::PlanProposalV1;
+use autopack_shared::domain::plan::{PlanProposalV1, Work, work_of};
 use autopack_shared::domain::project::ANCHOR_PATH;
 use autopack_shared::domain::run_file::RunLimits;
 use autopack_shared::domain::session::SessionStatus;
 use autopack_shared::wire::pb::GetRunRequest;
 
+use super::far;
 use super::finish::{settle, tell};
 use super::journal::Journal;
-use super::phases::{Work, work_of};
 use crate::args::autopilot::Run;
 use crate::artifact::RunDir;
 use crate::commands::gaps::{self, default_run};
@@ -50,7 +50,8 @@ impl Prepared {
     }
 
     /// Keeps report, plan and anchor where they are looked for.
-    pub(super) fn keep(&self, dir: &RunDir) -> Result<(), CliError> {
+    pub(super) fn keep(&self, dir: Option<&RunDir>) -> Result<(), CliError> {
+        let Some(dir) = dir else { return Ok(()) };
         dir.write_json(REPORT, &self.survey.report)?;
         dir.write_json(PLAN, &self.plan)?;
         if let Some(anchor) = &self.survey.rules.anchor {
@@ -62,6 +63,9 @@ impl Prepared {
 
 /// Runs `autopilot run`.
 pub(super) async fn run(ctx: &Context, args: Run) -> Result<Exit, CliError> {
+    if ctx.is_remote() {
+        return Box::pin(far::run(ctx, args)).await;
+    }
     if args.enable
         && let Some(exit) = Box::pin(go_on(ctx, &args)).await?
     {
@@ -69,14 +73,14 @@ pub(super) async fn run(ctx: &Context, args: Run) -> Result<Exit, CliError> {
     }
     let fresh = args.enable || args.write;
     let run = args.run_id.clone().map_or_else(|| default_run(ctx, "autopilot", fresh), Ok)?;
-    let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor.clone() };
+    let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor.clone(), at: args.at.clone() };
     let prepared = Prepared::new(ctx, run, Survey::take(ctx, wish).await?)?;
     if args.enable { Box::pin(enabled(ctx, &args, prepared)).await } else { dry_run(ctx, &args, &prepared) }
 }
 
 /// Shows what would be done; nothing is executed.
-fn dry_run(ctx: &Context, args: &Run, prepared: &Prepared) -> Result<Exit, CliError> {
-    let dir = RunDir::new(&ctx.place()?.data_dir, &prepared.run);
+pub(super) fn dry_run(ctx: &Context, args: &Run, prepared: &Prepared) -> Result<Exit, CliError> {
+    let dir = if args.write { Some(RunDir::new(&ctx.kept_in()?, &prepared.run)) } else { None };
     let (head, now) = (prepared.survey.head, ctx.clock.wall());
     let journal = Journal::begin(dir, &ctx.ids.short(), &prepared.plan, false, head, now);
     if args.write {
@@ -104,8 +108,9 @@ async fn go_on(ctx: &Context, args: &Run) -> Result<Option<Exit>, CliError> {
     let Some(run) = &args.run_id else { return Ok(None) };
     let data_dir = &ctx.place()?.data_dir;
     let Some(journal) = Journal::of_run(data_dir, run) else { return Ok(None) };
-    let plan: Option<PlanProposalV1> = journal.dir().read_json(PLAN);
-    let Some(plan) = plan.filter(|plan| plan.id() == journal.session.plan_proposal_id) else { return Ok(None) };
+    let Some(plan) = journal.plan().filter(|plan| plan.id() == journal.session.plan_proposal_id) else {
+        return Ok(None);
+    };
     let mut session = connect(ctx, Need::Drive).await?;
     if session.runs.get(GetRunRequest { run_id: run.to_string() }).await.is_err() {
         session.close().await;
@@ -124,7 +129,7 @@ async fn enabled(ctx: &Context, args: &Run, prepared: Prepared) -> Result<Exit, 
         }
         (Some(_), _) | (None, None) => prepared,
     };
-    let dir = RunDir::new(&data_dir, &prepared.run);
+    let dir = Some(RunDir::new(&data_dir, &prepared.run));
     let known =
         Journal::of_run(&data_dir, &prepared.run).filter(|known| known.session.plan_proposal_id == prepared.plan.id());
     let journal = known.filter(|known| known.session.status.is_open()).unwrap_or_else(|| {
@@ -151,7 +156,7 @@ async fn enabled(ctx: &Context, args: &Run, prepared: Prepared) -> Result<Exit, 
 }
 
 /// Ends where no action may run.
-fn nothing_runs(ctx: &Context, mut journal: Journal, prepared: &Prepared) -> Result<Exit, CliError> {
+pub(super) fn nothing_runs(ctx: &Context, mut journal: Journal, prepared: &Prepared) -> Result<Exit, CliError> {
     let exit = idle(ctx, &mut journal, prepared)?;
     if ctx.out.machine() {
         let document =
@@ -205,7 +210,7 @@ pub(super) async fn start(
 }
 
 /// Goes with the run until it is at rest, and keeps what came of it.
-async fn carry_out(
+pub(super) async fn carry_out(
     ctx: &Context,
     args: &Run,
     session: Session,

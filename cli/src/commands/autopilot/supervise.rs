@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::ids::RunId;
 use autopack_shared::domain::parallelism::{AnchorState, GateInput, RunsRequest, decide};
+use autopack_shared::domain::plan::Work;
 
+use super::far;
 use super::finish::tell;
 use super::journal::Journal;
-use super::phases::Work;
 use super::run::{Prepared, conclude, idle, is_known, start};
 use crate::args::autopilot::Supervise;
 use crate::artifact::RunDir;
@@ -26,13 +28,13 @@ use crate::survey::{Survey, Wish, work_tree};
 use crate::terminal::line;
 
 /// A run that is gone with.
-struct Begun {
+pub(super) struct Begun {
     /// Its session, if autopilot began it.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
     /// Which phase is which action.
-    work: Work,
+    pub(super) work: Work,
     /// Whether it was submitted by this command.
-    fresh: bool,
+    pub(super) fresh: bool,
 }
 
 /// Runs `autopilot supervise`.
@@ -52,7 +54,8 @@ pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError
             "leave --database-url out, or use --per-run-sqlite",
         ));
     }
-    ask_the_gate(ctx, &args)?;
+    let anchor = if ctx.is_remote() { far::anchor(ctx, &args).await? } else { anchor_here(ctx, &args)? };
+    ask_the_gate(ctx, &args, anchor.as_ref())?;
     let mut leave = Leave::new()?;
     let mut session = connect(ctx, Need::Drive).await?;
     let (begun, idle) = match begin(ctx, &args, &mut session).await {
@@ -69,15 +72,19 @@ pub(super) async fn run(ctx: &Context, args: Supervise) -> Result<Exit, CliError
     report(ctx, begun, &ended?, &idle)
 }
 
-/// The gate on paper: it is asked again, with what holds a lease, each time the engine grants one.
-fn ask_the_gate(ctx: &Context, args: &Supervise) -> Result<(), CliError> {
+/// The anchor of the repository here.
+fn anchor_here(ctx: &Context, args: &Supervise) -> Result<Option<IntentionAnchorV2>, CliError> {
     let root = ctx.place()?.root.clone();
     work_tree(&root)?;
     let paper = paper(&root)?;
     let head = paper.commit("HEAD").map_err(judged)?;
-    let rules = Rules::for_run(&root, &paper, head, args.anchor.as_deref())?;
+    Ok(Rules::for_run(&root, &paper, head, args.anchor.as_deref())?.anchor)
+}
+
+/// The gate on paper: it is asked again, with what holds a lease, each time the engine grants one.
+fn ask_the_gate(ctx: &Context, args: &Supervise, anchor: Option<&IntentionAnchorV2>) -> Result<(), CliError> {
     let decision = decide(&GateInput {
-        anchor: rules.anchor.as_ref().map_or(AnchorState::Absent, AnchorState::Present),
+        anchor: anchor.map_or(AnchorState::Absent, AnchorState::Present),
         runs: RunsRequest::Names(args.run_ids.iter().map(ToString::to_string).collect()),
         workers: i64::from(args.workers),
         active: 0,
@@ -88,9 +95,8 @@ fn ask_the_gate(ctx: &Context, args: &Supervise) -> Result<(), CliError> {
     if ctx.out.machine() {
         ctx.out.document(&gate::document(decision))?;
     }
-    let limit = rules
-        .anchor
-        .and_then(|anchor| anchor.pivot_intentions.parallelism_isolation)
+    let limit = anchor
+        .and_then(|anchor| anchor.pivot_intentions.parallelism_isolation.as_ref())
         .map(|pivot| pivot.max_concurrent_runs);
     let limit = limit.map(|limit| format!(", the anchor allows {limit}")).unwrap_or_default();
     let why = format!("{} run(s) would be active at once{limit}", decision.effective);
@@ -103,6 +109,9 @@ async fn begin(
     args: &Supervise,
     session: &mut Session,
 ) -> Result<(BTreeMap<String, Begun>, Vec<Exit>), CliError> {
+    if ctx.is_remote() {
+        return far::begin(ctx, args, session).await;
+    }
     let data_dir = ctx.place()?.data_dir.clone();
     let (mut begun, mut ends) = (BTreeMap::new(), Vec::new());
     for run in &args.run_ids {
@@ -110,9 +119,10 @@ async fn begin(
             begun.insert(run.to_string(), known(&data_dir, run));
             continue;
         }
-        let wish = Wish { run: run.clone(), since: None, deep: false, anchor: args.anchor.clone() };
+        let (anchor, at) = (args.anchor.clone(), args.at.clone());
+        let wish = Wish { run: run.clone(), since: None, deep: false, anchor, at };
         let prepared = Prepared::new(ctx, run.clone(), Survey::take(ctx, wish).await?)?;
-        let dir = RunDir::new(&data_dir, run);
+        let dir = Some(RunDir::new(&data_dir, run));
         let mut journal =
             Journal::begin(dir, &ctx.ids.short(), &prepared.plan, true, prepared.survey.head, ctx.clock.wall());
         prepared.keep(journal.dir())?;

@@ -110,7 +110,7 @@ impl Core {
     }
 
     /// The commit to fork from and the branch to land on.
-    async fn fork(&self, wanted: &str, target: Option<&str>) -> Result<(Oid, Option<String>), Error> {
+    pub(super) async fn fork(&self, wanted: &str, target: Option<&str>) -> Result<(Oid, Option<String>), Error> {
         let hub = self.hub.clone();
         let head = run_blocking(move || hub.head()).await?;
         let target = match target {
@@ -142,7 +142,7 @@ fn has_commands(file: &RunFile) -> bool {
 }
 
 /// What the author should know of the policy that will be in force.
-fn warnings(fork: Oid, policy: &PolicyInForce) -> Vec<String> {
+pub(super) fn warnings(fork: Oid, policy: &PolicyInForce) -> Vec<String> {
     let mut warnings = Vec::new();
     if policy.policy_source != "commit" {
         let source = policy.policy_source;

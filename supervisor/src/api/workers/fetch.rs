@@ -1,4 +1,4 @@
-//! What a worker fetches: the commit that its lease starts from, with all that it lacks of it.
+//! What a worker fetches: the commit that its lease starts from or its survey is about, with all that it lacks of it.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use autopack_shared::domain::ids::{Digest, Oid, RunId};
+use autopack_shared::domain::ids::{Digest, Oid, ProjectId, RowId, RunId, WorkerId};
+use autopack_shared::domain::survey::Survey;
 use autopack_shared::repo::pack::{pack_history, present};
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::{self, fetch_chunk};
@@ -34,14 +35,9 @@ const DEADLINE: Duration = Duration::from_secs(900);
 pub(super) type Chunks = Pin<Box<dyn Stream<Item = Result<pb::FetchChunk, Status>> + Send>>;
 
 impl WorkerApi {
-    /// Packs the commit and sends it in chunks; only for the holder of a lease that starts from it.
-    pub(super) async fn send(&self, call: pb::FetchRequest) -> Result<Chunks, Error> {
+    /// The project of a lease that starts from a commit, for its holder.
+    async fn leased(&self, call: &pb::FetchRequest, want: Oid) -> Result<ProjectId, Error> {
         let run = RunId::new(call.run_id.clone())?;
-        let want: Oid = call.commit.parse()?;
-        if call.have.len() > MAX_HAVE {
-            return Err(Error::Invalid { field: "have".to_owned(), why: format!("more than {MAX_HAVE} commits") });
-        }
-        let have = call.have.iter().map(|id| id.parse()).collect::<Result<Vec<Oid>, _>>()?;
         let lease = self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
         let mut tx = self.cores.store().read().await?;
         let base = match tx.phase(&run, &lease.phase).await? {
@@ -53,7 +49,37 @@ impl WorkerApi {
             let why = format!("the lease of {run} does not start from {}", want.short());
             return Err(Error::Forbidden { reason: "lease_not_yours", why });
         }
-        let hub = self.cores.named(&lease.project).await?.hub.clone();
+        Ok(lease.project)
+    }
+
+    /// The project of a survey that is about a commit, for the session that has it.
+    async fn surveyed(&self, call: &pb::FetchRequest, want: Oid) -> Result<ProjectId, Error> {
+        let (id, worker) = (RowId::new(call.survey_id.clone())?, WorkerId::new(call.worker_id.clone())?);
+        let mut tx = self.cores.store().read().await?;
+        let now = tx.now();
+        let survey = tx.survey(&id).await?.filter(|survey| survey.is_with(&worker, &call.session, now));
+        drop(tx);
+        let about = |survey: &Survey| survey.ask.commit == want || survey.ask.since == Some(want);
+        survey.filter(about).map(|survey| survey.ask.project).ok_or_else(|| Error::Forbidden {
+            reason: "survey_not_yours",
+            why: format!("no survey {id} that is about {} is with this session", want.short()),
+        })
+    }
+
+    /// Packs the commit and sends it in chunks; only for the holder of a lease that starts from it, or of a survey that
+    /// is about it.
+    pub(super) async fn send(&self, call: pb::FetchRequest) -> Result<Chunks, Error> {
+        let want: Oid = call.commit.parse()?;
+        if call.have.len() > MAX_HAVE {
+            return Err(Error::Invalid { field: "have".to_owned(), why: format!("more than {MAX_HAVE} commits") });
+        }
+        let have = call.have.iter().map(|id| id.parse()).collect::<Result<Vec<Oid>, _>>()?;
+        let project = if call.survey_id.is_empty() {
+            self.leased(&call, want).await?
+        } else {
+            self.surveyed(&call, want).await?
+        };
+        let hub = self.cores.named(&project).await?.hub.clone();
         let making = self.room.make().await?;
         let (pack, making) = room::within(making, move || {
             let repo = hub.repository(&[want])?;

@@ -27,6 +27,7 @@ impl SessionTask {
     pub(super) async fn news(&self, sent: &Sent) -> Result<(Vec<supervisor_message::Body>, Sent), Error> {
         let mut tx = self.cores.store().read().await?;
         let mut leases = tx.active_leases(None).await?;
+        let surveys = tx.open_surveys().await?;
         drop(tx);
         leases.retain(|l| l.worker == self.worker && l.session == self.session);
         let mut after = sent.clone();
@@ -55,6 +56,10 @@ impl SessionTask {
                 // One project that cannot be read holds up no other.
                 Err(error) => tracing::warn!(run = %lease.run, %error, "a grant could not be brought"),
             }
+        }
+        match self.scan_order(surveys).await {
+            Ok(order) => news.extend(order.map(supervisor_message::Body::Scan)),
+            Err(error) => tracing::warn!(worker = %self.worker, %error, "a scan could not be brought"),
         }
         Ok((news, after))
     }

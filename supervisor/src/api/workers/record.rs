@@ -44,6 +44,8 @@ pub(super) enum Said {
     Event(pb::RunEvent),
     /// An attempt ended.
     Result(pb::AttemptResult),
+    /// What came of a scan. Nobody acknowledges it: who misses it asks again.
+    Scan(pb::ScanResult),
     /// It has stopped everything.
     Goodbye,
 }
@@ -131,6 +133,11 @@ impl SessionTask {
                     {
                         tracing::warn!(worker = %self.worker, %error, "leases could not be compared");
                     }
+                    if count.is_multiple_of(RECONCILE_BEATS)
+                        && let Err(error) = tried(self.renew_scan()).await
+                    {
+                        tracing::warn!(worker = %self.worker, %error, "a scan could not be renewed");
+                    }
                     self.look(&mut book).await
                 }
             };
@@ -217,6 +224,14 @@ impl SessionTask {
             let stored = match &said {
                 Said::Event(event) => tried(self.event(event, book)).await,
                 Said::Result(result) => tried(self.result(result, book)).await,
+                Said::Scan(result) => match tried(self.scanned(result)).await {
+                    Err(error) if is_of_the_store(&error) => Err(error),
+                    Err(error) => {
+                        tracing::warn!(worker = %self.worker, %error, "a scan could not be taken");
+                        return None;
+                    }
+                    Ok(()) => return None,
+                },
                 Said::Goodbye => {
                     // It has stopped everything: its leases can be granted again at once.
                     if self.lingers
@@ -270,7 +285,11 @@ impl SessionTask {
 
     /// A worker in this process does not wait for ever: a line of the history is worth less than the work it tells of.
     fn dropped(&self, said: &Said, error: &Error, book: &mut Book) -> Option<supervisor_message::Body> {
-        let Said::Event(event) = said else { return Some(self.refused(said, error)) };
+        let event = match said {
+            Said::Event(event) => event,
+            Said::Scan(_) => return None,
+            Said::Result(_) | Said::Goodbye => return Some(self.refused(said, error)),
+        };
         tracing::warn!(run = event.run_id, %error, "a worker's event could not be stored and is dropped");
         if let Ok(run) = RunId::new(event.run_id.clone()) {
             book.heard.entry((run, event.epoch)).or_default().skip_to(event.run_seq);
@@ -367,7 +386,7 @@ impl Said {
         match self {
             Self::Event(event) => Some((&event.run_id, event.epoch)),
             Self::Result(result) => Some((&result.run_id, result.epoch)),
-            Self::Goodbye => None,
+            Self::Scan(_) | Self::Goodbye => None,
         }
     }
 }

@@ -2,14 +2,14 @@
 //! here waits for the store: what has to be stored goes to the session's record (`record.rs`), in order, and is
 //! acknowledged from there. So a store that is away stops no builder and loses nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use autopack_shared::domain::ids::WorkerId;
+use autopack_shared::domain::ids::{RowId, WorkerId};
 use autopack_shared::wire::WINDOW;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 
@@ -71,6 +71,8 @@ pub(super) struct SessionTask {
     /// Whether etcd has it; else it was let in on the strength of its leases while etcd was away.
     pub(super) seen: bool,
     pub(super) timers: Timers,
+    /// The survey that this stream has told its worker of. Never held across an await.
+    pub(super) scan: Mutex<Option<RowId>>,
     pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
 }
@@ -119,6 +121,15 @@ impl SessionTask {
         if !self.workers.disconnect(&self.worker, self.generation) {
             // The worker is back under the same session: closing it now would end what it has begun.
             return Ok(());
+        }
+        if !self.stop.is_cancelled() {
+            match tokio::time::timeout(LAST_WORDS, self.leave_scan()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(worker = %self.worker, %error, "a scan could not be given back; its time runs out");
+                }
+                Err(_) => tracing::warn!(worker = %self.worker, "a scan could not be given back in time"),
+            }
         }
         // Where a stream can break, the worker may still be at work and come back: its session runs out by itself.
         let lingers = self.lingers && ended == Ended::Lost;
@@ -176,6 +187,10 @@ impl SessionTask {
                             Err(ended) => return ended,
                         },
                         Some(worker_message::Body::Result(result)) => match self.pass_on(&queue, Said::Result(result)) {
+                            Ok(()) => None,
+                            Err(ended) => return ended,
+                        },
+                        Some(worker_message::Body::Scan(result)) => match self.pass_on(&queue, Said::Scan(result)) {
                             Ok(()) => None,
                             Err(ended) => return ended,
                         },

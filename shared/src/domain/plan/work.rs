@@ -1,13 +1,11 @@
-//! A plan as a run file: one phase an action that may run, in the order of the plan. Pure.
+//! A plan as a run file: one phase an action that may run, in the order of the plan.
 
 use std::collections::BTreeMap;
 
-use autopack_shared::domain::ids::{PhaseId, RunId};
-use autopack_shared::domain::path::PathRoots;
-use autopack_shared::domain::plan::{ActionType, ApprovalStatus, PlanAction, PlanProposalV1};
-use autopack_shared::domain::run_file::{
-    BuilderSpec, ClaimedRisk, MAX_PHASES, PhaseSpec, RunFile, RunLimits, ScopeSpec,
-};
+use crate::domain::ids::{PhaseId, RunId};
+use crate::domain::path::PathRoots;
+use crate::domain::plan::{ActionType, ApprovalStatus, PlanAction, PlanProposalV1};
+use crate::domain::run_file::{BuilderSpec, ClaimedRisk, MAX_PHASES, PhaseSpec, RunFile, RunLimits, ScopeSpec};
 
 /// Attempts of a remediation: it does the same each time, so a second one only helps where the base moved.
 const REMEDIATION_ATTEMPTS: u32 = 2;
@@ -21,24 +19,26 @@ const COMMAND_TIMEOUT: u64 = 86_400;
 
 /// What a plan becomes.
 #[derive(Debug)]
-pub(super) struct Work {
+pub struct Work {
     /// The run; none where no action may run.
-    pub(super) file: Option<RunFile>,
+    pub file: Option<RunFile>,
     /// Which phase carries out which action.
-    pub(super) actions: BTreeMap<String, String>,
+    pub actions: BTreeMap<String, String>,
     /// Actions that do not run, and why.
-    pub(super) left: Vec<(String, String)>,
+    pub left: Vec<(String, String)>,
 }
 
 impl Work {
     /// Of a run that no plan is known of.
-    pub(super) const fn none() -> Self {
+    #[must_use]
+    pub const fn none() -> Self {
         Self { file: None, actions: BTreeMap::new(), left: Vec::new() }
     }
 }
 
 /// Makes a run of a plan.
-pub(super) fn work_of(run: &RunId, plan: &PlanProposalV1, limits: RunLimits) -> Work {
+#[must_use]
+pub fn work_of(run: &RunId, plan: &PlanProposalV1, limits: RunLimits) -> Work {
     let mut phases: Vec<PhaseSpec> = Vec::new();
     let mut by_action: BTreeMap<&str, PhaseId> = BTreeMap::new();
     let mut left = Vec::new();
