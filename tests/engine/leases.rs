@@ -166,7 +166,8 @@ async fn a_lease_is_given_up_when_two_looks_in_a_row_miss_it() {
             supervisor_message::Body::Welcome(_)
             | supervisor_message::Body::Grant(_)
             | supervisor_message::Body::Verdict(_)
-            | supervisor_message::Body::Drain(_) => None,
+            | supervisor_message::Body::Drain(_)
+            | supervisor_message::Body::Scan(_) => None,
         };
         if let Some(epoch) = hand.hears("an answer", heard).await {
             assert_eq!(epoch, grant.epoch);

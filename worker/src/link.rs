@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use autopack_shared::runtime::process::Tasks;
@@ -172,6 +172,29 @@ pub(crate) struct Held<'a> {
     pub(crate) leaving: &'a mut Leaving,
 }
 
+/// Opens the stream. Jobs go on meanwhile.
+async fn open(
+    client: &mut Client,
+    outbox: mpsc::Receiver<pb::WorkerMessage>,
+    jobs: &mut Jobs,
+    contact: &Contact,
+    tasks: &Tasks,
+) -> Result<Streaming<pb::SupervisorMessage>, LinkError> {
+    let response = tokio::select! {
+        response = client.session(ReceiverStream::new(outbox)) => response,
+        () = tasks.stop().cancelled() => return Err(LinkError::Ended("this worker is told to stop".to_owned())),
+        () = tokio::time::sleep(OPENING) => {
+            return Err(LinkError::Ended(format!("it did not answer a hello within {} s", OPENING.as_secs())));
+        }
+        () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+            jobs.stop_all(STOP_GRACE).await;
+            return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));
+        }
+        never = jobs.gather() => match never {},
+    };
+    Ok(response?.into_inner())
+}
+
 /// Serves one session to its end.
 ///
 /// # Errors
@@ -187,19 +210,7 @@ pub(crate) async fn serve(
     let mut sender = Sender { out, seq: 0 };
     let asked = Instant::now();
     sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
-    let response = tokio::select! {
-        response = client.session(ReceiverStream::new(outbox)) => response,
-        () = tasks.stop().cancelled() => return Err(LinkError::Ended("this worker is told to stop".to_owned())),
-        () = tokio::time::sleep(OPENING) => {
-            return Err(LinkError::Ended(format!("it did not answer a hello within {} s", OPENING.as_secs())));
-        }
-        () = at(contact.deadline().filter(|_| !jobs.is_idle())) => {
-            jobs.stop_all(STOP_GRACE).await;
-            return Err(LinkError::Ended("nothing was heard of a supervisor in time".to_owned()));
-        }
-        never = jobs.gather() => match never {},
-    };
-    let mut inbox = response?.into_inner();
+    let mut inbox = open(&mut client, outbox, jobs, contact, tasks).await?;
     contact.asked.clear();
     contact.answered = asked;
     // Another supervisor may not know; it says so if it does.

@@ -119,6 +119,7 @@ impl WorkerService for WorkerApi {
             seen,
             timers: self.timers.clone(),
             scan: std::sync::Mutex::default(),
+            stays: std::sync::atomic::AtomicBool::default(),
             generation,
             stop: self.tasks.stop().clone(),
         };

@@ -3,8 +3,10 @@
 
 use serde_json::{Value, json};
 
-use autopack_shared::domain::ids::RunId;
+use autopack_shared::domain::ids::{PhaseId, RunId};
 use autopack_shared::domain::record::Event;
+use autopack_shared::domain::secret::redact;
+use autopack_shared::wire::pb;
 
 use crate::error::Error;
 use crate::store::Tx;
@@ -83,6 +85,21 @@ pub(super) async fn catch_up(
         heard.last = page.iter().filter_map(of).fold(heard.last, u64::max);
     }
     Ok(heard)
+}
+
+/// An event as a line of the run's history.
+pub(super) fn line(event: &pb::RunEvent, run: RunId, phase: PhaseId, tx: &dyn Tx) -> Event {
+    let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
+    Event {
+        seq: 0,
+        run,
+        phase: Some(phase),
+        kind: format!("worker.{}", event.kind),
+        text: redact(&event.text).chars().take(500).collect(),
+        data: Heard::marked(event.epoch, event.run_seq, data),
+        at: tx.now(),
+        prev: None,
+    }
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Scope};
-use autopack_shared::domain::record::{Event, Lease, Principal};
-use autopack_shared::domain::secret::redact;
+use autopack_shared::domain::record::{Lease, Principal};
 use autopack_shared::domain::state::{LeaseState, RunEvent};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::missed::Missed;
-use super::place::{Heard, Next, catch_up};
+use super::place::{Heard, Next, catch_up, line};
 use super::session::{Out, SessionTask, tell};
 use crate::director::{Denial, lease, moves};
 use crate::error::Error;
@@ -388,20 +387,5 @@ impl Said {
             Self::Result(result) => Some((&result.run_id, result.epoch)),
             Self::Scan(_) | Self::Goodbye => None,
         }
-    }
-}
-
-/// An event as a line of the run's history.
-fn line(event: &pb::RunEvent, run: RunId, phase: PhaseId, tx: &dyn Tx) -> Event {
-    let data = serde_json::from_str(&event.data_json).unwrap_or(serde_json::Value::Null);
-    Event {
-        seq: 0,
-        run,
-        phase: Some(phase),
-        kind: format!("worker.{}", event.kind),
-        text: redact(&event.text).chars().take(500).collect(),
-        data: Heard::marked(event.epoch, event.run_seq, data),
-        at: tx.now(),
-        prev: None,
     }
 }

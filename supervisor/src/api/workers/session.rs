@@ -2,6 +2,7 @@
 //! here waits for the store: what has to be stored goes to the session's record (`record.rs`), in order, and is
 //! acknowledged from there. So a store that is away stops no builder and loses nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub(super) struct SessionTask {
     pub(super) timers: Timers,
     /// The survey that this stream has told its worker of. Never held across an await.
     pub(super) scan: Mutex<Option<RowId>>,
+    /// Whether the last heartbeat found that the worker gets more work.
+    pub(super) stays: AtomicBool,
     pub(super) generation: Generation,
     pub(super) stop: tokio_util::sync::CancellationToken,
 }
@@ -175,6 +178,7 @@ impl SessionTask {
                                 Ok(marked) => marked,
                                 Err(ended) => return ended,
                             };
+                            self.stays.store(marked == Some(false) && !beat.draining, Ordering::Relaxed);
                             pulse.send_modify(|pulse| pulse.beat(beat.held));
                             // Of no run: the heartbeat itself.
                             if let Err(ended) = tell(&out, supervisor_message::Body::Ack(pb::Ack::default())).await {

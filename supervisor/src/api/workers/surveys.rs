@@ -2,6 +2,7 @@
 //! has it, and gives it back when its stream ends.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use autopack_shared::domain::gap::GapReportV1;
 use autopack_shared::domain::ids::RowId;
@@ -9,7 +10,7 @@ use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::survey::{MAX_REPORT, Survey, SurveyFailure};
 use autopack_shared::wire::pb;
 
-use super::session::{RENEWAL, SessionTask};
+use super::session::SessionTask;
 use crate::error::Error;
 use crate::store::StoreError;
 
@@ -29,7 +30,7 @@ impl SessionTask {
         let given = match mine {
             Some(survey) if told.as_ref() == Some(&survey.id) => return Ok(None),
             Some(survey) => Some(survey),
-            None if open.is_empty() || self.is_leaving().await => None,
+            None if open.is_empty() || self.is_leaving() => None,
             None => self.first_claimed(open).await?,
         };
         let order = given.as_ref().map(order).transpose()?;
@@ -43,9 +44,8 @@ impl SessionTask {
     }
 
     /// Whether the worker gets no more work; so it is while nobody can say.
-    async fn is_leaving(&self) -> bool {
-        let draining = self.coordinator.is_draining(&self.worker, &self.session);
-        !matches!(tokio::time::timeout(RENEWAL, draining).await, Ok(Ok(false)))
+    fn is_leaving(&self) -> bool {
+        !self.stays.load(Ordering::Relaxed)
     }
 
     /// The first of the free ones that nobody else was faster with.
