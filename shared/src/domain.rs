@@ -21,3 +21,4 @@ pub mod session;
 pub mod state;
 pub mod survey;
 pub mod trace;
+pub mod usage;

@@ -45,8 +45,10 @@ impl Stranger {
             },
             client,
         };
-        // Its session is open once it is welcome.
+        // Its session is open once it is welcome; it gets work once it says that it stays.
         assert!(matches!(stranger.next().await, supervisor_message::Body::Welcome(_)));
+        let body = Some(worker_message::Body::Heartbeat(pb::Heartbeat::default()));
+        stranger.out.send(pb::WorkerMessage { seq: 2, body }).await.unwrap();
         stranger
     }
 
@@ -68,7 +70,7 @@ impl Stranger {
         let result =
             pb::ScanResult { survey_id: survey_id.to_owned(), report_json: report, ..pb::ScanResult::default() };
         let body = Some(worker_message::Body::Scan(result));
-        self.out.send(pb::WorkerMessage { seq: 2, body }).await.unwrap();
+        self.out.send(pb::WorkerMessage { seq: 3, body }).await.unwrap();
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
+use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
 pub mod command;
@@ -40,6 +41,8 @@ pub struct Task {
     pub log_budget: u64,
     /// Wall seconds of the attempt.
     pub seconds: u64,
+    /// What models may be asked for.
+    pub allowance: Allowance,
 }
 
 impl Task {
@@ -61,6 +64,8 @@ pub fn seconds(phase: &PhaseSpec, entry: Option<&BuilderConfig>) -> u64 {
 pub struct BuildReport {
     /// A few lines for people.
     pub notes: Vec<String>,
+    /// What its models were asked for.
+    pub usage: Usage,
 }
 
 /// Why a builder came to nothing.

@@ -126,10 +126,9 @@ impl Worker {
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
-        let mut attempt = 0;
         while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
             let connected = tokio::select! {
-                connected = self.line.connect(attempt) => connected,
+                connected = self.line.connect() => connected,
                 () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
                     jobs.stop_all(link::STOP_GRACE).await;
                     Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
@@ -160,7 +159,6 @@ impl Worker {
             if !contact.lingers() {
                 jobs.stop_all(link::STOP_GRACE).await;
             }
-            attempt += 1;
             tokio::select! {
                 () = tasks.stop().cancelled() => break,
                 () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {

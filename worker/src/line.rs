@@ -1,5 +1,6 @@
 //! The line to a supervisor: one that is in this process, or the first of several over the network that answers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
@@ -109,6 +110,8 @@ pub struct Line {
     token: Token,
     // Never held across an await.
     current: RwLock<Option<Channel>>,
+    /// The server that is asked first the next time.
+    first: AtomicUsize,
 }
 
 /// What is at the bottom of an error: the transport's own words say little.
@@ -124,7 +127,7 @@ impl Line {
     /// A line that is not connected yet.
     #[must_use]
     pub fn new(servers: Servers, token: Token) -> Self {
-        Self { servers, token, current: RwLock::default() }
+        Self { servers, token, current: RwLock::default(), first: AtomicUsize::default() }
     }
 
     /// The pauses of one transfer.
@@ -136,23 +139,24 @@ impl Line {
         Pauses { next: Duration::from_millis(100), left }
     }
 
-    /// Connects, anew where there was a connection: from the next server on, so that a dead one is not asked twice.
+    /// Connects, anew where there was a connection: the server that was used last is asked last, so that one that takes
+    /// connections and cannot serve them is left.
     ///
     /// # Errors
     /// What every one of them says.
-    pub(crate) async fn connect(&self, attempt: usize) -> Result<Client, String> {
+    pub(crate) async fn connect(&self) -> Result<Client, String> {
         let channel = match &self.servers {
             Servers::Here(channel) => channel.clone(),
-            Servers::Any(urls) => self.any(urls, attempt).await?,
+            Servers::Any(urls) => self.any(urls).await?,
         };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
         Ok(self.client_of(channel))
     }
 
-    async fn any(&self, urls: &[String], attempt: usize) -> Result<Channel, String> {
+    async fn any(&self, urls: &[String]) -> Result<Channel, String> {
         let mut refused = Vec::new();
-        for n in 0..urls.len() {
-            let Some(url) = urls.get((attempt + n) % urls.len()) else { continue };
+        let first = self.first.load(Ordering::Relaxed);
+        for (at, url) in urls.iter().enumerate().cycle().skip(first).take(urls.len()) {
             let endpoint = match Endpoint::from_shared(url.clone()) {
                 Ok(endpoint) => endpoint
                     .connect_timeout(CONNECT)
@@ -166,7 +170,10 @@ impl Line {
                 }
             };
             match tokio::time::timeout(CONNECT, endpoint.connect()).await {
-                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Ok(channel)) => {
+                    self.first.store((at + 1) % urls.len(), Ordering::Relaxed);
+                    return Ok(channel);
+                }
                 Ok(Err(error)) => refused.push(format!("{url}: {}", deepest(&error))),
                 Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
             }
@@ -184,5 +191,30 @@ impl Line {
         WorkerServiceClient::with_interceptor(channel, self.token.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_server_that_was_used_last_is_asked_last() {
+        let mut urls = Vec::new();
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            urls.push(format!("http://{}", listener.local_addr().unwrap()));
+            open.push(Some(listener));
+        }
+        // The second one is away, so that the third one is found on the way.
+        open[1] = None;
+        let line = Line::new(Servers::Any(urls), Token::default());
+        let mut used = Vec::new();
+        for _ in 0..4 {
+            line.connect().await.unwrap();
+            used.push(line.first.load(Ordering::Relaxed));
+        }
+        assert_eq!(used, [1, 0, 1, 0]);
     }
 }

@@ -14,6 +14,7 @@ use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
 use autopack_shared::domain::trace::TraceContext;
+use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
@@ -67,6 +68,8 @@ pub struct Job {
     pub insecure_no_sandbox: bool,
     /// Where its processes keep the run's data.
     pub data: JobData,
+    /// What its models may be asked for.
+    pub allowance: Allowance,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -91,6 +94,10 @@ impl Job {
             "" => Vec::new(),
             text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
         };
+        let allowance = match grant.allowance_json.as_str() {
+            "" => Allowance::default(),
+            text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
+        };
         Ok(Self {
             lease: grant.lease_id.clone(),
             project: grant.project.parse().map_err(|e| format!("{e}"))?,
@@ -106,6 +113,7 @@ impl Job {
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
+            allowance,
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -162,6 +170,7 @@ pub struct Runner {
 struct Built {
     tree: Oid,
     notes: Vec<String>,
+    usage: Usage,
 }
 
 impl Runner {
@@ -247,7 +256,7 @@ impl Runner {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
                 self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
-                return Ok(Built { tree: imported, notes: Vec::new() });
+                return Ok(Built { tree: imported, notes: Vec::new(), usage: Usage::default() });
             }
             Work::Build(builder) => builder,
         };
@@ -277,6 +286,7 @@ impl Runner {
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
+            allowance: job.allowance,
         };
         let report = builder.build(&task, space.tree(), cancel).instrument(span).await?;
         for note in &report.notes {
@@ -297,7 +307,7 @@ impl Runner {
         notes.extend(collected.notices);
         self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
         sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
-        Ok(Built { tree: collected.tree, notes })
+        Ok(Built { tree: collected.tree, notes, usage: report.usage })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {
@@ -355,7 +365,7 @@ impl Runner {
             }
         }
         match failed {
-            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new() }),
+            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new(), usage: Usage::default() }),
             Some(message) => Err(BuildError::new("gate_failed", message)),
         }
     }

@@ -66,7 +66,7 @@ impl Builder for CommandBuilder {
             .map_err(|e| BuildError::new("builder_failed", e.to_string()))?;
         let notes = last_lines(&report.tail, 20);
         match report.end {
-            ProcEnd::Exit(0) => Ok(BuildReport { notes }),
+            ProcEnd::Exit(0) => Ok(BuildReport { notes, ..BuildReport::default() }),
             ProcEnd::Exit(code) => {
                 Err(BuildError::new("builder_failed", format!("it exited with {code}: {}", notes.join(" | "))))
             }
@@ -108,6 +108,8 @@ pub fn last_lines(text: &str, count: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use autopack_shared::domain::usage::Allowance;
+
     use super::super::DISK_FULL;
     use super::*;
 
@@ -127,6 +129,7 @@ mod tests {
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,
             seconds: 60,
+            allowance: Allowance::default(),
         };
         let builder = CommandBuilder { argv: vec!["true".to_owned()] };
         let error = builder.build(&task, scratch.path(), &CancellationToken::new()).await.unwrap_err();

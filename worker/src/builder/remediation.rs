@@ -36,7 +36,7 @@ impl Builder for RemediationBuilder {
             .await
             .map_err(|e| BuildError::new("builder_failed", format!("the remediation panicked: {e}")))?;
         match done {
-            Ok(report) => Ok(BuildReport { notes: report.notes }),
+            Ok(report) => Ok(BuildReport { notes: report.notes, ..BuildReport::default() }),
             Err(error) => Err(refused(&error)),
         }
     }

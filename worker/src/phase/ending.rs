@@ -79,6 +79,12 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
             result.set_outcome(pb::Outcome::Ok);
             result.result_tree = built.tree.to_string();
             result.notes = built.notes;
+            result.usage = Some(pb::Usage {
+                input_tokens: built.usage.input_tokens,
+                output_tokens: built.usage.output_tokens,
+                cost_micros: built.usage.cost_micros,
+                calls: built.usage.calls,
+            });
         }
         Err(error) => {
             result.set_outcome(pb::Outcome::Failed);

@@ -105,6 +105,7 @@ impl SessionTask {
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
+            allowance_json: String::new(),
             trace: lease
                 .trace
                 .clone()
