@@ -23,6 +23,8 @@ use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
+use autopack_worker::pool::WarmLimits;
+use autopack_worker::provision::Provision;
 use autopack_worker::runners::Objects;
 
 /// How long anything may take before a test gives up on it.
@@ -141,6 +143,8 @@ impl Rig {
             run_data: Some(site.data()),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
+            warm: WarmLimits { count: 1, ..WarmLimits::default() },
+            provision: Provision::default(),
         };
         let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
         rig.engine.tasks().spawn("worker", OnError::Log, serving);
