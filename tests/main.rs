@@ -13,6 +13,7 @@ mod repository;
 mod abuse;
 mod bad_input;
 mod bad_services;
+mod bench;
 mod builders;
 mod cli_engine;
 mod cli_local;

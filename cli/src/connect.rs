@@ -2,7 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
-mod remote;
+pub(crate) mod remote;
 mod worker;
 
 use std::io;

@@ -1,9 +1,10 @@
 //! Trees and packs that no tool makes: odd modes, submodules, bombs and smuggled objects, from a sender who is not our
 //! worker. T009, T029, T032, T033, T034, T037.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use git2::{ObjectType, Repository};
+use tokio::time::Instant;
 
 use autopack_shared::domain::ids::Oid;
 use autopack_shared::repo::facts::{Limits, change_facts};
