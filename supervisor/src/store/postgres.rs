@@ -35,6 +35,7 @@ mod closed;
 mod error;
 mod facts;
 mod fences;
+pub mod floor;
 mod journal;
 mod phases;
 mod requests;
