@@ -24,6 +24,7 @@ use super::{
 mod batch;
 pub mod config;
 mod election;
+pub mod floor;
 mod keys;
 mod link;
 mod locks;

@@ -37,6 +37,7 @@ mod closed;
 mod error;
 mod facts;
 mod fences;
+pub mod floor;
 mod journal;
 mod phases;
 mod puts;
