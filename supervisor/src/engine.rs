@@ -21,6 +21,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::Cores;
+use crate::api::workers::Lookout;
 use crate::api::{Core, DirectorSlot};
 use crate::census;
 use crate::coordination::Coordinator;
@@ -137,6 +138,7 @@ impl Engine {
             coordinator: coordinator.clone(),
             timers: Timers::default(),
             lingers: false,
+            lookout: Lookout::start(core.store.clone(), &tasks),
             door: Door::of_the_owner(),
             tasks: tasks.clone(),
         };

@@ -15,6 +15,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::{Cores, Opener};
+use crate::api::workers::Lookout;
 use crate::api::{Core, DirectorSlot};
 use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
@@ -231,6 +232,7 @@ impl Replica {
             coordinator: coordinator.clone(),
             timers: config.timers.clone(),
             lingers: true,
+            lookout: Lookout::start(store.clone(), &tasks),
             door: config.door,
             tasks: tasks.clone(),
         };

@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Transaction, query};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
@@ -103,12 +103,28 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
+/// Who is told of a commit of this process.
+#[derive(Clone)]
+struct Commits {
+    /// Those in it.
+    all: watch::Sender<u64>,
+    /// Whoever tells other processes.
+    own: Arc<Notify>,
+}
+
+impl Commits {
+    fn announce(&self) {
+        self.all.send_modify(|n| *n = n.wrapping_add(1));
+        self.own.notify_one();
+    }
+}
+
 /// A control store in a PostgreSQL database.
 pub struct PostgresStore {
     pool: PgPool,
     /// The latest instant this process was told, which it is never taken back behind.
     seen: Arc<AtomicI64>,
-    commits: watch::Sender<u64>,
+    commits: Commits,
     tasks: Tasks,
 }
 
@@ -142,14 +158,18 @@ impl PostgresStore {
         let pool = pool.test_before_acquire(false).before_acquire(|link, meta| {
             Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
         });
+        // Who listens keeps its connection; it takes none from those who work.
+        let hints = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
         let pool = pool.connect_lazy_with(options);
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
-        let watcher = watcher::Watcher::new(pool.clone(), commits.clone(), tasks.stop().clone()).await?;
+        let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
+        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
-        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks })
+        tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
+        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
     }
 
     /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
@@ -214,7 +234,7 @@ impl Store for PostgresStore {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.commits.subscribe()
+        self.commits.all.subscribe()
     }
 
     async fn close(&self) {

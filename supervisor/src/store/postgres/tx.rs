@@ -9,17 +9,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Postgres, Row as _, Transaction, query, raw_sql};
-use tokio::sync::watch;
 
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
 use autopack_shared::domain::record::Event;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
-use super::SILENCE;
 use super::audit::Head;
 use super::error::{Subject, away, failed, within};
 use super::puts::Put;
+use super::{Commits, SILENCE};
 use crate::store::{StoreError, StoreResult, Tx, doc};
 
 /// A statement with its values.
@@ -30,7 +29,7 @@ pub(super) struct PostgresTx {
     pub(super) link: Transaction<'static, Postgres>,
     now: Timestamp,
     /// Where commits are announced; a read view has nowhere.
-    commits: Option<watch::Sender<u64>>,
+    commits: Option<Commits>,
     /// A failure that is no refusal leaves a transaction that can only be given up.
     pub(super) broken: bool,
     /// There is a savepoint from an earlier statement.
@@ -52,7 +51,7 @@ pub(super) struct PostgresTx {
 }
 
 impl PostgresTx {
-    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<watch::Sender<u64>>) -> Self {
+    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<Commits>) -> Self {
         let now = Timestamp::from_millis(0);
         Self {
             link,
@@ -217,7 +216,7 @@ impl Tx for PostgresTx {
             let hint = "whether this was committed is not known: look before you repeat it";
             return Err(away(format!("the commit was not acknowledged: {why}"), hint));
         }
-        commits.send_modify(|n| *n = n.wrapping_add(1));
+        commits.announce();
         Ok(())
     }
 }
