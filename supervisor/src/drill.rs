@@ -57,7 +57,8 @@ impl Drill {
     /// Those of the store.
     pub async fn transitions(&self, clients: usize, each: u32) -> Result<(), Error> {
         let mut work = JoinSet::new();
-        for name in self.runs.iter().take(clients).cloned() {
+        let names: Vec<RunId> = self.runs.iter().take(clients).cloned().collect();
+        for name in names {
             let (store, director) = (self.store.clone(), self.director.clone());
             work.spawn(async move {
                 for _ in 0..each {

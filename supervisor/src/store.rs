@@ -303,6 +303,8 @@ pub trait Journal {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64>;
     /// Events of a run after `after`, in order, at most `limit`.
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>>;
+    /// Events of a run before `before`, the newest first, at most `limit`.
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>>;
     /// Queues a notice.
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()>;
     /// Notices not yet sent, oldest first.

@@ -48,7 +48,7 @@ impl Director {
     /// something failed and is to be tried again.
     pub(super) async fn admit(&self, candidates: Vec<Candidate>) -> Result<bool, Error> {
         let runs: Vec<_> = candidates.iter().map(|one| one.view.run.id.clone()).collect();
-        let error = match self.admit_all(candidates).await {
+        let error = match Box::pin(self.admit_all(candidates)).await {
             Ok(()) => return Ok(false),
             Err(error) if self.is_fenced(&error).await => return Err(error),
             Err(error) => error,
@@ -212,7 +212,10 @@ impl Director {
         }
         let done = self.hold_some(&mut held).await;
         let error = match done {
-            Ok(()) => return Ok(held.into_iter().for_each(|one| self.granted(&one, began))),
+            Ok(()) => {
+                held.iter().for_each(|one| self.granted(one, began));
+                return Ok(());
+            }
             Err(error) => error,
         };
         if held.len() == 1 || self.is_fenced(&error).await {

@@ -14,7 +14,7 @@ use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::missed::Missed;
-use super::place::{Heard, Next, catch_up, line};
+use super::place::{Heard, Next, catch_up, line, since};
 use super::said::{Pulse, Said};
 use super::seen::Place;
 use super::session::{Out, SessionTask, tell};
@@ -307,16 +307,17 @@ impl SessionTask {
     async fn event(&self, event: &pb::RunEvent, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
-        self.own(tx.as_mut(), &run, event.epoch).await?;
+        tx.defer();
+        let lease = self.own(tx.as_mut(), &run, event.epoch).await?;
         let key = (run.clone(), event.epoch);
-        let heard = self.heard(tx.as_mut(), &key, event.run_seq, book).await?;
+        let heard = self.heard(tx.as_mut(), &lease, event.run_seq, book).await?;
         match heard.next(event.run_seq) {
             // Said again after a stream that broke: it is in the history already.
             Next::Again => return Ok(Stored::Upto(heard.last())),
             Next::Missing => return Ok(Stored::Missing(heard.last())),
             Next::New => {}
         }
-        if let Some(mut found) = tx.run(&run).await?
+        if let Some(mut found) = tx.gather(&[(run.clone(), None)]).await?.pop().and_then(|found| found.run)
             && found.state.next(RunEvent::Start).is_ok()
         {
             moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
@@ -337,16 +338,21 @@ impl SessionTask {
     pub(super) async fn heard(
         &self,
         tx: &mut dyn Tx,
-        key: &(RunId, u64),
+        lease: &Lease,
         said: u64,
         book: &mut Book,
     ) -> Result<Heard, Error> {
-        let known = book.heard.get(key).copied();
+        let key = (lease.run.clone(), lease.epoch);
+        let known = book.heard.get(&key).copied();
         if let Some(known) = known.filter(|known| known.next(said) != Next::Missing) {
             return Ok(known);
         }
-        let heard = catch_up(tx, &key.0, key.1, known.unwrap_or_default(), u64::MAX).await?;
-        book.heard.insert(key.clone(), heard);
+        let known = match known {
+            Some(known) => known,
+            None => Heard::from(since(tx, &lease.run, lease.granted_at).await?),
+        };
+        let heard = catch_up(tx, &lease.run, lease.epoch, known, u64::MAX).await?;
+        book.heard.insert(key, heard);
         Ok(heard)
     }
 

@@ -42,6 +42,12 @@ impl Journal for PostgresTx {
         self.all(sql).await?.iter().map(read_plain).collect()
     }
 
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>> {
+        let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+        let sql = query(sql).bind(run.as_str()).bind(integer(before)).bind(i64::from(limit));
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()> {
         let sql = query("INSERT INTO notice (id, sent_at, doc) VALUES ($1, autopack.instant($2), $3::json)")
             .bind(notice.id.as_str());
