@@ -193,6 +193,6 @@ pub(crate) async fn no_worker_gets_more_than_its_slots(lab: &mut impl Lab) {
 
 fn in_project(n: usize) -> autopack_shared::domain::record::Run {
     let mut row = run(&format!("r-{n}"));
-    row.project = name(if n % 2 == 0 { "even" } else { "odd" });
+    row.project = name(if n.is_multiple_of(2) { "even" } else { "odd" });
     row
 }
