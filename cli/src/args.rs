@@ -1,5 +1,6 @@
 //! The command line: global options here, one file a group of commands below.
 
+pub(crate) mod admin;
 pub(crate) mod autopilot;
 pub(crate) mod cluster;
 pub(crate) mod demo;
@@ -137,6 +138,9 @@ pub(crate) enum Command {
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
+    /// Mend a cluster that is stopped
+    #[command(subcommand)]
+    Admin(admin::Admin),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
     /// Show the settings in force
@@ -178,6 +182,7 @@ impl Command {
             | Self::Workers(_)
             | Self::Workspaces(_)
             | Self::Token(_)
+            | Self::Admin(_)
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Completions(_) => Vec::new(),

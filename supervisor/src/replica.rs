@@ -35,6 +35,7 @@ use crate::workers::Workers;
 
 mod fences;
 mod lead;
+pub mod recovery;
 
 /// How long shutdown waits for what is under way.
 const GRACE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::ProjectId;
@@ -35,6 +35,8 @@ pub(crate) struct Runners {
     pub(crate) run_data: Option<PathBuf>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) log_budget: u64,
+    /// Whether builders stand still.
+    pub(crate) frozen: watch::Sender<bool>,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -91,6 +93,7 @@ impl Runners {
             run_data: self.run_data.clone(),
             env: self.env.clone(),
             log_budget: self.log_budget,
+            frozen: self.frozen.subscribe(),
         });
         open.insert(key, runner.clone());
         Ok(runner)
