@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use autopack_shared::domain::record::Principal;
+use autopack_supervisor::error::Error;
 use autopack_supervisor::replica::recovery::{ForeignBranch, NewIncarnation, RecoveryConfig, new_incarnation};
 use autopack_supervisor::store::postgres::PostgresConfig;
 
@@ -35,10 +36,7 @@ async fn renew(ctx: &Context, args: Args) -> Result<Exit, CliError> {
     };
     let who = Principal { id: "local:admin".to_owned(), method: "database".to_owned() };
     let done = Box::pin(new_incarnation(config, ctx.clock.clone(), ctx.ids.clone(), who)).await;
-    let done = done.map_err(|error| CliError::Engine {
-        what: "cannot make a new incarnation".to_owned(),
-        status: Box::new(error.into()),
-    })?;
+    let done = done.map_err(refused)?;
     if ctx.out.machine() {
         ctx.out.document(&document(&done, args.dry_run))?;
         return Ok(Exit::Done);
@@ -61,6 +59,16 @@ async fn renew(ctx: &Context, args: Args) -> Result<Exit, CliError> {
         ctx.out.note("start the supervisors again");
     }
     Ok(Exit::Done)
+}
+
+fn refused(error: Error) -> CliError {
+    let what = "cannot make a new incarnation";
+    if let Error::State { why, id, .. } = &error {
+        // One that was killed is taken for alive until its seat has run out.
+        let fix = "stop every supervisor, wait 15 s, and repeat the command";
+        return CliError::refused("illegal_move", what, format!("{}: {why}", line(id)), fix);
+    }
+    CliError::Engine { what: what.to_owned(), status: Box::new(error.into()) }
 }
 
 fn document(done: &NewIncarnation, dry_run: bool) -> Value {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use git2::{ErrorCode, Repository};
 
 use autopack_shared::domain::ids::{Oid, RunId};
+use autopack_shared::repo::facts::{Limits, change_facts};
 use autopack_shared::repo::merge::{self, Merged};
 use autopack_shared::repo::open::{from_git, to_git};
 use autopack_shared::repo::tree::{self, TreeError};
@@ -111,6 +112,12 @@ pub trait HubRead: Hub {
             };
         }
         Ok(found)
+    }
+
+    /// Whether everything that a tree changes over a commit is there and readable: nothing is moved to what cannot be read.
+    fn verify_change(&self, base: Oid, tree: Oid) -> Result<(), HubError> {
+        change_facts(&self.repository(&[base, tree])?, base, tree, &Limits::default())?;
+        Ok(())
     }
 
     /// Whether every object that a commit's tree needs is there and readable as what it should be.

@@ -92,19 +92,11 @@ pub async fn new_incarnation(
     let (before, cluster) = (tx.incarnation().await?, tx.cluster_id().await?);
     let projects = tx.projects().await?;
     drop(tx);
-    let etcd = Recovery::connect(&EtcdConfig {
-        endpoints: config.etcd.clone(),
-        cluster_id: config.cluster_id.clone(),
-        replica: Seat { id: "admin".to_owned(), addr: String::new() },
-        store: StoreIdentity { incarnation: before, cluster: cluster.clone() },
-        user: None,
-        tls: None,
-        timers: Timers::default(),
-    })
-    .await?;
+    let etcd = meeting_place(&config, StoreIdentity { incarnation: before, cluster: cluster.clone() }).await?;
     let standing = etcd.standing().await?;
     if let Some(alive) = standing.alive.first() {
-        let why = "stop every supervisor first: what one of them writes meanwhile would be lost".to_owned();
+        let why =
+            "it is alive; stop every supervisor first: what one of them writes meanwhile would be lost".to_owned();
         return Err(Error::State {
             what: "supervisor",
             id: alive.clone(),
@@ -145,6 +137,20 @@ pub async fn new_incarnation(
     }
     store.close().await;
     Ok(found)
+}
+
+/// The etcd of the cluster.
+async fn meeting_place(config: &RecoveryConfig, store: StoreIdentity) -> Result<Recovery, Error> {
+    let etcd = EtcdConfig {
+        endpoints: config.etcd.clone(),
+        cluster_id: config.cluster_id.clone(),
+        replica: Seat { id: "admin".to_owned(), addr: String::new() },
+        store,
+        user: None,
+        tls: None,
+        timers: Timers::default(),
+    };
+    Ok(Recovery::connect(&etcd).await?)
 }
 
 /// Looks what a hub has.
