@@ -19,6 +19,7 @@ use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
@@ -173,6 +174,8 @@ pub struct Runner {
     pub log_budget: u64,
     /// What the operator provides.
     pub provision: Arc<Provision>,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
 }
 
 struct Built {
@@ -297,6 +300,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
+            frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
@@ -359,6 +363,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             lease: self.mark(job),
             log_budget: self.log_budget,
+            frozen: self.frozen.clone(),
         };
         let mut failed = None;
         for command in &job.gate {

@@ -56,7 +56,7 @@ impl SessionTask {
             }
         };
         if ok {
-            self.uploaded(&run, &phase, result).await?;
+            Box::pin(self.uploaded(&run, &phase, result)).await?;
         }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
