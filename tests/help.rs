@@ -58,6 +58,7 @@ const COMMANDS: &[&str] = &[
     "admin new-incarnation",
     "up",
     "doctor",
+    "bench",
     "config show",
     "completions",
 ];

@@ -2,7 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
-mod remote;
+pub(crate) mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -24,7 +24,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    pub(super) fn of(remote: &Remote) -> Result<Self, CliError> {
+    pub(crate) fn of(remote: &Remote) -> Result<Self, CliError> {
         let bad = |what: &str| {
             CliError::invalid(
                 format!("the {what} cannot be sent"),
@@ -60,7 +60,7 @@ impl Interceptor for Headers {
 }
 
 /// Connects to the first of the URLs that answers; several are separated by commas.
-pub(super) async fn dial(urls: &str) -> Result<Channel, CliError> {
+pub(crate) async fn dial(urls: &str) -> Result<Channel, CliError> {
     let mut refused = Vec::new();
     for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
         match dial::dial(url, CONNECT).await {
