@@ -18,7 +18,9 @@ use crate::contact::{self, Contact};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
 use crate::link::{self, Held, Identity, Leaving};
+use crate::pool::WarmLimits;
 use crate::process;
+use crate::provision::Provision;
 use crate::runners::{Objects, Runners};
 use crate::surveys::Scans;
 
@@ -46,6 +48,10 @@ pub struct WorkerConfig {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Worktrees that are kept ready.
+    pub warm: WarmLimits,
+    /// What projects may have besides their commits.
+    pub provision: Provision,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -112,6 +118,9 @@ impl Worker {
             run_data: config.run_data,
             env: config.env,
             log_budget: config.log_budget,
+            warm: config.warm,
+            provision: Arc::new(config.provision),
+            wish: Arc::default(),
             frozen: watch::Sender::new(false),
             open: tokio::sync::Mutex::default(),
         });
@@ -125,6 +134,7 @@ impl Worker {
     /// # Errors
     /// [`DaemonError::Version`] when a supervisor will never take it.
     pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
+        tasks.spawn("warm-worktrees", OnError::Log, self.runners.clone().keep_warm(tasks.stop().clone()));
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();

@@ -122,6 +122,7 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
             trace: lease
                 .trace
                 .clone()
