@@ -37,6 +37,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("cluster", "commits"),
     // Whether the last process stopped cleanly.
     ("cluster", "opened_by"),
+    // The name under which supervisors meet: another one keeps them from starting, and says nothing of what was done.
+    ("cluster", "coordination"),
     // The key of the only row.
     ("cluster", "id"),
     // The order of a listing. Where a decision rests on it (leases, decisions, requests, applies of one run) an order
