@@ -14,10 +14,12 @@ use autopack_shared::domain::record::{
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 use self::facts::Facts;
+pub use self::gates::Gates;
 pub use self::surveys::Surveys;
 
 mod doc;
 pub mod facts;
+pub mod gates;
 pub mod postgres;
 pub mod sqlite;
 mod state_tables;
@@ -164,7 +166,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Gates + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

@@ -35,6 +35,7 @@ mod closed;
 mod error;
 mod facts;
 mod fences;
+mod gates;
 mod journal;
 mod phases;
 mod requests;

@@ -10,6 +10,7 @@ use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
+use super::gate;
 use super::record::Sent;
 use super::session::SessionTask;
 use crate::api::Core;
@@ -85,8 +86,10 @@ impl SessionTask {
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
         };
-        let gate = policy.gate_of(&phase);
-        let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
+        let commands = policy.gate_of(&phase);
+        let gate_base = gate::base_of(&run, &phase, lease.purpose);
+        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
             lease_id: lease.id.to_string(),
@@ -100,12 +103,14 @@ impl SessionTask {
             base: base.to_string(),
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-            gate_json: json(serde_json::to_string(&gate))?,
+            gate_json: json(serde_json::to_string(&commands))?,
             feedback: phase.feedback,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
+            baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
             trace: lease
                 .trace
                 .clone()
