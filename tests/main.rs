@@ -14,6 +14,7 @@ mod bad_input;
 mod bad_services;
 mod builders;
 mod cli_engine;
+mod cli_gate;
 mod cli_local;
 mod cluster;
 mod conformance;

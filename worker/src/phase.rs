@@ -64,10 +64,14 @@ pub struct Job {
     pub entry: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
+    /// How many of them come first and are the project's.
+    pub gate_of_project: usize,
     /// The untouched base that their failures are compared with.
     pub gate_base: Option<Oid>,
     /// What is known of it.
     pub baselines: Vec<Measured>,
+    /// Tests that are known to be flaky, each with its command's name.
+    pub flaky: Vec<(String, String)>,
     /// What earlier attempts were told.
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
@@ -100,10 +104,8 @@ impl Job {
             "" => Vec::new(),
             text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
         };
-        let baselines = match grant.baselines_json.as_str() {
-            "" => Vec::new(),
-            text => serde_json::from_str(text).map_err(|e| json("baselines_json", e))?,
-        };
+        let baselines = list(&grant.baselines_json).map_err(|e| json("baselines_json", e))?;
+        let flaky = list(&grant.flaky_json).map_err(|e| json("flaky_json", e))?;
         let gate_base = match grant.gate_base.as_str() {
             "" => None,
             text => Some(text.parse().map_err(|e| format!("gate_base: {e}"))?),
@@ -124,8 +126,10 @@ impl Job {
             spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
             entry,
             gate,
+            gate_of_project: usize::try_from(grant.gate_of_project).unwrap_or(usize::MAX),
             gate_base,
             baselines,
+            flaky,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
@@ -133,6 +137,11 @@ impl Job {
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
+}
+
+/// A list as JSON, none when empty.
+fn list<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
 /// Sends a job's events, numbered.

@@ -196,19 +196,18 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// The baseline of one run, and of a second one where the first had failures.
+    /// The baseline of one run, and of more where it had failures.
     ///
     /// # Errors
     /// Why there is none: the base could not be run to its end, or its report cannot be used. Then every failure of a
     /// change is charged to it.
-    pub fn of(first: &Observation, second: Option<&Observation>) -> Result<Self, String> {
-        let last = second.unwrap_or(first);
+    pub fn of(runs: &[&Observation]) -> Result<Self, String> {
+        let last = runs.last().ok_or("the base was not run")?;
         let End::Exit(code) = last.end else { return Err(format!("the command {} on the base", last.end)) };
         if let Reading::Unusable(why) = &last.reading {
             return Err(format!("the report of the base {why}"));
         }
-        let runs: Vec<_> = std::iter::once(first).chain(second).collect();
-        let (failing, flaky) = sorted(&runs);
+        let (failing, flaky) = sorted(runs);
         let ran = runs.iter().flat_map(|run| run.tests()).filter(|(_, test)| test.state != TestState::Skipped);
         Ok(Self { code, failing, flaky, ran: ran.map(|(name, _)| name.clone()).collect(), whole: true })
     }
@@ -265,25 +264,27 @@ pub struct GateVerdict {
     pub vanished: BTreeSet<String>,
 }
 
-/// Judges the runs of a command on a change. `second` is a run that followed because the first had failures; without
-/// one, they count as persistent.
+impl GateVerdict {
+    /// Whether everything that blocks is known to be flaky: then one run more may show it to pass.
+    #[must_use]
+    pub fn may_be_flaky(&self, known: &BTreeSet<String>) -> bool {
+        !self.new.is_empty() && self.new.keys().all(|name| known.contains(name))
+    }
+}
+
+/// Judges the runs of a command on a change, of which each but the first followed because of failures. What was never
+/// seen to pass counts as persistent.
 #[must_use]
-pub fn judge(
-    baseline: Option<&Baseline>,
-    first: &Observation,
-    second: Option<&Observation>,
-    vanished: Vanished,
-) -> GateVerdict {
-    let runs: Vec<_> = std::iter::once(first).chain(second).collect();
-    let (persistent, flaky) = sorted(&runs);
+pub fn judge(baseline: Option<&Baseline>, runs: &[&Observation], vanished: Vanished) -> GateVerdict {
+    let (persistent, flaky) = sorted(runs);
     let (known, charged): (BTreeSet<_>, BTreeSet<_>) =
-        persistent.into_iter().partition(|name| baseline.is_some_and(|base| base.excuses(name, &runs)));
+        persistent.into_iter().partition(|name| baseline.is_some_and(|base| base.excuses(name, runs)));
     let said = |name: &String| {
         let run = runs.iter().rev().find(|run| run.failed(name));
         run.map(|run| run.message(name)).unwrap_or_default()
     };
     let new: BTreeMap<String, String> = charged.into_iter().map(|name| (name.clone(), said(&name))).collect();
-    let gone = baseline.map(|base| gone(base, &runs)).unwrap_or_default();
+    let gone = baseline.map(|base| gone(base, runs)).unwrap_or_default();
     let green = new.is_empty() && (gone.is_empty() || vanished == Vanished::Report);
     GateVerdict { green, new, known, flaky, vanished: gone }
 }

@@ -73,6 +73,9 @@ pub struct GateCommand {
     /// What tests mean that ran on the base and do not any more.
     #[serde(default, skip_serializing_if = "Vanished::is_default")]
     pub vanished: Vanished,
+    /// Whether what the base fails too is charged all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_known: Option<bool>,
 }
 
 impl GateCommand {
@@ -85,6 +88,7 @@ impl GateCommand {
             report: self.report,
             report_path: self.report_path.clone(),
             vanished: self.vanished,
+            charge_known: self.charge_known,
             timeout: u64::from(self.timeout_seconds),
         }
     }

@@ -21,8 +21,8 @@ pub(super) const WIND_DOWN: Duration = Duration::from_secs(8);
 pub(super) fn wall(job: &Job) -> Duration {
     let gate: u64 = match job.purpose {
         LeasePurpose::Build => 0,
-        // Each command may be run twice here, and twice on the base.
-        LeasePurpose::Verify => job.gate.iter().map(|command| command.timeout.saturating_mul(4)).sum(),
+        // Each command may be run three times here, and twice on the base.
+        LeasePurpose::Verify => job.gate.iter().map(|command| command.timeout.saturating_mul(5)).sum(),
     };
     Duration::from_secs(job.spec.timeout.saturating_add(gate))
 }

@@ -1,11 +1,13 @@
 //! The gate of a phase: each command on the change, once more where it fails, and on the untouched base where that is
 //! not known yet. The first command that is red ends it.
 
+use std::collections::BTreeSet;
+
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use autopack_shared::domain::gate::{
-    Baseline, CommandReport, MAX_BASELINE, Measured, Observation, Report, Source, command_digest, judge,
+    Baseline, CommandReport, GateVerdict, MAX_BASELINE, Measured, Observation, Report, Source, command_digest, judge,
 };
 use autopack_shared::domain::ids::{Digest, Oid};
 use autopack_shared::domain::run_file::{GateCommand, GateReport};
@@ -16,6 +18,14 @@ use crate::builder::BuildError;
 use crate::fetch::Cause;
 use crate::gate::{self, GateContext, MAX_REPORT};
 use crate::workspace::Workspace;
+
+/// Bytes of all baselines that a result brings.
+const MAX_LEARNED: usize = 2 * MAX_BASELINE;
+
+/// Bytes of a baseline as JSON.
+fn size_of(baseline: &Baseline) -> usize {
+    serde_json::to_string(baseline).map_or(usize::MAX, |json| json.len())
+}
 
 /// What a gate came to, and what was learned of the base.
 pub(super) struct Gated {
@@ -51,8 +61,8 @@ impl Runner {
         let mut bench = Bench { runner: self, job, sink, cancel, span, context, learned: Vec::new() };
         let base = job.gate_base.unwrap_or(Oid::ZERO);
         let mut report = Report { green: true, base, commands: Vec::new() };
-        for command in &job.gate {
-            let done = bench.command(command).await?;
+        for (at, command) in job.gate.iter().enumerate() {
+            let done = bench.command(command, command.is_strict(at >= job.gate_of_project)).await?;
             report.green = done.green;
             report.commands.push(done);
             if !report.green {
@@ -74,47 +84,59 @@ impl Runner {
     }
 }
 
+fn of(base: Option<&Baseline>, seen: &[Observation], command: &GateCommand) -> GateVerdict {
+    judge(base, &seen.iter().collect::<Vec<_>>(), command.vanished)
+}
+
 impl Bench<'_> {
-    async fn command(&mut self, command: &GateCommand) -> Result<CommandReport, BuildError> {
+    async fn command(&mut self, command: &GateCommand, strict: bool) -> Result<CommandReport, BuildError> {
         self.sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
         let digest = command_digest(command).map_err(|e| BuildError::of("workspace", &e))?;
         // Before anything of the change has run here: what it leaves behind must not have a say in what it is
         // compared with. An exit code alone is compared only when it is bad, which is rare.
-        let mut base = self.stored(digest);
-        if base.is_none() && command.report != GateReport::None {
+        let mut base = if strict { None } else { self.stored(digest) };
+        if !strict && base.is_none() && command.report != GateReport::None {
             base = Some(self.measure(command, digest).await?);
         }
-        let first = self.look(&self.context, command).await?;
-        let mut second = None;
-        if !first.failures().is_empty() {
-            self.sink.send("gate.retried", format!("{} {}: once more", command.name, first.end)).await;
-            second = Some(self.look(&self.context, command).await?);
+        let mut seen = vec![self.look(&self.context, command).await?];
+        if !seen[0].failures().is_empty() {
+            self.sink.send("gate.retried", format!("{} {}: once more", command.name, seen[0].end)).await;
+            seen.push(self.look(&self.context, command).await?);
         }
-        let of = |base: Option<&Baseline>| judge(base, &first, second.as_ref(), command.vanished);
-        if base.is_none() && !of(None).green {
+        if !strict && base.is_none() && !of(None, &seen, command).green {
             base = Some(self.measure(command, digest).await?);
+        }
+        let known = base.as_ref().and_then(|base| base.as_ref().ok()).map(|(baseline, _)| baseline);
+        if seen.len() > 1 && of(known, &seen, command).may_be_flaky(&self.flaky_of(command)) {
+            self.sink.send("gate.retried", format!("{}: known to be flaky, once more", command.name)).await;
+            seen.push(self.look(&self.context, command).await?);
         }
         let (baseline, source) = match base {
             None => (None, Source::NotNeeded),
             Some(Ok((baseline, source))) => (Some(baseline), source),
             Some(Err(why)) => (None, Source::Missing(why)),
         };
-        let verdict = of(baseline.as_ref());
-        let runs: Vec<_> = std::iter::once(&first).chain(&second).collect();
-        let ends = runs.iter().map(|run| run.end.clone()).collect();
-        let tests = runs.last().map_or(0, |run| run.count());
+        let verdict = of(baseline.as_ref(), &seen, command);
+        let ends = seen.iter().map(|run| run.end.clone()).collect();
+        let tests = seen.last().map_or(0, Observation::count);
         let mut report = CommandReport::new(&command.name, ends, tests, verdict, source);
         report.baseline_digest = baseline.and_then(|baseline| Digest::of_json(&baseline).ok());
-        self.tell(&report, &runs).await;
+        self.tell(&report, &seen).await;
         Ok(report)
     }
 
-    async fn tell(&self, report: &CommandReport, runs: &[&Observation]) {
+    async fn tell(&self, report: &CommandReport, runs: &[Observation]) {
         self.sink.send(if report.green { "gate.passed" } else { "gate.failed" }, report.line()).await;
         let tail = runs.last().map(|run| run.tail.as_slice()).unwrap_or_default();
         for line in tail.iter().filter(|_| !report.green) {
             self.sink.send("gate.output", line.clone()).await;
         }
+    }
+
+    /// What is known to be flaky of a command.
+    fn flaky_of(&self, command: &GateCommand) -> BTreeSet<String> {
+        let known = self.job.flaky.iter().filter(|(name, _)| *name == command.name);
+        known.map(|(_, test)| test.clone()).collect()
     }
 
     async fn look(&self, context: &GateContext, command: &GateCommand) -> Result<Observation, BuildError> {
@@ -147,9 +169,12 @@ impl Bench<'_> {
             Err(why) => return Ok(Err(why)),
             Ok(baseline) => baseline,
         };
-        let size = serde_json::to_string(&baseline).map_or(usize::MAX, |json| json.len());
-        let baseline = if size > MAX_BASELINE { baseline.trimmed() } else { baseline };
-        self.learned.push(Measured { command: digest, baseline: baseline.clone() });
+        let baseline = if size_of(&baseline) > MAX_BASELINE { baseline.trimmed() } else { baseline };
+        // What does not fit into the result's message is used here and measured again elsewhere.
+        let told: usize = self.learned.iter().map(|known| size_of(&known.baseline)).sum();
+        if told.saturating_add(size_of(&baseline)) <= MAX_LEARNED {
+            self.learned.push(Measured { command: digest, baseline: baseline.clone() });
+        }
         Ok(Ok((baseline, Source::Measured)))
     }
 
@@ -166,11 +191,10 @@ impl Bench<'_> {
         space: &Workspace,
     ) -> Result<Result<Baseline, String>, BuildError> {
         let context = self.runner.gate_context(self.job, space, &self.span)?;
-        let first = self.look(&context, command).await?;
-        let second = match first.failures().is_empty() {
-            true => None,
-            false => Some(self.look(&context, command).await?),
-        };
-        Ok(Baseline::of(&first, second.as_ref()))
+        let mut seen = vec![self.look(&context, command).await?];
+        if !seen[0].failures().is_empty() {
+            seen.push(self.look(&context, command).await?);
+        }
+        Ok(Baseline::of(&seen.iter().collect::<Vec<_>>()))
     }
 }

@@ -23,12 +23,22 @@ pub struct GateCommand {
     /// What tests mean that ran on the base and do not any more.
     #[serde(default, skip_serializing_if = "Vanished::is_default")]
     pub vanished: Vanished,
+    /// Whether what the base fails too is charged all the same. Left out: only for a phase's own command that has no
+    /// report, since that is there to see whether the phase did what it was to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_known: Option<bool>,
     /// Wall seconds.
     #[serde(default = "ten_minutes", alias = "timeout_seconds")]
     pub timeout: u64,
 }
 
 impl GateCommand {
+    /// Whether the base excuses nothing; `own` says that it is a command of the phase and not of the project.
+    #[must_use]
+    pub fn is_strict(&self, own: bool) -> bool {
+        self.charge_known.unwrap_or(own && self.report == GateReport::None)
+    }
+
     /// What is wrong with how it reports, if anything.
     #[must_use]
     pub fn report_error(&self) -> Option<String> {

@@ -12,6 +12,9 @@ use crate::domain::secret::redact;
 /// Bytes of what the builder is told.
 pub const MAX_FEEDBACK: usize = 4096;
 
+/// Bytes of a report with all its lists; a longer one is told without those of green commands.
+const MAX_REPORT: usize = 256 * 1024;
+
 /// New failures of a command that are listed.
 const MAX_NEW: usize = 50;
 
@@ -132,6 +135,13 @@ impl CommandReport {
         text
     }
 
+    fn shorten(&mut self) {
+        for names in [&mut self.known, &mut self.flaky, &mut self.vanished] {
+            self.left_out += names.len();
+            names.clear();
+        }
+    }
+
     fn clean(&mut self) {
         self.name = word(&self.name);
         self.new.truncate(MAX_NEW);
@@ -188,6 +198,10 @@ impl Report {
         let mut report: Self = serde_json::from_str(json)?;
         report.commands.truncate(MAX_COMMANDS);
         report.commands.iter_mut().for_each(CommandReport::clean);
+        if serde_json::to_string(&report)?.len() > MAX_REPORT {
+            // What was let pass is told shorter than what was not.
+            report.commands.iter_mut().filter(|command| command.green).for_each(CommandReport::shorten);
+        }
         Ok(report)
     }
 

@@ -15,6 +15,10 @@ fn seen(code: i32, tests: &str) -> Observation {
     Observation { end: End::Exit(code), reading, tail: vec![format!("tail {code}")] }
 }
 
+fn of<'a>(first: &'a Observation, second: Option<&'a Observation>) -> Vec<&'a Observation> {
+    std::iter::once(first).chain(second).collect()
+}
+
 fn result(word: &str) -> (String, TestResult) {
     let (name, state) = word.split_once('=').unwrap();
     let state = match state {
@@ -84,9 +88,9 @@ fn the_table() {
         (Some((0, "a=S b=P")), (0, "b=P"), None, ["", "", "", ""]),
     ];
     for (base, first, second, expected) in rows {
-        let base = base.and_then(|(code, tests)| Baseline::of(&seen(code, tests), Some(&seen(code, tests))).ok());
+        let base = base.and_then(|(code, tests)| Baseline::of(&[&seen(code, tests), &seen(code, tests)]).ok());
         let second = second.map(|(code, tests)| seen(code, tests));
-        let verdict = judge(base.as_ref(), &seen(first.0, first.1), second.as_ref(), Vanished::Report);
+        let verdict = judge(base.as_ref(), &of(&seen(first.0, first.1), second.as_ref()), Vanished::Report);
         let got = [words(verdict.new.keys()), words(&verdict.known), words(&verdict.flaky), words(&verdict.vanished)];
         assert_eq!(got, *expected, "{base:?} {first:?} {second:?}");
         assert_eq!(verdict.green, expected[0].is_empty(), "{first:?}");
@@ -95,32 +99,44 @@ fn the_table() {
 
 #[test]
 fn what_vanished_blocks_where_that_is_wanted() {
-    let base = Baseline::of(&seen(0, "a=P b=P"), None).unwrap();
-    assert!(judge(Some(&base), &seen(0, "b=P"), None, Vanished::Report).green);
-    assert!(!judge(Some(&base), &seen(0, "b=P"), None, Vanished::Block).green);
+    let base = Baseline::of(&[&seen(0, "a=P b=P")]).unwrap();
+    assert!(judge(Some(&base), &[&seen(0, "b=P")], Vanished::Report).green);
+    assert!(!judge(Some(&base), &[&seen(0, "b=P")], Vanished::Block).green);
     let trimmed = base.trimmed();
     assert!(!trimmed.whole, "what is not listed cannot be said to be gone");
-    assert!(judge(Some(&trimmed), &seen(0, "b=P"), None, Vanished::Block).green);
+    assert!(judge(Some(&trimmed), &[&seen(0, "b=P")], Vanished::Block).green);
 }
 
 #[test]
 fn a_base_that_did_not_run_to_its_end_is_none() {
     for end in [End::Timeout(9), End::Signal(9), End::NotRun("no sh".to_owned())] {
         let run = Observation { end, ..seen(0, "-") };
-        assert!(Baseline::of(&run, None).is_err());
+        assert!(Baseline::of(&[&run]).is_err());
         assert_eq!(words(run.failures()), "COMMAND");
-        let base = Baseline::of(&seen(1, "-"), Some(&seen(1, "-"))).unwrap();
-        assert!(!judge(Some(&base), &run, Some(&run), Vanished::Report).green, "{run:?}");
+        let base = Baseline::of(&[&seen(1, "-"), &seen(1, "-")]).unwrap();
+        assert!(!judge(Some(&base), &[&run, &run], Vanished::Report).green, "{run:?}");
     }
-    assert!(Baseline::of(&seen(0, "!"), None).is_err());
+    assert!(Baseline::of(&[&seen(0, "!")]).is_err());
     // What is flaky on the base is no excuse.
-    let base = Baseline::of(&seen(1, "a=F b=P"), Some(&seen(0, "a=P b=P"))).unwrap();
+    let base = Baseline::of(&[&seen(1, "a=F b=P"), &seen(0, "a=P b=P")]).unwrap();
     assert_eq!((words(&base.failing), words(&base.flaky)), (String::new(), "a".to_owned()));
 }
 
 #[test]
+fn one_run_more_may_show_that_what_is_known_to_be_flaky_is() {
+    let known = BTreeSet::from(["a".to_owned()]);
+    let (red, both, green) = (seen(1, "a=F b=P"), seen(1, "a=F b=F"), seen(0, "a=P b=P"));
+    assert!(judge(None, &[&red, &red], Vanished::Report).may_be_flaky(&known));
+    assert!(!judge(None, &[&both, &both], Vanished::Report).may_be_flaky(&known), "b is not known to be");
+    assert!(!judge(None, &[&green], Vanished::Report).may_be_flaky(&known));
+    let verdict = judge(None, &[&red, &red, &green], Vanished::Report);
+    assert!(verdict.green && words(&verdict.flaky) == "a", "{verdict:?}");
+    assert!(!judge(None, &[&red, &red, &red], Vanished::Report).green, "to be known excuses nothing");
+}
+
+#[test]
 fn the_builder_is_told_enough_and_never_too_much() {
-    let verdict = judge(None, &seen(1, "a=F b=P"), None, Vanished::Report);
+    let verdict = judge(None, &[&seen(1, "a=F b=P")], Vanished::Report);
     let command = CommandReport::new("tests", vec![End::Exit(1)], 2, verdict, Source::Missing("no base".to_owned()));
     let report = Report { green: false, base: Oid::ZERO, commands: vec![command] };
     assert_eq!(
@@ -188,9 +204,9 @@ fn worse(run: &Observation, name: &str) -> Observation {
 proptest! {
     #[test]
     fn a_baseline_only_excuses(base in observation(), first in observation(), second in observation()) {
-        let strict = judge(None, &first, Some(&second), Vanished::Report);
-        if let Ok(base) = Baseline::of(&base, None) {
-            let loose = judge(Some(&base), &first, Some(&second), Vanished::Report);
+        let strict = judge(None, &[&first, &second], Vanished::Report);
+        if let Ok(base) = Baseline::of(&[&base]) {
+            let loose = judge(Some(&base), &[&first, &second], Vanished::Report);
             prop_assert!(loose.new.keys().all(|name| strict.new.contains_key(name)));
             let excused: BTreeSet<_> = strict.new.keys().filter(|name| !loose.new.contains_key(*name)).cloned().collect();
             prop_assert_eq!(&excused, &loose.known);
@@ -200,8 +216,8 @@ proptest! {
 
     #[test]
     fn green_means_that_every_failure_is_accounted_for(base in observation(), first in observation(), second in observation()) {
-        let base = Baseline::of(&base, None).ok();
-        let verdict = judge(base.as_ref(), &first, Some(&second), Vanished::Block);
+        let base = Baseline::of(&[&base]).ok();
+        let verdict = judge(base.as_ref(), &[&first, &second], Vanished::Block);
         let failed: BTreeSet<_> = first.failures().union(&second.failures()).cloned().collect();
         let told: BTreeSet<_> = verdict.new.keys().chain(&verdict.known).chain(&verdict.flaky).cloned().collect();
         prop_assert_eq!(failed, told);
@@ -210,11 +226,11 @@ proptest! {
 
     #[test]
     fn without_a_second_run_nothing_is_flaky(base in observation(), first in observation(), second in observation()) {
-        let base = Baseline::of(&base, None).ok();
-        let once = judge(base.as_ref(), &first, None, Vanished::Block);
+        let base = Baseline::of(&[&base]).ok();
+        let once = judge(base.as_ref(), &[&first], Vanished::Block);
         prop_assert!(once.flaky.is_empty());
         // Another run shows a failure to be flaky, or adds failures; it takes no persistent one away otherwise.
-        let twice = judge(base.as_ref(), &first, Some(&second), Vanished::Block);
+        let twice = judge(base.as_ref(), &[&first, &second], Vanished::Block);
         for name in once.new.keys() {
             prop_assert!(twice.new.contains_key(name) || twice.flaky.contains(name), "{}", name);
         }
@@ -224,11 +240,11 @@ proptest! {
     fn more_failures_never_turn_red_into_green(
         base in observation(), first in observation(), second in observation(), name in "[abcd]",
     ) {
-        let base = Baseline::of(&base, None).ok();
+        let base = Baseline::of(&[&base]).ok();
         // A failure that the base has too may explain an exit code; nothing else may.
         prop_assume!(base.as_ref().is_none_or(|base| !base.failing.contains(&name)));
-        let before = judge(base.as_ref(), &first, Some(&second), Vanished::Report);
-        let after = judge(base.as_ref(), &worse(&first, &name), Some(&worse(&second, &name)), Vanished::Report);
+        let before = judge(base.as_ref(), &[&first, &second], Vanished::Report);
+        let after = judge(base.as_ref(), &[&worse(&first, &name), &worse(&second, &name)], Vanished::Report);
         prop_assert!(before.green || !after.green, "{:?} {:?}", before, after);
     }
 }

@@ -16,6 +16,9 @@ use crate::store::{Store, Tx};
 /// Bytes of all baselines that go with a grant.
 const MAX_BASELINES: usize = 2 * 1024 * 1024;
 
+/// Flaky tests that go with a grant.
+const MAX_FLAKY: u32 = 1000;
+
 /// Baselines that a result may bring.
 const MAX_MEASURED: usize = 64;
 
@@ -43,14 +46,37 @@ pub(super) async fn known(
     let mut found = store.read().await?.baselines(project, base).await?;
     found.retain(|known| wanted.contains(&known.command));
     let mut room = MAX_BASELINES;
-    for known in &mut found {
-        let size = serde_json::to_string(known).map_err(bug)?.len();
-        if size > room {
-            known.baseline = known.baseline.clone().trimmed();
+    let mut fitting = Vec::new();
+    for mut one in found {
+        if size_of(&one) > room {
+            one.baseline = one.baseline.trimmed();
         }
-        room = room.saturating_sub(size);
+        if let Some(left) = room.checked_sub(size_of(&one)) {
+            room = left;
+            fitting.push(one);
+        }
     }
-    Ok(found)
+    Ok(fitting)
+}
+
+/// Bytes of a baseline as JSON.
+fn size_of(known: &Measured) -> usize {
+    serde_json::to_string(known).map_or(usize::MAX, |json| json.len())
+}
+
+/// The tests that were flaky last, of commands that are about to run: command and test.
+pub(super) async fn flaky(
+    store: &dyn Store,
+    project: &ProjectId,
+    base: Option<Oid>,
+    commands: &[GateCommand],
+) -> Result<Vec<(String, String)>, Error> {
+    if base.is_none() {
+        return Ok(Vec::new());
+    }
+    let found = store.read().await?.flaky_tests(project, MAX_FLAKY).await?;
+    let runs = |name: &str| commands.iter().any(|command| command.name == name);
+    Ok(found.into_iter().filter(|test| runs(&test.command)).map(|test| (test.command, test.test)).collect())
 }
 
 /// Takes the answer of a gate.
@@ -121,11 +147,13 @@ async fn learn(tx: &mut dyn Tx, lease: &Lease, phase: &Phase, report: &Report, m
         }
     };
     for mut known in found.into_iter().take(MAX_MEASURED) {
-        let size = serde_json::to_string(&known.baseline).map_or(usize::MAX, |json| json.len());
-        if size > MAX_BASELINE {
+        if size_of(&known) > MAX_BASELINE {
             known.baseline = known.baseline.trimmed();
         }
-        tx.put_baseline(&lease.project, base, &known).await?;
+        // One that fails in so many tests is measured again each time.
+        if size_of(&known) <= 2 * MAX_BASELINE {
+            tx.put_baseline(&lease.project, base, &known).await?;
+        }
     }
     Ok(())
 }

@@ -88,6 +88,7 @@ impl SessionTask {
         };
         let commands = policy.gate_of(&phase);
         let gate_base = gate::base_of(&run, &phase, lease.purpose);
+        let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
         let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
         let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
@@ -109,8 +110,10 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
+            flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
             trace: lease
                 .trace
                 .clone()
