@@ -19,6 +19,7 @@ mod quality;
 mod run_data;
 mod server;
 mod services;
+mod silent;
 mod site;
 mod stranger;
 mod surveys;

@@ -12,6 +12,7 @@ mod leases;
 mod lifecycle;
 mod locks;
 mod names;
+mod provision;
 mod quality;
 mod recovery;
 mod session;

@@ -55,6 +55,7 @@ impl Runner {
     ) -> Result<Built, BuildError> {
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
         let span = info_span!("gate");
         let context = self.gate_context(job, space, &span)?;
@@ -190,6 +191,7 @@ impl Bench<'_> {
         command: &GateCommand,
         space: &Workspace,
     ) -> Result<Result<Baseline, String>, BuildError> {
+        self.runner.provide(self.job, space, self.sink).await?;
         let context = self.runner.gate_context(self.job, space, &self.span)?;
         let mut seen = vec![self.look(&context, command).await?];
         if !seen[0].failures().is_empty() {
