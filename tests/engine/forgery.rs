@@ -21,6 +21,9 @@ const TABLES: &[&str] = &[
     "idem",
     // What workers found at a commit: nothing rests on it, and it is forgotten within minutes.
     "survey",
+    // What gates have learned: a report, which is logged, names the baseline it went by.
+    "gate_baseline",
+    "flaky_test",
     // Written anew from code at every start.
     "legal_move",
     "final_state",
