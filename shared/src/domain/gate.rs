@@ -158,6 +158,25 @@ impl Observation {
         tests.chain(command).collect()
     }
 
+    /// Rewrites every text of it, to take out what must not be told.
+    pub fn cover(&mut self, cover: impl Fn(&str) -> String) {
+        if let Reading::Tests(tests) = &mut self.reading {
+            let covered = std::mem::take(tests)
+                .into_iter()
+                .map(|(name, test)| (cover(&name), TestResult { message: cover(&test.message), ..test }));
+            for (name, test) in covered {
+                match tests.get(&name) {
+                    // Two that differ in what was taken out alone: the worse one counts.
+                    Some(known) if known.state >= test.state => {}
+                    Some(_) | None => {
+                        tests.insert(name, test);
+                    }
+                }
+            }
+        }
+        self.tail.iter_mut().for_each(|line| *line = cover(line));
+    }
+
     /// How many tests its report has.
     #[must_use]
     pub fn count(&self) -> usize {

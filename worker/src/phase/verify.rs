@@ -141,7 +141,10 @@ impl Bench<'_> {
     }
 
     async fn look(&self, context: &GateContext, command: &GateCommand) -> Result<Observation, BuildError> {
-        gate::observe(context, command, self.cancel).instrument(self.span.clone()).await
+        let mut seen = gate::observe(context, command, self.cancel).instrument(self.span.clone()).await?;
+        // Patched code may print the secrets that it was given.
+        seen.cover(|text| self.sink.hidden.cover(text));
+        Ok(seen)
     }
 
     /// What is known of a command on the base.

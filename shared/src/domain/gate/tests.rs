@@ -159,6 +159,13 @@ fn the_builder_is_told_enough_and_never_too_much() {
 }
 
 #[test]
+fn what_is_covered_hides_no_failure() {
+    let mut run = seen(1, "a-one=F a-two=P b=P");
+    run.cover(|text| text.replace("one", "*").replace("two", "*").replace("tail", "*"));
+    assert_eq!((words(run.failures()), run.count(), run.tail), ("a-*".to_owned(), 2, vec!["* 1".to_owned()]));
+}
+
+#[test]
 fn a_symbol_is_a_word_of_its_own() {
     for (text, there) in [
         ("pub fn parse_config() {}", true),
