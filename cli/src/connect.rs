@@ -27,7 +27,6 @@ use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
-use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
@@ -38,6 +37,7 @@ use autopack_worker::runners::Objects;
 use self::remote::Headers;
 use crate::artifact;
 use crate::context::{Context, Place};
+use crate::governing::director;
 use crate::exit::{CliError, During as _};
 
 /// How long a command waits for another one that is just starting or just ending.
@@ -305,7 +305,7 @@ async fn open(
         repo: place.root.clone(),
         data_dir: data_dir.to_path_buf(),
         drive,
-        director: DirectorConfig::default(),
+        director: director(&place.settings.spend),
     };
     let engine = Engine::open(config, coordinator, ctx.clock.clone(), ctx.ids.clone()).await?;
     let channel = engine.connect_in_memory().await?;

@@ -26,6 +26,9 @@ use crate::workers::Workers;
 
 mod apply;
 mod ask;
+pub(crate) mod attempts;
+pub(crate) mod breaker;
+pub(crate) mod budget;
 mod data;
 mod denial;
 pub(crate) mod grant;
@@ -47,9 +50,9 @@ mod takeover;
 mod trace;
 pub mod view;
 
+pub use budget::Governing;
 use data::Rest;
 pub use denial::Denial;
-use locks::SWEEP;
 pub(crate) use revert::shown;
 pub use takeover::Claim;
 use view::RunView;
@@ -73,6 +76,8 @@ pub struct DirectorConfig {
     pub reap: bool,
     /// How long a worker's builders may live on after its last heartbeat; zero where they end with its session.
     pub worker_self: Duration,
+    /// What attempts may use.
+    pub governing: Governing,
 }
 
 impl Default for DirectorConfig {
@@ -83,6 +88,7 @@ impl Default for DirectorConfig {
             hub_deadline: Duration::from_secs(600),
             reap: false,
             worker_self: Duration::ZERO,
+            governing: Governing::default(),
         }
     }
 }
@@ -185,20 +191,6 @@ impl Director {
         }
     }
 
-    /// How long nothing will happen by itself.
-    async fn until_next(&self, undone: bool) -> Result<Duration, Error> {
-        const IDLE: Duration = Duration::from_secs(3600);
-        let mut tx = self.store.read().await?;
-        let now = tx.now();
-        let expiry = tx
-            .next_expiry()
-            .await?
-            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
-        let expiry = self.next_reminder(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
-        let idle = if self.config.reap { SWEEP } else { IDLE };
-        Ok(if undone { expiry.min(RETRY) } else { expiry.min(idle) })
-    }
-
     /// One pass over every run that may have something to do; true when something failed and is to be tried again.
     ///
     /// # Errors
@@ -208,6 +200,7 @@ impl Director {
         if !self.coordinator.is_director().await? {
             return Err(Error::Coordination(CoordinationError::Unavailable("the directorship was lost".to_owned())));
         }
+        self.pauses().wake = None;
         // What is due for the whole project must not keep any run from its next step.
         let leased = match self.reap().await {
             Err(error) => self.tried("leases", Err(error)).await?,
@@ -284,6 +277,7 @@ impl Director {
         for _ in 0..BURST {
             let Some((view, now)) = self.load(run).await? else { return Ok(false) };
             let Some(step) = next::next_step(&view, now) else {
+                self.wake_at(view.run.budget.hit.as_ref().and_then(|hit| hit.until));
                 if view.run.state.is_terminal() {
                     let (hub, token, id) = (self.hub.clone(), self.token, view.run.id.clone());
                     self.blocking(move || hub.release(token, &id)).await?;

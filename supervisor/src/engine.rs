@@ -84,6 +84,7 @@ impl Engine {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, Error> {
         coordinator.campaign("embedded").await?;
+        let governing = config.director.governing;
         let hub = open_hub(&config).await?;
         // After the hub: a data directory gets a store only where there is something to keep in it.
         let store: Arc<dyn Store> =
@@ -127,6 +128,7 @@ impl Engine {
             ids,
             director: DirectorSlot::default(),
             run_data: None,
+            governing,
             mode: "embedded",
         };
         core.direct(director);

@@ -20,7 +20,7 @@ use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
 use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
 use crate::coordination::timers::Timers;
-use crate::director::{DirectorConfig, run_blocking};
+use crate::director::{DirectorConfig, Governing, run_blocking};
 use crate::door::Door;
 use crate::error::Error;
 use crate::hub::{Hub, HubError, HubOptions, LocalHub, Place, RemoteHub, RemoteOptions};
@@ -92,6 +92,7 @@ struct HubOpener {
     state_dir: PathBuf,
     run_data: Option<Arc<dyn RunDatabases>>,
     hub_credentials: Option<PathBuf>,
+    governing: Governing,
 }
 
 #[async_trait]
@@ -108,6 +109,7 @@ impl Opener for HubOpener {
             ids: self.ids.clone(),
             director: DirectorSlot::default(),
             run_data: self.run_data.clone(),
+            governing: self.governing,
             mode: "cluster",
         })
     }
@@ -220,6 +222,7 @@ impl Replica {
             ids: ids.clone(),
             state_dir: config.state_dir.clone(),
             run_data: run_data.clone(),
+            governing: config.director.governing,
             hub_credentials: config.hub_credentials,
         };
         let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener)));

@@ -13,9 +13,11 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
+pub use self::budgets::{Governors, Spending, SpentBy};
 use self::facts::Facts;
 pub use self::surveys::Surveys;
 
+pub mod budgets;
 mod doc;
 pub mod facts;
 pub mod postgres;
@@ -164,7 +166,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Spending + Governors + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

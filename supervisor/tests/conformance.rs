@@ -16,6 +16,8 @@ macro_rules! cases_of {
 
 #[path = "conformance/applies.rs"]
 mod applies;
+#[path = "conformance/budgets.rs"]
+mod budgets;
 #[path = "conformance/crash.rs"]
 mod crash;
 #[path = "conformance/crowd.rs"]
@@ -93,6 +95,11 @@ macro_rules! store_cases {
             }
             surveys {
                 a_question_is_open_once a_survey_is_given_to_one_worker surveys_that_are_over_are_forgotten
+            }
+            budgets {
+                what_is_reserved_and_used_is_summed_by_scope a_reservation_is_settled_once_and_under_a_fence
+                parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
+                a_credential_rests_for_everybody
             }
             time {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart

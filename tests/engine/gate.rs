@@ -32,7 +32,7 @@ async fn a_red_gate_rolls_back_and_a_green_one_stays() {
     rig.until_state("green", "WAITING").await;
     approve(&mut rig, "green").await;
     rig.until_state("green", "SUCCEEDED").await;
-    rig.submit("red", &[("p", "echo BAD >> examples/a.txt", json!({}))]).await;
+    rig.submit("red", &[("p", "echo BAD >> examples/a.txt", json!({ "max_attempts": 1 }))]).await;
     rig.until_state("red", "WAITING").await;
     approve(&mut rig, "red").await;
     let run = rig.until_state("red", "FAILED").await;

@@ -10,7 +10,6 @@ use serde_json::json;
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::runtime::process::Tasks;
 use autopack_supervisor::coordination::timers::Timers;
-use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
 use autopack_supervisor::error::Error;
 use autopack_supervisor::replica::{Replica, ReplicaConfig, RunDataConfig};
@@ -25,6 +24,7 @@ use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
 use crate::connect::builder_env;
 use crate::context::Context;
 use crate::drive::Leave;
+use crate::governing::director;
 use crate::exit::{CliError, During as _, Exit};
 
 /// The variable with the database's URL: it may hold a password, so it is no flag.
@@ -63,7 +63,7 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         door,
-        director: DirectorConfig::default(),
+        director: director(&ctx.host_settings()?.spend),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;
     let address = replica.address().to_string();

@@ -18,7 +18,7 @@ use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, ref_of, system};
+use super::{Director, attempts, ref_of, system};
 use crate::error::Error;
 use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubRead as _};
 use crate::store::Tx;
@@ -173,7 +173,7 @@ impl Director {
         match outcome {
             CasOutcome::Applied | CasOutcome::Already => {
                 moves::apply(tx.as_mut(), &mut apply, ApplyEvent::Commit, None).await?;
-                settle_committed(tx.as_mut(), &mut phase, &apply).await?;
+                settle_committed(tx.as_mut(), &view.run, &mut phase, &apply).await?;
                 tx.commit().await?;
                 measure(&apply, &phase);
                 return Ok(());
@@ -229,7 +229,7 @@ async fn window_is_full(tx: &mut dyn Tx, run: &Run, decision: &Decision) -> Resu
     Ok(decision.class_sizes.iter().any(|(class, size)| spent(class) + size > WINDOW_LIMIT))
 }
 
-async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> Result<(), Error> {
+async fn settle_committed(tx: &mut dyn Tx, run: &Run, phase: &mut Phase, apply: &Apply) -> Result<(), Error> {
     match (apply.kind, phase.state) {
         (ApplyKind::Patch | ApplyKind::Land, PhaseState::Applying) => {
             moves::phase(tx, phase, PhaseEvent::Commit, Some(format!("commit {}", apply.new.short())), &system()).await
@@ -237,7 +237,9 @@ async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> 
         (ApplyKind::Revert, PhaseState::RollingBack) => {
             moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
             let reason = phase.reason.clone();
-            moves::phase(tx, phase, PhaseEvent::RolledBack, reason, &system()).await
+            let again = attempts::again_after_gate(run.state, run.kind, phase);
+            let event = if again { PhaseEvent::Retry } else { PhaseEvent::RolledBack };
+            moves::phase(tx, phase, event, reason, &system()).await
         }
         (_, state) => Err(Error::Bug(format!("apply {} was committed while {} is {state}", apply.id, phase.id))),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tracing::{Instrument as _, Span};
 
 use autopack_shared::domain::audit::ROW;
+use autopack_shared::domain::budget::{Ending, Spend};
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
@@ -14,6 +15,7 @@ use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, Lea
 use autopack_shared::runtime::telemetry::context;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::budget::{self, Admitted};
 use super::locks::unlock;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
@@ -43,6 +45,10 @@ impl Director {
             self.deny(&view.run.id, denial);
             return Ok(false);
         }
+        let (mut tx, spend) = match self.admitted(tx, view, phase, purpose).await? {
+            Admitted::Go(tx, spend) => (tx, spend),
+            Admitted::Not(moved) => return Ok(moved),
+        };
         let sessions = self.coordinator.sessions().await?;
         let taken = tx.active_leases(None).await?;
         let Some((worker, session)) = with_room(&sessions, &taken) else {
@@ -50,7 +56,7 @@ impl Director {
             return Ok(false);
         };
         let span = trace::grant(view, phase, purpose);
-        let given = self.give(tx, view, (phase, purpose, base), (worker, session), data).instrument(span.clone()).await;
+        let given = self.give(tx, view, (phase, purpose, base), (worker, session), (data, spend)).instrument(span.clone()).await;
         match &given {
             Ok(Some(waited)) => {
                 let took = self.clock.monotonic().saturating_sub(began);
@@ -71,7 +77,7 @@ impl Director {
         view: &RunView,
         (phase, purpose, base): (&PhaseId, LeasePurpose, Oid),
         (worker, session): (WorkerId, String),
-        data: bool,
+        (data, spend): (bool, Option<Box<Spend>>),
     ) -> Result<Option<Duration>, Error> {
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, phase).await?;
@@ -85,6 +91,7 @@ impl Director {
         Span::current().record("epoch", epoch).record("worker", worker.as_str());
         tx.insert_lease(&lease).await?;
         note_granting(tx.as_mut(), &lease).await?;
+        budget::reserve(tx.as_mut(), spend, &lease).await?;
         tx.commit().await?;
 
         let ready = match self.lock(&lease).await {
@@ -96,6 +103,7 @@ impl Director {
         if let Err((denial, locked)) = ready {
             let why = Some(denial.what.clone());
             moves::lease(tx.as_mut(), &mut lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
+            budget::settle(tx.as_mut(), &lease, Ending::NotStarted).await?;
             tx.commit().await?;
             if locked {
                 unlock(self.coordinator.as_ref(), &lease).await;
@@ -119,12 +127,6 @@ impl Director {
         if let (LeasePurpose::Build, Some(paths)) = (purpose, policy.forbidden_scope(&declared)) {
             let reason = format!("its whole scope is never to be changed ({paths}): retry it with another scope");
             self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
-            return Ok(None);
-        }
-        if purpose == LeasePurpose::Build
-            && let Some(reason) = self.out_of_seconds(view).await?
-        {
-            self.move_phase(view, phase, PhaseEvent::Exhaust, Some(reason)).await?;
             return Ok(None);
         }
         let (hub, branch) = (self.hub.clone(), ref_of(&view.run));

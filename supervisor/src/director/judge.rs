@@ -6,10 +6,11 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
+use autopack_shared::domain::feedback::{FeedbackKind, Told};
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
-use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums};
+use autopack_shared::domain::record::{Decision, Phase, Run, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
@@ -21,7 +22,7 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, limits, system};
+use super::{Director, attempts, budget, limits, system};
 use crate::error::Error;
 use crate::hub::HubRead as _;
 use crate::policy::PolicyInForce;
@@ -70,13 +71,12 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        let refusal = if missing.is_empty() {
-            nothing_done(&phase, &verdict).or(limits::too_many_files(tx.as_mut(), &view.run, &facts).await?)
-        } else {
-            Some(format!("deliverables_missing: {}", missing.join(", ")))
+        let refusal = match attempts::missing(&phase, &missing, &facts).or_else(|| nothing_done(&phase, &verdict)) {
+            Some(refusal) => Some(refusal),
+            None => self.too_many_files(tx.as_mut(), view, &phase, &facts).await?,
         };
         match refusal {
-            Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
+            Some((reason, told)) => attempts::refuse(tx.as_mut(), view, &mut phase, reason, told).await?,
             None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict, rejected).await?,
         }
         tx.commit().await?;
@@ -126,6 +126,24 @@ impl Director {
         }
         let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
         self.blocking(move || Ok(missing_paths(&hub.repository(&[tree])?, tree, &wanted)?)).await
+    }
+
+    /// Why a change may not be applied, if with it the run, its phase, its project or the day had too many files.
+    async fn too_many_files(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &Phase,
+        facts: &Result<ChangeFacts, String>,
+    ) -> Result<Option<(String, Told)>, Error> {
+        let reason = match limits::too_many_files(tx, &view.run, facts).await? {
+            Some(reason) => Some(reason),
+            None => budget::count_files(tx, &view.run, phase, facts, &self.config.governing.budgets).await?,
+        };
+        Ok(reason.map(|reason| {
+            let told = Told::new(FeedbackKind::Policy, phase.attempt, "limit_files", &reason, Vec::new());
+            (reason, told)
+        }))
     }
 
     async fn record(
@@ -253,13 +271,11 @@ impl Director {
                 moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
             }
             Word::Rejected | Word::Conflict => {
-                let why = verdict
-                    .reasons
-                    .iter()
-                    .map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", ")))
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                refuse(tx, view, phase, format!("{}: {why}", decision.verdict)).await
+                let why: Vec<String> =
+                    verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect();
+                let reason = format!("{}: {}", decision.verdict, why.join("; "));
+                let told = Told::new(FeedbackKind::Policy, phase.attempt, &decision.verdict, "", why);
+                attempts::refuse(tx, view, phase, reason, told).await
             }
         }
     }
@@ -280,19 +296,13 @@ impl Director {
 }
 
 /// Why an attempt failed that changed nothing where something had to change.
-fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<String> {
+fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<(String, Told)> {
     let empty = phase.spec.must_change && verdict.verdict == evaluate::Decision::NoChange;
-    empty.then(|| "nothing_done: the builder changed nothing, so what it was asked for is not done".to_owned())
-}
-
-/// Refuses a change: an attempt that counts, with words for the builder.
-async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
-    moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-    phase.failed_attempts += 1;
-    phase.feedback.push(reason.clone());
-    phase.carry = None;
-    let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
-    moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system()).await
+    empty.then(|| {
+        let text = "the builder changed nothing, so what it was asked for is not done";
+        let told = Told::new(FeedbackKind::Builder, phase.attempt, "nothing_done", text, Vec::new());
+        (format!("nothing_done: {text}"), told)
+    })
 }
 
 /// The policy digest that a verdict carries: the fork commit's, joined by the target tip's where that differs. Made

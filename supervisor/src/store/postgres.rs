@@ -31,6 +31,7 @@ pub use self::closed::Place;
 
 mod applies;
 mod audit;
+mod budgets;
 mod closed;
 mod error;
 mod facts;

@@ -25,7 +25,7 @@ const BREAK: &str = "BreakLease";
 /// The chain that tells of workers.
 const CHAIN: &str = "cluster";
 
-fn reason_of(text: &str) -> String {
+pub(super) fn reason_of(text: &str) -> String {
     text.trim().chars().take(MAX_REASON).collect()
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use autopack_shared::domain::feedback::Feedback;
 use autopack_shared::domain::ids::{FencingToken, Oid};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
 use autopack_shared::domain::run_data;
@@ -68,10 +69,11 @@ impl SessionTask {
     async fn grant(&self, lease: &Lease) -> Result<Option<pb::Grant>, Error> {
         let core = self.cores.named(&lease.project).await?;
         let mut tx = core.store.read().await?;
-        let (Some(run), Some(phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
+        let (Some(run), Some(mut phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
             return Ok(None);
         };
         let base = base_of(tx.as_mut(), lease, &phase).await?;
+        let spend = tx.spend(&lease.run, lease.epoch).await?;
         drop(tx);
         // It moved on between two reads: the lease has ended too, or the next look finds it whole.
         let Some(base) = base else { return Ok(None) };
@@ -86,6 +88,10 @@ impl SessionTask {
             | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
+        let allowance = spend.as_ref().map(|spend| spend.allowance(core.governing.budgets.call));
+        if let Some(seconds) = spend.and_then(|spend| spend.granted.seconds) {
+            phase.spec.timeout = phase.spec.timeout.min(seconds.max(1));
+        }
         let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
@@ -101,11 +107,12 @@ impl SessionTask {
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
             gate_json: json(serde_json::to_string(&gate))?,
-            feedback: phase.feedback,
+            feedback: phase.feedback.iter().map(Feedback::render).collect(),
+            feedback_json: json(serde_json::to_string(&phase.feedback))?,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
-            allowance_json: String::new(),
+            allowance_json: allowance.map(|a| json(serde_json::to_string(&a))).transpose()?.unwrap_or_default(),
             trace: lease
                 .trace
                 .clone()
