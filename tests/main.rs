@@ -13,6 +13,7 @@ mod repository;
 mod bad_input;
 mod bad_services;
 mod builders;
+mod cli_attempts;
 mod cli_engine;
 mod cli_local;
 mod cluster;

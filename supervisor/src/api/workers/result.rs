@@ -156,8 +156,9 @@ async fn accounted(
     // A provider that gave no answer took nothing; a change that came of no call at all is not believed.
     let nothing = (failed && is_of_provider(&result.reason)).then(Usage::default);
     let usage = said.filter(|usage| failed || *usage != Usage::default()).or(nothing);
-    let millis = tx.now().millis_since(lease.granted_at).max(0);
-    let seconds = u64::try_from(millis / 1000).unwrap_or(0);
+    // By the supervisor's clock; what was begun counts.
+    let millis = u64::try_from(tx.now().millis_since(lease.granted_at)).unwrap_or(0);
+    let seconds = millis.div_ceil(1000);
     let spend = budget::settle(tx, lease, Ending::Reported(usage, seconds)).await?;
     let heard = Heard {
         reason: failed.then_some(result.reason.as_str()),
