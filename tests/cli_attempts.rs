@@ -50,7 +50,10 @@ fn a_run_that_has_used_up_its_budget_says_so_and_goes_on_with_another() {
     bench.run(&["runs", "resume", "r", "--no-wait"]).expect(4);
     let run = bench.run(&["runs", "show", "r", "-o", "json"]).expect(0).json();
     assert_eq!((&run["state"], &run["phases"][0]["attempt"]), (&json!("PAUSED"), &json!(1)));
-    assert_eq!(run["budget_hit"], "budget_exhausted: 1 of 1 seconds of the run are used; it goes on when that is raised");
+    assert_eq!(
+        run["budget_hit"],
+        "budget_exhausted: 1 of 1 seconds of the run are used; it goes on when that is raised"
+    );
     let shown = bench.run(&["runs", "show", "r"]).expect(0).stdout;
     assert!(shown.contains("budget of the run: 1 of 1 seconds used"), "{shown}");
     let why = bench.run(&["runs", "explain", "r"]).expect(0).stdout;

@@ -12,6 +12,7 @@ mod repository;
 
 mod bad_input;
 mod bad_services;
+mod bench;
 mod builders;
 mod cli_attempts;
 mod cli_engine;

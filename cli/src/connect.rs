@@ -2,7 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
-mod remote;
+pub(crate) mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ use autopack_worker::runners::Objects;
 use self::remote::Headers;
 use crate::artifact;
 use crate::context::{Context, Place};
-use crate::governing::director;
 use crate::exit::{CliError, During as _};
+use crate::governing::director;
 
 /// How long a command waits for another one that is just starting or just ending.
 const PATIENCE: Duration = Duration::from_secs(10);

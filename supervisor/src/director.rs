@@ -48,6 +48,7 @@ mod remind;
 mod revert;
 mod takeover;
 mod trace;
+pub(crate) mod uploaded;
 pub mod view;
 
 pub use budget::Governing;

@@ -9,12 +9,8 @@ use autopack_supervisor::director::Governing;
 use super::harness::{Rig, Site, reason};
 
 async fn diff(rig: &mut Rig, run: &str, attempts: (u32, u32)) -> Result<String, tonic::Status> {
-    let call = pb::DiffRequest {
-        run_id: run.into(),
-        from_attempt: attempts.0,
-        to_attempt: attempts.1,
-        ..Default::default()
-    };
+    let call =
+        pb::DiffRequest { run_id: run.into(), from_attempt: attempts.0, to_attempt: attempts.1, ..Default::default() };
     let answer = rig.runs.diff(call).await?.into_inner();
     Ok(String::from_utf8_lossy(&answer.diff).into_owned())
 }
@@ -33,7 +29,10 @@ async fn a_builder_is_told_which_path_was_meant() {
     let run = rig.until_state("hint", "WAITING").await;
     let phase = &run.phases[0];
     let told = records(phase);
-    assert_eq!((phase.attempt, told.len(), &told[0]["kind"], &told[0]["attempt"]), (2, 1, &json!("path_hint"), &json!(1)));
+    assert_eq!(
+        (phase.attempt, told.len(), &told[0]["kind"], &told[0]["attempt"]),
+        (2, 1, &json!("path_hint"), &json!(1))
+    );
     let states: Vec<&str> = phase.attempts.iter().map(|a| a.state.as_str()).collect();
     assert_eq!(states, ["FAILED", "COLLECTED"]);
     let text = diff(&mut rig, "hint", (1, 2)).await.unwrap();

@@ -43,7 +43,8 @@ async fn list(ctx: &Context) -> Result<Exit, CliError> {
             0 => String::new(),
             until => format!(" (rests until {})", clock(until)),
         };
-        let credential = if one.credential.is_empty() { "-".to_owned() } else { format!("{}{rests}", line(&one.credential)) };
+        let credential =
+            if one.credential.is_empty() { "-".to_owned() } else { format!("{}{rests}", line(&one.credential)) };
         let (name, state) = (line(&one.builder), one.state.to_uppercase());
         table.row([name, state, one.failures.to_string(), probe, credential, line(&one.reason)]);
     }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::runtime::process::Tasks;
+use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::door::Door;
 use autopack_supervisor::error::Error;
@@ -24,8 +25,8 @@ use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
 use crate::connect::builder_env;
 use crate::context::Context;
 use crate::drive::Leave;
-use crate::governing::director;
 use crate::exit::{CliError, During as _, Exit};
+use crate::governing::director;
 
 /// The variable with the database's URL: it may hold a password, so it is no flag.
 const DATABASE_URL: &str = "AUTOPACK_DATABASE_URL";
@@ -63,6 +64,10 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         door,
+        transfers: Transfers {
+            uploads: u64::from(args.upload_memory) << 20,
+            fetches: u64::from(args.fetch_memory) << 20,
+        },
         director: director(&ctx.host_settings()?.spend),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;

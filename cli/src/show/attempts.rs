@@ -58,7 +58,8 @@ pub(super) fn attempts_text(phase: &Phase) -> String {
     }
     let collected: Vec<u32> = phase.attempts.iter().filter(|a| !a.tree.is_empty()).map(|a| a.number).collect();
     if let [.., before, last] = collected.as_slice() {
-        let _ = writeln!(text, "      runs diff RUN {} --attempts {before}..{last} shows what changed", line(&phase.id));
+        let _ =
+            writeln!(text, "      runs diff RUN {} --attempts {before}..{last} shows what changed", line(&phase.id));
     }
     text
 }

@@ -331,7 +331,8 @@ mod tests {
 
     #[test]
     fn a_builder_is_known_by_what_it_is() {
-        let command = |argv: &[&str]| BuilderSpec::Command { name: None, argv: argv.iter().map(ToString::to_string).collect() };
+        let command =
+            |argv: &[&str]| BuilderSpec::Command { name: None, argv: argv.iter().map(ToString::to_string).collect() };
         assert_ne!(builder_key(&command(&["a", "b"])), builder_key(&command(&["ab"])));
         assert_eq!(builder_key(&BuilderSpec::Llm { model: "m\n1".to_owned() }), "llm:m1");
         assert!(is_of_surroundings("timeout") && !is_of_surroundings("builder_failed"));

@@ -29,7 +29,7 @@ mod room;
 mod session;
 mod surveys;
 
-pub use room::Room;
+pub use room::{Room, Transfers};
 use session::SessionTask;
 
 use super::cores::Cores;

@@ -23,6 +23,7 @@ use super::{
 
 pub mod config;
 mod election;
+pub mod floor;
 mod keys;
 mod link;
 mod locks;

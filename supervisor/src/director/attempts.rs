@@ -60,10 +60,8 @@ pub(super) fn again_after_gate(state: RunState, kind: RunKind, phase: &Phase) ->
         Feedback::Told(told) => told.kind == FeedbackKind::GateReport && told.attempt == phase.attempt,
         Feedback::Words(_) => false,
     });
-    let varies = matches!(
-        phase.spec.builder,
-        BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }
-    );
+    let varies =
+        matches!(phase.spec.builder, BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. });
     let going = !state.is_terminal() && state != RunState::Cancelling;
     let left = phase.failed_attempts < phase.spec.max_attempts;
     going && kind == RunKind::Patch && reported && varies && left && !phase.rollback_ordered

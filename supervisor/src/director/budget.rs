@@ -199,9 +199,7 @@ pub(crate) async fn hit_of(
     let Some(bound) = spend.wider() else { return Ok(None) };
     let now = tx.now();
     let found = ledgers(tx, run, Some(phase), config, now).await?.into_iter().find(|l| l.scope == bound.scope);
-    let used = found.map_or(0, |l| {
-        l.spent.settled.get(bound.unit).saturating_add(l.spent.reserved.get(bound.unit))
-    });
+    let used = found.map_or(0, |l| l.spent.settled.get(bound.unit).saturating_add(l.spent.reserved.get(bound.unit)));
     let until = (bound.scope == BudgetScope::Day).then(|| budget::next_day(now));
     Ok(Some(Hit { scope: bound.scope, unit: bound.unit, limit: bound.limit, used, until }))
 }

@@ -56,7 +56,10 @@ impl Director {
             return Ok(false);
         };
         let span = trace::grant(view, phase, purpose);
-        let given = self.give(tx, view, (phase, purpose, base), (worker, session), (data, spend)).instrument(span.clone()).await;
+        let given = self
+            .give(tx, view, (phase, purpose, base), (worker, session), (data, spend))
+            .instrument(span.clone())
+            .await;
         match &given {
             Ok(Some(waited)) => {
                 let took = self.clock.monotonic().saturating_sub(began);

@@ -36,6 +36,9 @@ impl Director {
         let (Some(base), Some(tree)) = (seen.base, seen.tree) else {
             return Err(Error::Bug(format!("{id} is collected without base or tree")));
         };
+        if let Some(why) = self.not_uploaded(seen, base, tree).await? {
+            return self.refuse_unjudged(view, id, why).await;
+        }
         let facts = self.facts(base, tree).await?;
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;

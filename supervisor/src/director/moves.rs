@@ -111,6 +111,9 @@ pub(crate) async fn run(
     if event == RunEvent::Resume {
         run.budget.hit = None;
     }
+    if event != RunEvent::Park {
+        run.checkout = None;
+    }
     tx.update_run(run).await?;
     let reason = reason.unwrap_or_default();
     let line = if reason.is_empty() { format!("run {}", run.state) } else { format!("run {}: {reason}", run.state) };

@@ -36,6 +36,7 @@ mod closed;
 mod error;
 mod facts;
 mod fences;
+pub mod floor;
 mod journal;
 mod phases;
 mod requests;

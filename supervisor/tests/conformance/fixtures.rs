@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use autopack_shared::domain::budget::{Caps, RunBudget};
-use autopack_shared::domain::feedback::{Feedback, FeedbackKind, Told};
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
+use autopack_shared::domain::budget::{Caps, RunBudget};
+use autopack_shared::domain::feedback::{Feedback, FeedbackKind, Told};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -87,6 +87,7 @@ pub(crate) fn run(id: &str) -> Run {
         budget: RunBudget { raised: Caps { tokens: Some(9), ..Caps::default() }, hit: None },
         trace: Some(TraceContext { parent: "00-aa-bb-01".to_owned(), state: "v=1".to_owned() }),
         reason: Some("line one\nline 'two'; --".to_owned()),
+        checkout: None,
         created_at: at(10),
         updated_at: at(11),
     }

@@ -59,7 +59,8 @@ fn an_attempt_gets_the_least_that_is_left() {
         (Some(50), &[(BudgetScope::Run, u64::MAX, u64::MAX - 3, 1)], "2 run"),
     ];
     for (attempt, scopes, expected) in cases {
-        let ledgers: Vec<Ledger> = scopes.iter().map(|(s, limit, used, held)| ledger(*s, *limit, *used, *held)).collect();
+        let ledgers: Vec<Ledger> =
+            scopes.iter().map(|(s, limit, used, held)| ledger(*s, *limit, *used, *held)).collect();
         let attempt = attempt.map_or_else(Caps::default, tokens);
         let got = match admit(&ledgers, attempt, true, now()) {
             Admission::Granted(caps, bounds) => match (caps.tokens, bounds.first()) {
@@ -87,7 +88,10 @@ fn a_day_says_when_it_ends_and_others_wait_for_somebody() {
         panic!("not exhausted")
     };
     assert_eq!(day.until.unwrap().as_millis() % DAY, 0);
-    assert_eq!(day.to_string(), "budget_exhausted: 5 of 5 tokens of the day are used; it goes on by itself at 2023-11-15T00:00:00.000Z");
+    assert_eq!(
+        day.to_string(),
+        "budget_exhausted: 5 of 5 tokens of the day are used; it goes on by itself at 2023-11-15T00:00:00.000Z"
+    );
     let Admission::Exhausted(run) = admit(&[ledger(BudgetScope::Run, 5, 6, 0)], Caps::default(), true, now()) else {
         panic!("not exhausted")
     };

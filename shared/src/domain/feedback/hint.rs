@@ -85,7 +85,11 @@ mod tests {
             ("src/foo.py", vec!["src/Foo.py"], "you wrote src/Foo.py, the deliverable is src/foo.py"),
             ("src/foo.py", vec!["foo.py", "src/far.py"], "you wrote foo.py, the deliverable is src/foo.py"),
             ("docs/guide.md", vec!["docs/guide.rst"], "you wrote docs/guide.rst, the deliverable is docs/guide.md"),
-            ("src/parser.rs", vec!["src/praser.rs", "README.md"], "you wrote src/praser.rs, the deliverable is src/parser.rs"),
+            (
+                "src/parser.rs",
+                vec!["src/praser.rs", "README.md"],
+                "you wrote src/praser.rs, the deliverable is src/parser.rs",
+            ),
             ("src/foo.py", vec!["README.md", "tests/everything_else.rs"], "src/foo.py was not written"),
             ("src/foo.py", vec![], "src/foo.py was not written"),
             ("docs/", vec!["Docs"], "you wrote Docs, the deliverable is docs/"),

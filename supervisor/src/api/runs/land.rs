@@ -219,6 +219,7 @@ impl Core {
             budget: RunBudget::default(),
             trace: context::current(),
             reason: None,
+            checkout: None,
             created_at: now,
             updated_at: now,
             ..run.clone()

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use autopack_shared::domain::budget::RunBudget;
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{ORIGIN, PHASE, ROW};
+use autopack_shared::domain::budget::RunBudget;
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_data;
@@ -75,6 +75,7 @@ impl Core {
             budget: RunBudget::default(),
             trace: context::current(),
             reason: None,
+            checkout: None,
             created_at: now,
             updated_at: now,
         };

@@ -69,7 +69,8 @@ impl SessionTask {
     async fn grant(&self, lease: &Lease) -> Result<Option<pb::Grant>, Error> {
         let core = self.cores.named(&lease.project).await?;
         let mut tx = core.store.read().await?;
-        let (Some(run), Some(mut phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
+        let (Some(run), Some(mut phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?)
+        else {
             return Ok(None);
         };
         let base = base_of(tx.as_mut(), lease, &phase).await?;

@@ -1,5 +1,7 @@
 //! The result of an attempt: accepted once, at the run's current epoch, from the lease's holder.
 
+use std::time::Duration;
+
 use autopack_shared::domain::breaker::is_of_provider;
 use autopack_shared::domain::budget::{Ending, Hit};
 use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
@@ -17,13 +19,17 @@ use super::session::SessionTask;
 use crate::director::breaker::{self, Heard};
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
+use crate::director::uploaded::mismatch;
 use crate::director::{Governing, attempts, budget, moves, run_blocking};
 use crate::error::Error;
-use crate::hub::{AttemptKey, RefName};
+use crate::hub::{AttemptKey, HubError, RefName};
 use crate::store::Tx;
 
 /// What a builder says that was not allowed to use any more.
 const BUDGET_EXHAUSTED: &str = "budget_exhausted";
+
+/// How long a hub may take to say what was uploaded.
+const ANSWER: Duration = Duration::from_secs(5);
 
 impl SessionTask {
     /// Accepts an attempt's result: once, at the current epoch, from the lease's holder. Said again, it is answered
@@ -122,18 +128,22 @@ impl SessionTask {
         let tree: Oid = result.result_tree.parse()?;
         let (epoch, attempt) = (result.epoch, result.attempt);
         let name = RefName::pending(&AttemptKey { run: run.clone(), epoch, phase: phase.clone(), attempt });
-        let hub = self.cores.named(&lease.project).await?.hub.clone();
-        let kept = match run_blocking(move || hub.tip(&name)).await {
-            // One project that cannot be read holds up no other's results: whoever judges the tree finds out.
-            Err(Error::Hub(_)) => return Ok(()),
-            kept => kept?,
+        let silent = || HubError::Silent { project: lease.project.to_string(), seconds: ANSWER.as_secs() };
+        let asked = async {
+            let hub = self.cores.named(&lease.project).await?.hub.clone();
+            run_blocking(move || hub.tip(&name)).await
         };
-        if kept == Some(tree) {
-            return Ok(());
+        match tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent().into())) {
+            // One project's hub that is away holds up no other's results: whoever judges the tree asks again.
+            Err(Error::Hub(error)) if error.is_away() => {
+                tracing::warn!(run = %run, %error, "what was uploaded is not known yet: it is asked when it is judged");
+                Ok(())
+            }
+            kept => match mismatch(kept?, tree) {
+                None => Ok(()),
+                Some(why) => Err(Error::Upload { reason: "tree_mismatch", why }),
+            },
         }
-        let kept = kept.map_or_else(|| "nothing".to_owned(), |kept| kept.short());
-        let why = format!("the result is {}, and {kept} was uploaded", tree.short());
-        Err(Error::Upload { reason: "tree_mismatch", why })
     }
 }
 

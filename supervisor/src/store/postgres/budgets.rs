@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use serde_json::Value;
-use sqlx::query;
 use sqlx::postgres::PgRow;
+use sqlx::query;
 
 use autopack_shared::domain::breaker::{Breaker, Credential};
 use autopack_shared::domain::budget::{Amounts, Spend, Spent, Unit};

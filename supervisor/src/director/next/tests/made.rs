@@ -89,6 +89,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         budget: RunBudget::default(),
         trace: None,
         reason: None,
+        checkout: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
     };
