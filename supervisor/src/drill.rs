@@ -57,8 +57,8 @@ impl Drill {
     /// Those of the store.
     pub async fn transitions(&self, clients: usize, each: u32) -> Result<(), Error> {
         let mut work = JoinSet::new();
-        for name in self.runs.iter().take(clients).cloned() {
-            let (store, director) = (self.store.clone(), self.director.clone());
+        for name in self.runs.iter().take(clients) {
+            let (store, director, name) = (self.store.clone(), self.director.clone(), name.clone());
             work.spawn(async move {
                 for _ in 0..each {
                     toggle(store.as_ref(), &director, &name).await?;
@@ -75,7 +75,8 @@ impl Drill {
 
 async fn toggle(store: &dyn Store, director: &Fence, name: &RunId) -> Result<(), Error> {
     let mut tx = store.tx(std::slice::from_ref(director)).await?;
-    let found = tx.run(name).await?;
+    tx.defer();
+    let found = tx.gather(&[(name.clone(), None)]).await?.pop().and_then(|found| found.run);
     let mut run = found.ok_or_else(|| Error::NotFound { what: "run", id: name.to_string() })?;
     let event = if run.state == RunState::Paused { RunEvent::Resume } else { RunEvent::Pause };
     moves::run(tx.as_mut(), &mut run, event, Some("drill".to_owned()), &Principal::system()).await?;
@@ -99,6 +100,7 @@ fn run(id: RunId, now: autopack_shared::domain::ids::Timestamp) -> Result<Run, E
         plan_digest: None,
         lands: None,
         lands_tip: None,
+        checkout: None,
         file: RunFile {
             run_id: None,
             project: None,
@@ -112,7 +114,6 @@ fn run(id: RunId, now: autopack_shared::domain::ids::Timestamp) -> Result<Run, E
         run_data: RunDataModel::default(),
         pause_requested: false,
         budget: autopack_shared::domain::budget::RunBudget::default(),
-        checkout: None,
         trace: None,
         reason: None,
         created_at: now,

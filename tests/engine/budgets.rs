@@ -156,6 +156,28 @@ async fn parallel_runs_share_a_day_and_go_on_the_next() {
 }
 
 #[tokio::test]
+async fn who_meets_what_others_hold_waits_for_them() {
+    let site = Site::new("");
+    let budgets = BudgetConfig { attempt: tokens(60), day: tokens(100), ..BudgetConfig::default() };
+    let governing = Governing { budgets, ..Governing::default() };
+    let mut rig = Rig::governed(&site, Arc::new(SystemClock::default()), governing).await;
+    let mut hand = Hand::open_with(&mut rig, 2).await;
+    submit(&mut rig, "a", json!({})).await;
+    let first = hand.granted().await;
+    submit(&mut rig, "b", json!({})).await;
+    let second = hand.granted().await;
+    hand.say(failed(&second, "budget_exhausted", 39)).await;
+    // One is left, which is of no use to anybody.
+    held_by(&mut rig, "b", "budget_reserved").await;
+    let run = rig.run("b").await;
+    assert_eq!((run.state.as_str(), run.phases[0].attempts[0].state.as_str()), ("QUEUED", "LOST"));
+    hand.say(failed(&first, "malformed_patch", 1)).await;
+    let next = hand.granted().await;
+    assert_eq!(allowed(&next), json!(60), "what was not used is there again");
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn a_builder_whose_provider_is_away_is_left_alone_until_one_attempt_gets_an_answer() {
     let site = Site::new("");
     let breakers = BreakerConfig { failures: 2, cooldown_seconds: 2, credential_uses: 9 };

@@ -1,7 +1,7 @@
 //! The quality gate: the operator's commands, from the fork commit, run on the committed tree. They execute patched
 //! files, so the first one that fails ends the gate, and what it printed goes to the next reader cut short.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -68,18 +68,4 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
             GateOutcome { name: command.name.clone(), green: false, text: error.to_string(), tail: Vec::new() }
         }
     }
-}
-
-/// Deliverables that the tree lacks; one that ends in `/` wants a file below it.
-#[must_use]
-pub fn missing_deliverables(tree: &Path, deliverables: &[String]) -> Vec<String> {
-    let present = |name: &str| {
-        let path = tree.join(name);
-        if name.ends_with('/') {
-            std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some())
-        } else {
-            path.symlink_metadata().is_ok()
-        }
-    };
-    deliverables.iter().filter(|name| !present(name)).cloned().collect()
 }

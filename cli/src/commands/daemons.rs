@@ -22,7 +22,7 @@ use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
-use crate::connect::builder_env;
+use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
@@ -162,6 +162,8 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         objects: Objects::Fetched,
         env: builder_env(ctx),
         log_budget: LOG_BUDGET,
+        warm: warm_limits(args.warm),
+        provision: provision(args.provision.as_deref())?,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

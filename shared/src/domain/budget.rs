@@ -16,6 +16,9 @@ pub use spend::{Ending, RunBudget, Spend, SpendState, asks_models};
 /// The most of a unit that one attempt can be counted with, so that sums never overflow.
 pub const MOST: u64 = 1_000_000_000_000;
 
+/// An attempt that would get less than this part of what it asks for, because others hold the rest, waits for them.
+const CRUMB: u64 = 4;
+
 /// Milliseconds of a day.
 const DAY: i64 = 86_400_000;
 
@@ -318,7 +321,9 @@ pub fn admit(ledgers: &[Ledger], attempt: Caps, models: bool, now: Timestamp) ->
                 return Admission::Exhausted(hit(settled));
             }
             let left = limit.saturating_sub(settled).saturating_sub(reserved);
-            if left == 0 {
+            // Who would get a crumb of it now gets more when the others are settled.
+            let crumb = reserved > 0 && attempt.get(unit).is_some_and(|asked| left < asked / CRUMB);
+            if left == 0 || crumb {
                 waits.get_or_insert(hit(settled.saturating_add(reserved)));
             }
             if most.is_none_or(|(cap, _)| left < cap) {

@@ -5,9 +5,9 @@ use autopack_shared::domain::breaker::{
     self, BreakerConfig, BreakerState, Pass, builder_key, credential_name, is_of_surroundings,
 };
 use autopack_shared::domain::ids::Timestamp;
-use autopack_shared::domain::record::Phase;
+use autopack_shared::domain::record::{Phase, Run};
 
-use super::view::RunView;
+use super::budget::Batch;
 use super::{Denial, Director};
 use crate::error::Error;
 use crate::store::Tx;
@@ -32,35 +32,42 @@ impl Director {
     pub(super) async fn fit(
         &self,
         tx: &mut dyn Tx,
-        view: &RunView,
+        run: &Run,
         phase: &Phase,
+        batch: &Batch,
     ) -> Result<Result<Option<String>, Refusal>, Error> {
-        let (project, key) = (&view.run.project, builder_key(&phase.spec.builder));
+        let (project, key) = (&run.project, builder_key(&phase.spec.builder));
         let Some(mut known) = tx.breaker(project, &key).await? else { return Ok(Ok(None)) };
         if known.state != BreakerState::Closed {
-            known = tx.lock_breaker(project, &key).await?;
+            if batch.writes() {
+                known = tx.lock_breaker(project, &key).await?;
+            }
             let now = tx.now();
-            let probing = match known.probe.as_ref().filter(|run| **run != view.run.id) {
+            let probing = match known.probe.as_ref().filter(|probe| **probe != run.id) {
                 Some(probe) => tx.active_leases(Some(project)).await?.iter().any(|lease| lease.run == *probe),
                 None => false,
             };
             match known.pass(now, probing) {
                 Pass::Free => {}
-                Pass::Probe => {
-                    known.try_with(&view.run.id);
+                // Another one of its batch is the one that tries.
+                Pass::Probe if batch.tries(&key) => return Ok(Err(refused(&known, now))),
+                Pass::Probe if batch.writes() => {
+                    known.try_with(&run.id);
                     tx.update_breaker(&mut known).await?;
                 }
+                Pass::Probe => {}
                 Pass::Refused => return Ok(Err(refused(&known, now))),
             }
         }
         let Some(name) = known.credential else { return Ok(Ok(None)) };
-        let (credential, now) = (tx.lock_credential(&name).await?, tx.now());
-        if let Some(until) = credential.rests(now) {
+        let now = tx.now();
+        let found = if batch.writes() { Some(tx.lock_credential(&name).await?) } else { tx.credential(&name).await? };
+        if let Some(until) = found.and_then(|credential| credential.rests(now)) {
             let what = format!("its provider told the credential {name} to wait until {until}");
             return Ok(Err((Denial::new("credential_cooling", &what, "the end of that time"), Some(until))));
         }
         let most = u64::from(self.config.governing.breakers.credential_uses.max(1));
-        let uses = tx.credential_uses(&name).await?;
+        let uses = tx.credential_uses(&name).await?.saturating_add(batch.uses(&name));
         if uses >= most {
             let what = format!("{uses} attempts use the credential {name}, and {most} may");
             return Ok(Err((Denial::new("credential_busy", &what, "the end of one of them"), None)));

@@ -6,15 +6,14 @@ use autopack_shared::domain::budget::{
     self, Admission, Amounts, BudgetConfig, BudgetScope, Caps, Ending, Hit, Ledger, Spend, SpendState, Unit,
 };
 use autopack_shared::domain::change::ChangeFacts;
-use autopack_shared::domain::ids::{PhaseId, Timestamp};
+use autopack_shared::domain::ids::{RunId, Timestamp};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
-use autopack_shared::domain::state::RunEvent;
+use autopack_shared::domain::state::{RunEvent, RunState};
 
-use super::grant::reread_run;
-use super::view::RunView;
+use super::look::Candidate;
 use super::{Denial, Director, moves, system};
 use crate::error::Error;
-use crate::store::{SpentBy, Tx};
+use crate::store::{SpentBy, StoreError, Tx};
 
 /// What attempts may use, and when their builders are left alone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,93 +24,149 @@ pub struct Governing {
     pub breakers: BreakerConfig,
 }
 
-/// Whether a grant may go on.
-pub(super) enum Admitted {
-    /// It may, with this reservation, which is written with its lease; the gate's check needs none.
-    Go(Box<dyn Tx>, Option<Box<Spend>>),
-    /// It may not; whether the run has moved, so that its next step is asked for.
-    Not(bool),
+/// Whether a candidate may be let in.
+pub(super) enum Afford {
+    /// With this reservation; the gate's check needs none.
+    Yes(Option<Box<Spend>>),
+    /// Not now; why is remembered for `runs explain`.
+    Waits,
+    /// A budget is used up.
+    Exhausted(Hit),
+}
+
+/// What those take that are let in together, before it is written.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Rows are held, to be written.
+    writes: bool,
+    taken: Vec<Spend>,
+}
+
+impl Batch {
+    /// Of a look, which writes nothing.
+    pub(super) fn looking() -> Self {
+        Self::default()
+    }
+
+    /// Of a grant.
+    pub(super) const fn granting() -> Self {
+        Self { writes: true, taken: Vec::new() }
+    }
+
+    /// One more is let in.
+    pub(super) fn take(&mut self, spend: Option<&Spend>) {
+        self.taken.extend(spend.cloned());
+    }
+
+    /// Whether rows may be held.
+    pub(super) const fn writes(&self) -> bool {
+        self.writes
+    }
+
+    /// How many of them use a credential.
+    pub(super) fn uses(&self, credential: &str) -> u64 {
+        let uses = self.taken.iter().filter(|spend| spend.credential.as_deref() == Some(credential));
+        u64::try_from(uses.count()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether one of them has this builder.
+    pub(super) fn tries(&self, builder: &str) -> bool {
+        self.taken.iter().any(|spend| spend.builder == builder)
+    }
+
+    /// Adds what they take: each is of another run, so only what is wider than a run is shared.
+    fn add_to(&self, ledgers: &mut [Ledger]) {
+        for ledger in ledgers.iter_mut().filter(|l| l.scope > BudgetScope::Run) {
+            for (spend, unit) in self.taken.iter().flat_map(|spend| Unit::ALL.map(|unit| (spend, unit))) {
+                ledger.spent.reserved.add(unit, spend.counted.get(unit));
+            }
+        }
+    }
 }
 
 impl Director {
-    /// Whether a phase may be granted now, as far as its builder's breaker, its credential and its budgets go. The
-    /// transaction holds the project's gate.
-    pub(super) async fn admitted(
-        &self,
-        mut tx: Box<dyn Tx>,
-        view: &RunView,
-        phase: &PhaseId,
-        purpose: LeasePurpose,
-    ) -> Result<Admitted, Error> {
-        let Some(phase) = view.phase(phase).filter(|_| purpose == LeasePurpose::Build) else {
-            return Ok(Admitted::Go(tx, None));
+    /// Whether a candidate may be let in beside the others of its batch, as far as its builder's breaker, its
+    /// credential and its budgets go. A transaction of a grant holds the project's gate.
+    pub(super) async fn afford(&self, tx: &mut dyn Tx, one: &Candidate, batch: &Batch) -> Result<Afford, Error> {
+        let run = &one.view.run;
+        let Some(phase) = one.phase().filter(|_| one.purpose == LeasePurpose::Build) else {
+            return Ok(Afford::Yes(None));
         };
-        let credential = match self.fit(tx.as_mut(), view, phase).await? {
+        let credential = match self.fit(tx, run, phase, batch).await? {
             Ok(credential) => credential,
             Err((denial, wake)) => {
-                self.deny(&view.run.id, denial);
+                self.deny(&run.id, denial);
                 self.wake_at(wake);
-                return Ok(Admitted::Not(false));
+                return Ok(Afford::Waits);
             }
         };
-        let run = reread_run(tx.as_mut(), &view.run).await?;
         let (now, config) = (tx.now(), self.config.governing.budgets);
-        let ledgers = ledgers(tx.as_mut(), &run, Some(phase), &config, now).await?;
+        let mut ledgers = ledgers(tx, run, Some(phase), &config, now).await?;
+        batch.add_to(&mut ledgers);
         let models = budget::asks_models(&phase.spec.builder);
         let most = config.attempt.seconds.map_or(phase.spec.timeout, |most| most.min(phase.spec.timeout));
         let asked = Caps { seconds: Some(most), ..config.attempt };
         match budget::admit(&ledgers, asked, models, now) {
             Admission::Granted(granted, bounds) => {
-                let spend = Spend {
-                    run: run.id.clone(),
-                    phase: phase.id.clone(),
-                    attempt: phase.attempt + 1,
-                    epoch: 0,
-                    project: run.project.clone(),
-                    builder: builder_key(&phase.spec.builder),
-                    credential,
-                    day: budget::day_of(now),
-                    at: now,
-                    state: SpendState::Reserved,
-                    version: 0,
-                    counted: Amounts::default(),
-                    granted,
-                    bounds,
-                    models,
-                    reported: None,
-                };
-                Ok(Admitted::Go(tx, Some(Box::new(spend.reserve()))))
+                let spend = Spend { granted, bounds, ..blank(run, phase, credential, now) };
+                Ok(Afford::Yes(Some(Box::new(spend.reserve()))))
             }
             Admission::Wait(hit) => {
-                let what = format!(
-                    "{} of {} {} of the {} are used or reserved by attempts that are under way",
-                    hit.used,
-                    hit.limit,
-                    hit.unit.as_str(),
-                    hit.scope.as_str()
-                );
-                self.deny(&view.run.id, Denial::new("budget_reserved", &what, "the end of one of them"));
-                Ok(Admitted::Not(false))
+                let Hit { scope, unit, limit, used, .. } = hit;
+                let of = format!("{used} of {limit} {} of the {}", unit.as_str(), scope.as_str());
+                let what = format!("{of} are used or reserved by attempts that are under way");
+                self.deny(&run.id, Denial::new("budget_reserved", &what, "the end of one of them"));
+                Ok(Afford::Waits)
             }
-            Admission::Exhausted(hit) => self.pause_for(tx, run, hit).await.map(|()| Admitted::Not(true)),
+            Admission::Exhausted(hit) => Ok(Afford::Exhausted(hit)),
         }
     }
 
-    /// Pauses a run that a budget holds up; all that it did stays.
-    async fn pause_for(&self, mut tx: Box<dyn Tx>, mut run: Run, hit: Hit) -> Result<(), Error> {
-        let why = hit.to_string();
-        self.notice(tx.as_mut(), &run, "budget_exhausted", format!("{} is paused: {why}", run.id)).await?;
-        run.budget.hit = Some(hit);
-        moves::run(tx.as_mut(), &mut run, RunEvent::Pause, Some(why), &system()).await?;
-        tx.commit().await?;
-        self.allow(&run.id);
+    /// Pauses runs that a budget holds up; all that they did stays.
+    pub(super) async fn pause_all(&self, short: Vec<(RunId, Hit)>) -> Result<(), Error> {
+        for (run, hit) in short {
+            let mut tx = self.fenced(&[]).await?;
+            let Some(mut run) = tx.run(&run).await?.filter(|run| run.state == RunState::Queued) else { continue };
+            let why = hit.to_string();
+            self.notice(tx.as_mut(), &run, "budget_exhausted", format!("{} is paused: {why}", run.id)).await?;
+            run.budget.hit = Some(hit);
+            match moves::run(tx.as_mut(), &mut run, RunEvent::Pause, Some(why), &system()).await {
+                Ok(()) => tx.commit().await?,
+                // Somebody else moved it: it is looked at again.
+                Err(Error::Store(StoreError::Conflict { .. })) => continue,
+                Err(error) => return Err(error),
+            }
+            self.allow(&run.id);
+        }
         Ok(())
     }
 }
 
+/// A reservation of the next attempt at a phase, of nothing yet.
+fn blank(run: &Run, phase: &Phase, credential: Option<String>, now: Timestamp) -> Spend {
+    Spend {
+        run: run.id.clone(),
+        phase: phase.id.clone(),
+        attempt: phase.attempt + 1,
+        epoch: 0,
+        project: run.project.clone(),
+        builder: builder_key(&phase.spec.builder),
+        credential,
+        day: budget::day_of(now),
+        at: now,
+        state: SpendState::Reserved,
+        version: 0,
+        counted: Amounts::default(),
+        granted: Caps::default(),
+        bounds: Vec::new(),
+        models: budget::asks_models(&phase.spec.builder),
+        reported: None,
+    }
+}
+
 /// Writes a reservation with the lease that it is for.
-pub(super) async fn reserve(tx: &mut dyn Tx, spend: Option<Box<Spend>>, lease: &Lease) -> Result<(), Error> {
-    let Some(mut spend) = spend else { return Ok(()) };
+pub(super) async fn reserve(tx: &mut dyn Tx, spend: Option<&Spend>, lease: &Lease) -> Result<(), Error> {
+    let Some(mut spend) = spend.cloned() else { return Ok(()) };
     spend.attempt = lease.attempt;
     spend.epoch = lease.epoch;
     Ok(tx.insert_spend(&spend).await?)
@@ -188,18 +243,31 @@ pub(super) async fn count_files(
     Ok(None)
 }
 
-/// The hit that a builder met in mid-attempt, if a budget wider than its own attempt was it.
-pub(crate) async fn hit_of(
+/// What ended an attempt whose builder was not allowed to use any more.
+pub(crate) enum Met {
+    /// Its own allowance: it counts as failed.
+    Allowance,
+    /// A wider budget, of which others hold a part that they may give back.
+    Held,
+    /// A wider budget that is as good as used up.
+    Budget(Hit),
+}
+
+/// Which budget a builder met in mid-attempt. What it reserved is settled.
+pub(crate) async fn met(
     tx: &mut dyn Tx,
     run: &Run,
     phase: &Phase,
     spend: &Spend,
     config: &BudgetConfig,
-) -> Result<Option<Hit>, Error> {
-    let Some(bound) = spend.wider() else { return Ok(None) };
+) -> Result<Met, Error> {
+    let Some(bound) = spend.wider() else { return Ok(Met::Allowance) };
     let now = tx.now();
     let found = ledgers(tx, run, Some(phase), config, now).await?.into_iter().find(|l| l.scope == bound.scope);
-    let used = found.map_or(0, |l| l.spent.settled.get(bound.unit).saturating_add(l.spent.reserved.get(bound.unit)));
+    if found.as_ref().is_some_and(|l| l.spent.reserved.get(bound.unit) > 0) {
+        return Ok(Met::Held);
+    }
+    let used = found.map_or(0, |l| l.spent.settled.get(bound.unit));
     let until = (bound.scope == BudgetScope::Day).then(|| budget::next_day(now));
-    Ok(Some(Hit { scope: bound.scope, unit: bound.unit, limit: bound.limit, used, until }))
+    Ok(Met::Budget(Hit { scope: bound.scope, unit: bound.unit, limit: bound.limit, used, until }))
 }

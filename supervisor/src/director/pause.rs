@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
 
-use super::locks::SWEEP;
-use super::{Director, RETRY};
-use crate::error::Error;
+use super::Director;
 
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(500);
@@ -60,21 +58,6 @@ impl Pauses {
 }
 
 impl Director {
-    /// How long nothing will happen by itself.
-    pub(super) async fn until_next(&self, undone: bool) -> Result<Duration, Error> {
-        const IDLE: Duration = Duration::from_secs(3600);
-        let mut tx = self.store.read().await?;
-        let now = tx.now();
-        let expiry = tx
-            .next_expiry()
-            .await?
-            .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
-        let expiry = self.next_reminder(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
-        let idle = if self.config.reap { SWEEP } else { IDLE };
-        let expiry = self.pauses().next_wake(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
-        Ok(if undone { expiry.min(RETRY) } else { expiry.min(idle) })
-    }
-
     /// Sees to it that the director looks again at an instant, at the latest. Forgotten at each pass: who still waits
     /// then says so again.
     pub(super) fn wake_at(&self, at: Option<Timestamp>) {

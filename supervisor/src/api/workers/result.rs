@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use autopack_shared::domain::breaker::is_of_provider;
-use autopack_shared::domain::budget::{Ending, Hit};
+use autopack_shared::domain::budget::Ending;
 use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal};
@@ -17,6 +17,7 @@ use super::place::Next;
 use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::breaker::{self, Heard};
+use crate::director::budget::Met;
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
 use crate::director::uploaded::mismatch;
@@ -68,9 +69,11 @@ impl SessionTask {
         }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
+        tx.defer();
         let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
         let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
-        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
+        let held = tx.gather(&[(run.clone(), Some(phase.clone()))]).await?.pop();
+        let mut found = held.and_then(|held| held.phase).ok_or_else(what)?;
         if lease.phase != phase || lease.attempt != result.attempt {
             return Err(Error::Forbidden {
                 reason: "lease_not_yours",
@@ -80,7 +83,7 @@ impl SessionTask {
         // One above its events: the result itself. What it does not count was never said.
         let upto = result.run_seq.saturating_add(1);
         if result.run_seq > 0 {
-            let heard = self.heard(tx.as_mut(), &(run.clone(), result.epoch), upto, book).await?;
+            let heard = self.heard(tx.as_mut(), &lease, upto, book).await?;
             if heard.next(upto) == Next::Missing {
                 return Ok(Stored::Missing(heard.last()));
             }
@@ -89,8 +92,8 @@ impl SessionTask {
         match lease.purpose {
             LeasePurpose::Build => {
                 let governing = self.cores.named(&lease.project).await?.governing;
-                let before = accounted(tx.as_mut(), &found, &lease, result, &governing).await?;
-                accept_build(tx.as_mut(), &mut found, result, reason, before).await?;
+                let short = accounted(tx.as_mut(), &found, &lease, result, &governing).await?;
+                accept_build(tx.as_mut(), &mut found, result, reason, short).await?;
             }
             LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
                 lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
@@ -147,15 +150,15 @@ impl SessionTask {
     }
 }
 
-/// Settles what the attempt reserved, and takes in what it says of its builder. The budget that ended it, if it was one
-/// that is wider than the attempt itself.
+/// Settles what the attempt reserved, and takes in what it says of its builder. Whether a budget wider than the attempt
+/// itself ended it.
 async fn accounted(
     tx: &mut dyn Tx,
     phase: &Phase,
     lease: &Lease,
     result: &pb::AttemptResult,
     governing: &Governing,
-) -> Result<Option<Hit>, Error> {
+) -> Result<bool, Error> {
     let failed = result.outcome() == pb::Outcome::Failed;
     let said = result.usage.map(|usage| Usage {
         input_tokens: usage.input_tokens,
@@ -177,17 +180,21 @@ async fn accounted(
     };
     breaker::heard(tx, phase, &lease.project, heard, &governing.breakers).await?;
     if result.reason != BUDGET_EXHAUSTED {
-        return Ok(None);
+        return Ok(false);
     }
-    let (Some(spend), Some(mut run)) = (spend, tx.run(&lease.run).await?) else { return Ok(None) };
-    let hit = budget::hit_of(tx, &run, phase, &spend, &governing.budgets).await?;
-    if let Some(hit) = &hit {
-        // It pauses when its lease is released, which is next.
-        run.budget.hit = Some(hit.clone());
-        run.pause_requested = true;
-        moves::update_run(tx, &mut run, &Principal::system(), &hit.to_string()).await?;
+    let (Some(spend), Some(mut run)) = (spend, tx.run(&lease.run).await?) else { return Ok(false) };
+    match budget::met(tx, &run, phase, &spend, &governing.budgets).await? {
+        Met::Allowance => return Ok(false),
+        Met::Held => {}
+        Met::Budget(hit) => {
+            // It pauses when its lease is released, which is next.
+            let why = hit.to_string();
+            run.budget.hit = Some(hit);
+            run.pause_requested = true;
+            moves::update_run(tx, &mut run, &Principal::system(), &why).await?;
+        }
     }
-    Ok(hit)
+    Ok(true)
 }
 
 async fn accept_build(
@@ -195,7 +202,7 @@ async fn accept_build(
     phase: &mut Phase,
     result: &pb::AttemptResult,
     reason: Option<String>,
-    hit: Option<Hit>,
+    short: bool,
 ) -> Result<(), Error> {
     let system = Principal::system();
     let fenced = || Error::Forbidden {
@@ -211,7 +218,7 @@ async fn accept_build(
         && (result.reason.starts_with("fetch_")
             || result.reason == "upload_cut"
             || is_of_provider(&result.reason)
-            || hit.is_some())
+            || short)
     {
         // The way to its objects or for its tree was cut, its provider is at fault, or others have used what there was:
         // nothing is held against the builder.
