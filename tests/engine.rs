@@ -15,6 +15,7 @@ mod lifecycle;
 mod locks;
 mod names;
 mod provision;
+mod quality;
 mod recovery;
 mod session;
 mod surveys;

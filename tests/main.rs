@@ -17,6 +17,7 @@ mod bench;
 mod builders;
 mod cli_attempts;
 mod cli_engine;
+mod cli_gate;
 mod cli_local;
 mod cluster;
 mod conformance;

@@ -8,6 +8,7 @@ pub mod change;
 pub mod evaluate;
 pub mod feedback;
 pub mod gap;
+pub mod gate;
 pub mod ids;
 pub mod parallelism;
 pub mod path;

@@ -16,12 +16,14 @@ use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 pub use self::batches::Batches;
 pub use self::budgets::{Governors, Spending, SpentBy};
 use self::facts::Facts;
+pub use self::gates::Gates;
 pub use self::surveys::Surveys;
 
 pub mod batches;
 pub mod budgets;
 mod doc;
 pub mod facts;
+pub mod gates;
 pub mod postgres;
 pub mod sqlite;
 mod state_tables;
@@ -177,7 +179,7 @@ pub trait Store: Send + Sync {
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
 pub trait Tx:
-    Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Spending + Governors + Send
+    Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Gates + Spending + Governors + Send
 {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;

@@ -30,6 +30,8 @@ mod fences;
 mod fixtures;
 #[path = "conformance/forgery.rs"]
 mod forgery;
+#[path = "conformance/gates.rs"]
+mod gates;
 #[path = "conformance/guards.rs"]
 mod guards;
 #[path = "conformance/journal.rs"]
@@ -102,6 +104,9 @@ macro_rules! store_cases {
                 what_is_reserved_and_used_is_summed_by_scope a_reservation_is_settled_once_and_under_a_fence
                 parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
                 a_credential_rests_for_everybody
+            }
+            gates {
+                a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }
             time {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart

@@ -3,6 +3,7 @@
 use autopack_shared::domain::breaker::{Breaker, Credential};
 use autopack_shared::domain::budget::{BudgetScope, Ledger, Spend, Unit, next_day};
 use autopack_shared::domain::feedback::Feedback;
+use autopack_shared::domain::gate::Report;
 use autopack_shared::domain::ids::{Oid, Timestamp};
 use autopack_shared::domain::record::{Attempt, Decision, Event, Lease, Phase, Project, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -61,9 +62,9 @@ pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
     }
 }
 
-/// A phase with its newest decision and the commit that carries it.
+/// A phase with its newest decision, the commit that carries it, and what its gate came to.
 #[must_use]
-pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) -> pb::Phase {
+pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>, gate: Option<&Report>) -> pb::Phase {
     pb::Phase {
         id: phase.id.to_string(),
         ordinal: phase.ordinal,
@@ -82,6 +83,8 @@ pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) ->
         attempts: Vec::new(),
         commit: text(commit),
         scope: phase.spec.scope.paths.clone(),
+        // Plain data, which is always written.
+        gate_json: gate.and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
     }
 }
 

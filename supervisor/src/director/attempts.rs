@@ -2,10 +2,9 @@
 
 use autopack_shared::domain::change::{ChangeFacts, Op};
 use autopack_shared::domain::feedback::hint::hints;
-use autopack_shared::domain::feedback::{self, Feedback, FeedbackKind, Told};
+use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::record::{Phase, RunKind};
-use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, RunState};
+use autopack_shared::domain::state::{AttemptEvent, PhaseEvent};
 
 use super::view::RunView;
 use super::{moves, system};
@@ -44,25 +43,18 @@ pub(super) fn missing(
     Some((format!("deliverables_missing: {}", missing.join(", ")), told))
 }
 
-/// Notes that the quality gate failed: an attempt that counts, whose report goes to the next one.
-pub(crate) fn gate_failed(phase: &mut Phase, message: &str) {
-    let mut lines = message.split(" | ").map(str::to_owned);
-    let first = lines.next().unwrap_or_default();
-    let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", &first, lines.collect());
-    phase.failed_attempts += 1;
-    feedback::add(&mut phase.feedback, told);
+/// Why an attempt failed whose result lacks symbols.
+pub(super) fn missing_symbols(phase: &Phase, symbols: Vec<String>) -> Option<(String, Told)> {
+    let reason = (!symbols.is_empty()).then(|| format!("symbols_missing: {}", symbols.join(", ")))?;
+    let lacking = symbols.into_iter().map(|symbol| format!("{symbol} is not there")).collect();
+    Some((reason, Told::new(FeedbackKind::PathHint, phase.attempt, "symbols_missing", "", lacking)))
 }
 
-/// Whether a phase whose change was taken back is tried again: the gate refused it, attempts are left, and the builder
-/// can come to another answer. What a person took back stays so.
-pub(super) fn again_after_gate(state: RunState, kind: RunKind, phase: &Phase) -> bool {
-    let reported = phase.feedback.iter().any(|told| match told {
-        Feedback::Told(told) => told.kind == FeedbackKind::GateReport && told.attempt == phase.attempt,
-        Feedback::Words(_) => false,
-    });
-    let varies =
-        matches!(phase.spec.builder, BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. });
-    let going = !state.is_terminal() && state != RunState::Cancelling;
-    let left = phase.failed_attempts < phase.spec.max_attempts;
-    going && kind == RunKind::Patch && reported && varies && left && !phase.rollback_ordered
+/// Tells the next attempt what the quality gate said of this one.
+pub(crate) fn tell_gate(phase: &mut Phase, report: &str) {
+    let mut lines = report.trim_start_matches("gate_failed: ").lines();
+    let first = lines.next().unwrap_or_default();
+    let items = lines.map(|line| line.trim_start_matches("- ").to_owned()).collect();
+    let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", first, items);
+    feedback::add(&mut phase.feedback, told);
 }

@@ -14,7 +14,7 @@ use autopack_shared::domain::record::{Decision, Phase, Run, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
-use autopack_shared::repo::diff::missing_paths;
+use autopack_shared::repo::diff::{missing_paths, missing_symbols};
 use autopack_shared::repo::facts::{Limits, change_facts};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
@@ -22,7 +22,7 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, attempts, budget, limits, system};
+use super::{Director, attempts, system};
 use crate::error::Error;
 use crate::hub::HubRead as _;
 use crate::policy::PolicyInForce;
@@ -43,7 +43,7 @@ impl Director {
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
         let judgement = judgement_of(&fork, target.as_deref());
-        let missing = self.missing_deliverables(seen, tree).await?;
+        let missing = self.missing(seen, (base, tree), &facts).await?;
         let rejected = self.rejected_before(seen, base, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
@@ -74,7 +74,7 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        let refusal = match attempts::missing(&phase, &missing, &facts).or_else(|| nothing_done(&phase, &verdict)) {
+        let refusal = match missing.or_else(|| nothing_done(&phase, &verdict)) {
             Some(refusal) => Some(refusal),
             None => self.too_many_files(tx.as_mut(), view, &phase, &facts).await?,
         };
@@ -122,31 +122,44 @@ impl Director {
         .await
     }
 
-    /// Deliverables that the result lacks; the worker's word is not taken for it.
-    async fn missing_deliverables(&self, phase: &Phase, tree: Oid) -> Result<Vec<String>, Error> {
-        if phase.spec.deliverables.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
-        self.blocking(move || Ok(missing_paths(&hub.repository(&[tree])?, tree, &wanted)?)).await
-    }
-
-    /// Why a change may not be applied, if with it the run, its phase, its project or the day had too many files.
-    async fn too_many_files(
+    /// What the result lacks, or that the gate has refused it before; the worker's word is not taken for it.
+    async fn missing(
         &self,
-        tx: &mut dyn Tx,
-        view: &RunView,
         phase: &Phase,
+        (base, tree): (Oid, Oid),
         facts: &Result<ChangeFacts, String>,
     ) -> Result<Option<(String, Told)>, Error> {
-        let reason = match limits::too_many_files(tx, &view.run, facts).await? {
-            Some(reason) => Some(reason),
-            None => budget::count_files(tx, &view.run, phase, facts, &self.config.governing.budgets).await?,
-        };
-        Ok(reason.map(|reason| {
-            let told = Told::new(FeedbackKind::Policy, phase.attempt, "limit_files", &reason, Vec::new());
-            (reason, told)
-        }))
+        if let Some(refused) = self.refused_by_gate(phase, base, tree).await? {
+            let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", &refused, Vec::new());
+            return Ok(Some((refused, told)));
+        }
+        let (hub, files, symbols) = (self.hub.clone(), phase.spec.deliverables.clone(), phase.spec.symbols.clone());
+        if files.is_empty() && symbols.is_empty() {
+            return Ok(None);
+        }
+        let lacks = self.blocking(move || {
+            let repo = hub.repository(&[tree])?;
+            let files = missing_paths(&repo, tree, &files)?;
+            Ok((files, missing_symbols(&repo, tree, &symbols)?))
+        });
+        let (files, symbols) = lacks.await?;
+        Ok(attempts::missing(phase, &files, facts).or_else(|| attempts::missing_symbols(phase, symbols)))
+    }
+
+    /// Nobody is asked about a change again that the gate has refused: it would only be taken back again.
+    async fn refused_by_gate(&self, phase: &Phase, base: Oid, tree: Oid) -> Result<Option<String>, Error> {
+        if phase.attempt < 2 || phase.retried {
+            return Ok(None);
+        }
+        let attempts = self.store.read().await?.attempts(&phase.run, &phase.id).await?;
+        for old in attempts.iter().rev().filter(|old| old.gate.as_ref().is_some_and(|gate| !gate.green)) {
+            let Some(before) = old.result_tree.map(|tree| (old.base, tree)) else { continue };
+            let hub = self.hub.clone();
+            if self.blocking(move || hub.same_change(before, (base, tree))).await? {
+                return Ok(Some(format!("gate_failed: it is the change of attempt {} again", old.number)));
+            }
+        }
+        Ok(None)
     }
 
     async fn record(

@@ -3,15 +3,38 @@
 use std::collections::BTreeSet;
 
 use autopack_shared::domain::change::ChangeFacts;
-use autopack_shared::domain::record::{ApplyKind, Run};
+use autopack_shared::domain::feedback::{FeedbackKind, Told};
+use autopack_shared::domain::record::{ApplyKind, Phase, Run};
 use autopack_shared::domain::state::ApplyState;
 
-use super::budget::caps_of;
+use super::Director;
+use super::budget::{caps_of, count_files};
+use super::view::RunView;
 use crate::error::Error;
 use crate::store::Tx;
 
+impl Director {
+    /// Why a change may not be applied, if with it the run, its phase, its project or the day had too many files.
+    pub(super) async fn too_many_files(
+        &self,
+        tx: &mut dyn Tx,
+        view: &RunView,
+        phase: &Phase,
+        facts: &Result<ChangeFacts, String>,
+    ) -> Result<Option<(String, Told)>, Error> {
+        let reason = match too_many_files(tx, &view.run, facts).await? {
+            Some(reason) => Some(reason),
+            None => count_files(tx, &view.run, phase, facts, &self.config.governing.budgets).await?,
+        };
+        Ok(reason.map(|reason| {
+            let told = Told::new(FeedbackKind::Policy, phase.attempt, "limit_files", &reason, Vec::new());
+            (reason, told)
+        }))
+    }
+}
+
 /// Why a change may not be applied, if with it the run would have touched more files than it may.
-pub(super) async fn too_many_files(
+async fn too_many_files(
     tx: &mut dyn Tx,
     run: &Run,
     facts: &Result<ChangeFacts, String>,

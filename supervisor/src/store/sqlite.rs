@@ -26,6 +26,7 @@ mod clock;
 mod error;
 mod facts;
 mod fences;
+mod gates;
 mod journal;
 mod phases;
 mod requests;

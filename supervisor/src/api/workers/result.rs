@@ -13,15 +13,16 @@ use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, LeaseState, Phase
 use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
 
+use super::gate;
 use super::place::Next;
 use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::breaker::{self, Heard};
 use crate::director::budget::Met;
-use crate::director::lease::{lose_verify, release_run};
+use crate::director::lease::release_run;
 use crate::director::locks::unlock;
 use crate::director::uploaded::mismatch;
-use crate::director::{Governing, attempts, budget, moves, run_blocking};
+use crate::director::{Governing, budget, moves, run_blocking};
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError, RefName};
 use crate::store::Tx;
@@ -65,7 +66,7 @@ impl SessionTask {
             }
         };
         if ok {
-            self.uploaded(&run, &phase, result).await?;
+            Box::pin(self.uploaded(&run, &phase, result)).await?;
         }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
@@ -95,18 +96,8 @@ impl SessionTask {
                 let short = accounted(tx.as_mut(), &found, &lease, result, &governing).await?;
                 accept_build(tx.as_mut(), &mut found, result, reason, short).await?;
             }
-            LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
-                lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
-            }
             LeasePurpose::Verify if found.state == PhaseState::Verifying => {
-                let event = if ok { PhaseEvent::Pass } else { PhaseEvent::RollBack };
-                if ok {
-                    moves::end_attempt(tx.as_mut(), &found, AttemptEvent::Succeed, None).await?;
-                } else {
-                    attempts::gate_failed(&mut found, &result.message);
-                }
-                let reason = reason.or_else(|| Some("the gate is green".to_owned()));
-                moves::phase(tx.as_mut(), &mut found, event, reason, &system).await?;
+                gate::accept(tx.as_mut(), &lease, &mut found, result, reason).await?;
             }
             LeasePurpose::Verify => {}
         }
