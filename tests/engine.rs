@@ -5,6 +5,8 @@ mod hand;
 mod harness;
 
 mod approvals;
+mod attempts;
+mod budgets;
 mod cancel;
 mod forgery;
 mod gate;

@@ -59,12 +59,12 @@ impl Builder for CommandBuilder {
             "timeout_seconds": task.seconds,
         });
         std::fs::write(&file, document.to_string()).map_err(|e| {
-            let BuildError { reason, message } = BuildError::of("workspace", &e);
-            BuildError { reason, message: format!("cannot write {}: {message}", file.display()) }
+            let BuildError { reason, message, .. } = BuildError::of("workspace", &e);
+            BuildError::new(reason, format!("cannot write {}: {message}", file.display()))
         })?;
         let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
             .await
-            .map_err(|e| BuildError::new("builder_failed", e.to_string()))?;
+            .map_err(|e| BuildError::new("builder_unavailable", e.to_string()))?;
         let notes = last_lines(&report.tail, 20);
         match report.end {
             ProcEnd::Exit(0) => Ok(BuildReport { notes, ..BuildReport::default() }),
