@@ -15,6 +15,7 @@ use self::election::Election;
 use self::keys::Keys;
 use self::link::Link;
 use self::meta::Incarnation;
+use self::renewals::Renewals;
 use super::timers::Timers;
 use super::{
     CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, LockWish, Renewal, SeatEntry,
@@ -29,6 +30,7 @@ mod keys;
 mod link;
 mod locks;
 mod meta;
+mod renewals;
 mod sessions;
 mod watcher;
 
@@ -41,6 +43,7 @@ pub struct EtcdCoordinator {
     replica: Replica,
     timers: Timers,
     election: Arc<Election>,
+    renewals: Renewals,
 }
 
 impl std::fmt::Debug for EtcdCoordinator {
@@ -74,7 +77,8 @@ impl EtcdCoordinator {
             seat: Mutex::default(),
             tasks: Mutex::default(),
         });
-        Ok(Self { link, keys, incarnation, clock, replica, timers, election })
+        let renewals = Renewals::start(link.clone());
+        Ok(Self { link, keys, incarnation, clock, replica, timers, election, renewals })
     }
 }
 
