@@ -6,6 +6,7 @@ mod harness;
 
 mod approvals;
 mod cancel;
+mod crowd;
 mod forgery;
 mod gate;
 mod leases;
