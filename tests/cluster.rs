@@ -10,14 +10,17 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod names;
 mod net;
 mod operate;
 mod partition;
 mod process;
 mod proof;
+mod quality;
 mod run_data;
 mod server;
 mod services;
+mod silent;
 mod site;
 mod stranger;
 mod surveys;

@@ -13,6 +13,8 @@ mod leases;
 mod lifecycle;
 mod locks;
 mod names;
+mod provision;
+mod quality;
 mod recovery;
 mod session;
 mod surveys;

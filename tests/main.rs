@@ -10,11 +10,13 @@ mod model;
 #[path = "../shared/tests/cases/repository.rs"]
 mod repository;
 
+mod abuse;
 mod bad_input;
 mod bad_services;
 mod bench;
 mod builders;
 mod cli_engine;
+mod cli_gate;
 mod cli_local;
 mod cluster;
 mod conformance;

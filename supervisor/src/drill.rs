@@ -57,9 +57,8 @@ impl Drill {
     /// Those of the store.
     pub async fn transitions(&self, clients: usize, each: u32) -> Result<(), Error> {
         let mut work = JoinSet::new();
-        let names: Vec<RunId> = self.runs.iter().take(clients).cloned().collect();
-        for name in names {
-            let (store, director) = (self.store.clone(), self.director.clone());
+        for name in self.runs.iter().take(clients) {
+            let (store, director, name) = (self.store.clone(), self.director.clone(), name.clone());
             work.spawn(async move {
                 for _ in 0..each {
                     toggle(store.as_ref(), &director, &name).await?;
@@ -101,6 +100,7 @@ fn run(id: RunId, now: autopack_shared::domain::ids::Timestamp) -> Result<Run, E
         plan_digest: None,
         lands: None,
         lands_tip: None,
+        checkout: None,
         file: RunFile {
             run_id: None,
             project: None,

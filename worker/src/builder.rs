@@ -12,6 +12,8 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
+use crate::contact::Frozen;
+
 pub mod command;
 pub mod remediation;
 
@@ -39,6 +41,8 @@ pub struct Task {
     pub scratch: std::path::PathBuf,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
     /// Wall seconds of the attempt.
     pub seconds: u64,
     /// What models may be asked for.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
+use autopack_shared::domain::gate::Measured;
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
@@ -19,16 +20,20 @@ use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
-use crate::gate::{self, GateContext};
+use crate::gate;
 use crate::line::Line;
+use crate::provision::{Hidden, Provision};
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
 mod data;
 mod ending;
 mod output;
+mod provide;
 mod trace;
+mod verify;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
@@ -62,6 +67,14 @@ pub struct Job {
     pub entry: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
+    /// How many of them come first and are the project's.
+    pub gate_of_project: usize,
+    /// The untouched base that their failures are compared with.
+    pub gate_base: Option<Oid>,
+    /// What is known of it.
+    pub baselines: Vec<Measured>,
+    /// Tests that are known to be flaky, each with its command's name.
+    pub flaky: Vec<(String, String)>,
     /// What earlier attempts were told.
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
@@ -70,6 +83,8 @@ pub struct Job {
     pub data: JobData,
     /// What its models may be asked for.
     pub allowance: Allowance,
+    /// The secrets that the project's configuration names for it.
+    pub secrets: Vec<String>,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -94,6 +109,12 @@ impl Job {
             "" => Vec::new(),
             text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
         };
+        let baselines = list(&grant.baselines_json).map_err(|e| json("baselines_json", e))?;
+        let flaky = list(&grant.flaky_json).map_err(|e| json("flaky_json", e))?;
+        let gate_base = match grant.gate_base.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| format!("gate_base: {e}"))?),
+        };
         let allowance = match grant.allowance_json.as_str() {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
@@ -110,13 +131,23 @@ impl Job {
             spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
             entry,
             gate,
+            gate_of_project: usize::try_from(grant.gate_of_project).unwrap_or(usize::MAX),
+            gate_base,
+            baselines,
+            flaky,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
+            secrets: grant.secrets.clone(),
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
+}
+
+/// A list as JSON, none when empty.
+fn list<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
 /// Sends a job's events, numbered.
@@ -126,6 +157,7 @@ pub struct EventSink {
     out: mpsc::Sender<JobOutput>,
     seq: AtomicU64,
     began: tokio::time::Instant,
+    hidden: Hidden,
 }
 
 impl EventSink {
@@ -138,7 +170,7 @@ impl EventSink {
             attempt: self.job.attempt,
             run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
             kind: kind.to_owned(),
-            text: text.into(),
+            text: self.hidden.cover(&text.into()),
             data_json: String::new(),
         };
         let _gone = self.out.send(JobOutput::Event(event)).await;
@@ -165,25 +197,40 @@ pub struct Runner {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// What the operator provides.
+    pub provision: Arc<Provision>,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
 }
 
 struct Built {
     tree: Oid,
     notes: Vec<String>,
     usage: Usage,
+    /// What the gate came to.
+    gate: Option<verify::Gated>,
+}
+
+impl Built {
+    fn of(tree: Oid) -> Self {
+        Self { tree, notes: Vec::new(), usage: Usage::default(), gate: None }
+    }
 }
 
 impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
         let began = tokio::time::Instant::now();
-        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began };
+        let sink =
+            EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began, hidden: Hidden::default() };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            let mut result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            result.message = sink.hidden.cover(&result.message);
+            result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
         }
         // Removing many files takes long, and nobody waits for it.
@@ -256,14 +303,15 @@ impl Runner {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
                 self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
-                return Ok(Built { tree: imported, notes: Vec::new(), usage: Usage::default() });
+                return Ok(Built::of(imported));
             }
             Work::Build(builder) => builder,
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
-        let space = space.instrument(info_span!("workspace")).await?;
+        let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
-        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
+        self.build_in(job, builder.as_ref(), space, sink, cancel).await
     }
 
     async fn build_in(
@@ -285,6 +333,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
+            frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
@@ -299,6 +348,10 @@ impl Runner {
                 format!("not there afterwards: {}", missing.join(", ")),
             ));
         }
+        let missing = gate::missing_symbols(space.tree(), &job.spec.symbols);
+        if !missing.is_empty() {
+            return Err(BuildError::new("symbols_missing", format!("not there afterwards: {}", missing.join(", "))));
+        }
         let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
         for notice in &collected.notices {
             sink.send("collect.note", notice.clone()).await;
@@ -307,7 +360,7 @@ impl Runner {
         notes.extend(collected.notices);
         self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
         sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
-        Ok(Built { tree: collected.tree, notes, usage: report.usage })
+        Ok(Built { tree: collected.tree, notes, usage: report.usage, gate: None })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {
@@ -329,47 +382,6 @@ impl Runner {
         }
     }
 
-    async fn verify(
-        &self,
-        job: &Job,
-        sink: &EventSink,
-        cancel: &CancellationToken,
-        used: &mut Option<Workspace>,
-    ) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
-        let space = used.insert(space.instrument(info_span!("workspace")).await?);
-        sink.ready().await;
-        let span = info_span!("gate");
-        let context = GateContext {
-            tree: space.tree().to_path_buf(),
-            scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space, &span)?,
-            lease: self.mark(job),
-            log_budget: self.log_budget,
-        };
-        let mut failed = None;
-        for command in &job.gate {
-            sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
-            let outcome = gate::run_command(&context, command, cancel).instrument(span.clone()).await;
-            sink.send(
-                if outcome.green { "gate.passed" } else { "gate.failed" },
-                format!("{} {}", outcome.name, outcome.text),
-            )
-            .await;
-            if !outcome.green {
-                for line in &outcome.tail {
-                    sink.send("gate.output", line.clone()).await;
-                }
-                failed = Some(format!("{} {}: {}", outcome.name, outcome.text, outcome.tail.join(" | ")));
-                break;
-            }
-        }
-        match failed {
-            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new(), usage: Usage::default() }),
-            Some(message) => Err(BuildError::new("gate_failed", message)),
-        }
-    }
-
     fn mark(&self, job: &Job) -> String {
         format!("{}|{}", self.mark, job.lease)
     }
@@ -377,6 +389,7 @@ impl Runner {
     fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = self.env.clone();
         env.extend(job.variables(span));
+        env.extend(Self::secrets_variable(job, space));
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
         env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);

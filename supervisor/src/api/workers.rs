@@ -20,6 +20,7 @@ use autopack_shared::wire::pb::{self, worker_message};
 
 mod drain;
 mod fetch;
+mod gate;
 mod missed;
 mod orders;
 mod place;
@@ -31,7 +32,7 @@ mod seen;
 mod session;
 mod surveys;
 
-pub use room::Room;
+pub use room::{Room, Transfers};
 pub use seen::Lookout;
 use session::SessionTask;
 

@@ -186,6 +186,7 @@ impl Core {
             goal: format!("land {} on {target}", run.id),
             scope: ScopeSpec::default(),
             deliverables: Vec::new(),
+            symbols: Vec::new(),
             category: None,
             claimed_risk: None,
             depends_on: Vec::new(),
@@ -216,6 +217,7 @@ impl Core {
             pause_requested: false,
             trace: context::current(),
             reason: None,
+            checkout: None,
             created_at: now,
             updated_at: now,
             ..run.clone()

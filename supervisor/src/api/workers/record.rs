@@ -88,7 +88,7 @@ impl SessionTask {
         loop {
             let answers = tokio::select! {
                 said = todo.recv() => match said {
-                    Some(said) => Vec::from_iter(self.store(said, &mut book).await),
+                    Some(said) => Vec::from_iter(Box::pin(self.store(said, &mut book)).await),
                     None => return,
                 },
                 woken = place.woken() => match woken {

@@ -16,6 +16,7 @@ fn spec(n: usize, after: Option<usize>) -> PhaseSpec {
         goal: "x".into(),
         scope: ScopeSpec::default(),
         deliverables: Vec::new(),
+        symbols: Vec::new(),
         category: None,
         claimed_risk: None,
         depends_on: after.map(|a| PhaseId::new(format!("p{a}")).unwrap()).into_iter().collect(),
@@ -86,6 +87,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         pause_requested: false,
         trace: None,
         reason: None,
+        checkout: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
     };
