@@ -8,6 +8,7 @@ mod approvals;
 mod attempts;
 mod budgets;
 mod cancel;
+mod crowd;
 mod forgery;
 mod gate;
 mod leases;

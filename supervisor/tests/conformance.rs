@@ -120,7 +120,7 @@ macro_rules! store_cases {
             }
             crowd {
                 every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
-                leases_are_noted_in_the_order_of_the_log
+                leases_are_noted_in_the_order_of_the_log leases_that_begin_together_are_whole
             }
         }
     };

@@ -343,6 +343,12 @@ impl Rig {
         lines
     }
 
+    /// The most leases that were active at once.
+    pub(super) async fn peak(&self) -> u64 {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        view.peak_leases(&self.engine.core.project).await.unwrap()
+    }
+
     /// The audit log is whole and agrees with the tables.
     pub(super) async fn audit_is_whole(&mut self) {
         let report = self.admin.verify_audit(pb::VerifyAuditRequest {}).await.unwrap().into_inner();
