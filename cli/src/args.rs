@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod local;
 pub(crate) mod operate;
 pub(crate) mod runs;
+pub(crate) mod sandbox;
 
 use std::path::PathBuf;
 
@@ -137,6 +138,9 @@ pub(crate) enum Command {
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
+    /// Measure what builders and gates cannot do on this host
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
     /// Show the settings in force
@@ -178,6 +182,7 @@ impl Command {
             | Self::Workers(_)
             | Self::Workspaces(_)
             | Self::Token(_)
+            | Self::Sandbox(_)
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Completions(_) => Vec::new(),

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::run_file::GateCommand;
 
 use crate::builder::command::last_lines;
-use crate::process::{self, ProcEnd, ProcSpec};
+use crate::process::{self, Cage, ProcEnd, ProcSpec};
 
 /// Where and as what the commands run.
 #[derive(Debug, Clone)]
@@ -24,6 +24,8 @@ pub struct GateContext {
     pub lease: String,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// How the commands are confined.
+    pub cage: Cage,
 }
 
 /// What one command did.
@@ -51,6 +53,7 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
         lease: context.lease.clone(),
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
+        cage: context.cage.clone(),
     };
     match process::run(&spec, cancel).await {
         Ok(report) => {
@@ -60,6 +63,7 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
                 ProcEnd::Signal(signal) => (false, format!("was ended by signal {signal}")),
                 ProcEnd::Timeout => (false, format!("was still running after {} s", command.timeout)),
                 ProcEnd::Cancelled => (false, "was stopped: the lease ended".to_owned()),
+                ProcEnd::OutOfMemory => (false, "wanted more memory than it may have".to_owned()),
             };
             GateOutcome { name: command.name.clone(), green, text, tail: last_lines(&report.tail, 20) }
         }

@@ -22,6 +22,7 @@ use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
+use crate::process::Cage;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
@@ -282,6 +283,7 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
+            cage: Cage::None,
             env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
@@ -346,6 +348,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             lease: self.mark(job),
             log_budget: self.log_budget,
+            cage: Cage::None,
         };
         let mut failed = None;
         for command in &job.gate {
