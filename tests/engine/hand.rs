@@ -34,7 +34,7 @@ impl Hand {
             boot_id: "b".to_owned(),
             protocol: PROTOCOL,
             slots: 1,
-            sandbox_level: "S0".to_owned(),
+            sandbox_level: "S3".to_owned(),
             held: Vec::new(),
         };
         let (out, outbox) = mpsc::channel(64);

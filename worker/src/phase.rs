@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, info_span};
+use tracing::{Instrument as _, info_span};
 
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
@@ -22,10 +23,11 @@ use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
-use crate::process::Cage;
+use crate::sandbox::Sandbox;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
+mod cage;
 mod data;
 mod ending;
 mod output;
@@ -67,6 +69,8 @@ pub struct Job {
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
     pub insecure_no_sandbox: bool,
+    /// The weakest sandbox that it may run in.
+    pub min_sandbox: SandboxLevel,
     /// Where its processes keep the run's data.
     pub data: JobData,
     /// What its models may be asked for.
@@ -99,6 +103,10 @@ impl Job {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
         };
+        let min_sandbox = match grant.min_sandbox.as_str() {
+            "" => SandboxLevel::default(),
+            text => text.parse().map_err(|e| format!("min_sandbox: {e}"))?,
+        };
         Ok(Self {
             lease: grant.lease_id.clone(),
             project: grant.project.parse().map_err(|e| format!("{e}"))?,
@@ -113,6 +121,7 @@ impl Job {
             gate,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
+            min_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
@@ -164,6 +173,8 @@ pub struct Runner {
     pub run_data: Option<PathBuf>,
     /// What a process of a job finds in its environment.
     pub env: Vec<(String, String)>,
+    /// What confines processes; none where there is none.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
 }
@@ -276,6 +287,7 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Built, BuildError> {
         let span = info_span!("build");
+        let (cage, env) = self.confine(job, space, &span, cage::starts_processes(&job.spec.builder)).await?;
         let task = Task {
             run: job.run.to_string(),
             phase: job.spec.clone(),
@@ -283,8 +295,8 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
-            cage: Cage::None,
-            env: self.job_env(job, space, &span)?,
+            cage,
+            env,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
@@ -342,13 +354,14 @@ impl Runner {
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
         sink.ready().await;
         let span = info_span!("gate");
+        let (cage, env) = self.confine(job, space, &span, !job.gate.is_empty()).await?;
         let context = GateContext {
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space, &span)?,
+            env,
             lease: self.mark(job),
             log_budget: self.log_budget,
-            cage: Cage::None,
+            cage,
         };
         let mut failed = None;
         for command in &job.gate {
@@ -375,14 +388,5 @@ impl Runner {
 
     fn mark(&self, job: &Job) -> String {
         format!("{}|{}", self.mark, job.lease)
-    }
-
-    fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
-        let mut env = self.env.clone();
-        env.extend(job.variables(span));
-        // A stray `git` of a builder must not find a repository above the tree.
-        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
-        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
-        Ok(env)
     }
 }

@@ -14,6 +14,7 @@ use crate::builder::BuildError;
 use crate::daemon::DaemonError;
 use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
+use crate::sandbox::Sandbox;
 use crate::workspace::Workspaces;
 
 /// Where a mirror has its objects from.
@@ -34,6 +35,7 @@ pub(crate) struct Runners {
     pub(crate) objects: Objects,
     pub(crate) run_data: Option<PathBuf>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
     pub(crate) log_budget: u64,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
@@ -90,6 +92,7 @@ impl Runners {
             mark: self.root.display().to_string(),
             run_data: self.run_data.clone(),
             env: self.env.clone(),
+            sandbox: self.sandbox.clone(),
             log_budget: self.log_budget,
         });
         open.insert(key, runner.clone());

@@ -1,6 +1,5 @@
 //! The system calls that no safe wrapper offers: the only `unsafe` of this crate. Each function here takes and returns
 //! plain values and is safe to call as its text says.
-#![expect(unsafe_code, reason = "system calls without a safe wrapper; every block says why it holds")]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -9,6 +8,7 @@ use nix::unistd::{ForkResult, Pid};
 use tokio::process::Command;
 
 /// The kernel ends the child when the thread that started it ends.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn die_with_parent(command: &mut Command) {
     // SAFETY: the closure makes one system call, async-signal-safe, and touches no memory of the parent.
     unsafe {
@@ -23,6 +23,7 @@ pub(crate) fn die_with_parent(command: &mut Command) {
 ///
 /// # Errors
 /// The system's word; `InvalidInput` where this process has more than one thread.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn fork() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a process of many threads is not forked"));
@@ -48,6 +49,7 @@ pub(crate) struct MountAttributes<'a> {
 ///
 /// # Errors
 /// The system's word; `EINVAL` where the file system cannot translate owners.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: MountAttributes<'_>) -> io::Result<()> {
     let mut set = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
     if attr.read_only {
@@ -81,6 +83,7 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, recursive: bool, attr: MountA
 ///
 /// # Errors
 /// The system's word.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn call(number: i64, arguments: [i64; 5]) -> io::Result<i64> {
     let [a, b, c, d, e] = arguments;
     // SAFETY: with numbers and null addresses only, the kernel writes nothing into this process.
@@ -92,6 +95,7 @@ pub(crate) fn call(number: i64, arguments: [i64; 5]) -> io::Result<i64> {
 ///
 /// # Errors
 /// The system's word.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = nix::sys::socket::socket(
         nix::sys::socket::AddressFamily::Inet,
@@ -114,6 +118,7 @@ pub(crate) fn loopback_up() -> io::Result<()> {
 ///
 /// # Errors
 /// The system's word.
+#[expect(unsafe_code, reason = "a system call without a safe wrapper")]
 pub(crate) fn ioctl_null(descriptor: BorrowedFd<'_>, request: u32) -> io::Result<()> {
     // SAFETY: the argument is a null address, which the kernel refuses to read with `EFAULT`.
     let done = unsafe { libc::syscall(libc::SYS_ioctl, descriptor.as_raw_fd(), u64::from(request), 0usize) };

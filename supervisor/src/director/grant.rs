@@ -10,6 +10,7 @@ use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RowId, Scope, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Attempt, Lease, LeasePurpose, Phase, Principal, Run};
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::state::{AttemptEvent, AttemptState, LeaseEvent, LeaseState, PhaseEvent, RunEvent};
 use autopack_shared::runtime::telemetry::context;
 use autopack_shared::runtime::telemetry::instruments::metrics;
@@ -21,7 +22,12 @@ use super::{Denial, Director, ref_of, trace};
 use crate::coordination::SessionEntry;
 use crate::error::Error;
 use crate::hub::HubRead as _;
+use crate::sandbox;
 use crate::store::Tx;
+
+/// What helps where every sandbox is too weak.
+const STRONGER: &str = "a worker with a stronger one (autopack sandbox selftest says what is missing), or min_sandbox \
+                        under [policy] in autopack.toml";
 
 impl Director {
     /// Finds a worker for a phase; false when the run has to wait, which is remembered for `runs explain`.
@@ -43,7 +49,14 @@ impl Director {
             self.deny(&view.run.id, denial);
             return Ok(false);
         }
-        let sessions = self.coordinator.sessions().await?;
+        let mut sessions = self.coordinator.sessions().await?;
+        if let Some(needed) = self.needed_sandbox(view, phase, purpose).await? {
+            if let Some(what) = sandbox::too_weak(&sessions, needed) {
+                self.deny(&view.run.id, Denial::new("sandbox_too_weak", &what, STRONGER));
+                return Ok(false);
+            }
+            sessions.retain(|session| sandbox::level_of(session) >= needed);
+        }
         let taken = tx.active_leases(None).await?;
         let Some((worker, session)) = with_room(&sessions, &taken) else {
             self.deny(&view.run.id, Denial::new("no_slot", full(&sessions), "a worker that becomes free"));
@@ -62,6 +75,17 @@ impl Director {
             }
         }
         Ok(given?.is_some())
+    }
+
+    /// The weakest sandbox that a lease may run in.
+    async fn needed_sandbox(
+        &self,
+        view: &RunView,
+        phase: &PhaseId,
+        purpose: LeasePurpose,
+    ) -> Result<Option<SandboxLevel>, Error> {
+        let policy = self.policy_of(&view.run).await?;
+        Ok(view.phase(phase).and_then(|phase| sandbox::needed(&policy, &view.run, phase, purpose)))
     }
 
     /// Gives a phase to a worker that has room; how long its run waited, or none when it has to go on waiting.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The folder of this program below the group that it is in itself.
@@ -67,10 +68,13 @@ impl Groups {
     ///
     /// # Errors
     /// The system's word, with the file.
-    pub(crate) fn make(&self, name: &str, bounds: Bounds) -> io::Result<Group> {
+    pub(crate) fn make(&self, bounds: Bounds) -> io::Result<Group> {
+        // One number for all of this process.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("ap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut group = Group { folders: Vec::new(), v2: None, memory: None };
         if let Some(v2) = &self.v2 {
-            let folder = group.folder(v2, name)?;
+            let folder = group.folder(v2, &name)?;
             if self.v2_bounds {
                 write(&folder.join("memory.max"), &bounds.memory.to_string())?;
                 // Absent where the kernel counts no swap.
@@ -85,7 +89,7 @@ impl Groups {
         }
         if !self.v2_bounds {
             for (controller, base) in &self.v1 {
-                let folder = group.folder(base, name)?;
+                let folder = group.folder(base, &name)?;
                 bound_v1(controller, &folder, bounds)?;
                 if controller == "memory" {
                     group.memory = Some(folder.join("memory.oom_control"));

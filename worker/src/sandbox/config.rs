@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::OnceCell;
 
@@ -11,7 +10,7 @@ use super::cgroup::{Bounds, Group, Groups};
 use super::layout::{self, Place};
 use super::selftest::Report;
 use super::slots::Slot;
-use super::spec::{Inner, Outer, Rlimits, Way, Weakness};
+use super::spec::{Inner, Mount, Outer, Rlimits, Way, Weakness};
 use super::{etc, landlocked, outer};
 use crate::process::ProcSpec;
 
@@ -94,7 +93,6 @@ pub struct Sandbox {
     root: bool,
     host_net: u64,
     landlock_abi: i32,
-    made: AtomicU64,
     pub(super) measured: OnceCell<Report>,
 }
 
@@ -113,7 +111,6 @@ impl Sandbox {
             root: nix::unistd::geteuid().is_root(),
             host_net: std::fs::metadata("/proc/self/ns/net")?.ino(),
             landlock_abi: landlocked::probe(),
-            made: AtomicU64::new(0),
             measured: OnceCell::new(),
             config,
         })
@@ -137,11 +134,10 @@ impl Sandbox {
         let bounds = place.bounds.unwrap_or(config.bounds);
         let usual = (config.tmp_bytes, config.tmp_files, config.file_bytes);
         let (tmp_bytes, tmp_files, file_bytes) = place.small.unwrap_or(usual);
-        let name = format!("ap-{}-{}", std::process::id(), self.made.fetch_add(1, Ordering::Relaxed));
         let group = if outer::lacks(weak, Weakness::Cgroup) {
             None
         } else {
-            Some(self.groups.make(&name, bounds).map_err(|e| failed("no control group", e))?)
+            Some(self.groups.make(bounds).map_err(|e| failed("no control group", e))?)
         };
         let slot = if self.root && !outer::lacks(weak, Weakness::Uid) {
             Some(Slot::take().map_err(|e| failed("no user", e))?)
@@ -151,9 +147,9 @@ impl Sandbox {
         let mut mounts = place.mounts(&config.helper, &config.folder.join("etc"), &config.readable);
         let mut readable = layout::readable(&config.readable);
         if outer::lacks(weak, Weakness::Files) {
-            let folder = &config.folder;
-            mounts.push(super::spec::Mount { from: folder.clone(), to: folder.clone(), writable: true, mapped: true });
-            readable.push(folder.clone());
+            let as_is = |from: &PathBuf| Mount { from: from.clone(), to: from.clone(), writable: true, mapped: false };
+            mounts.extend(place.exposed.iter().map(as_is));
+            readable.extend(place.exposed.iter().cloned());
         }
         let outer = Outer {
             way: self.way(),

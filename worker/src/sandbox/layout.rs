@@ -1,8 +1,10 @@
 //! What of the host is where inside, and how a process that was described in the host's paths is described in those.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::cgroup::Bounds;
+use super::door::DatabaseDoor;
 use super::spec::{AP, INIT, Mount, WS};
 use crate::process::ProcSpec;
 
@@ -38,8 +40,10 @@ pub struct Place {
     pub scratch: PathBuf,
     /// A folder for the run's own data, at `/run/ap/data`.
     pub data: Option<PathBuf>,
-    /// Folders with sockets, by their name below `/run/ap`.
-    pub sockets: Vec<(PathBuf, String)>,
+    /// The way to the server for the run's data.
+    pub door: Option<Arc<DatabaseDoor>>,
+    /// Folders that are there as they are on the host, where the files are left open to prove a point.
+    pub exposed: Vec<PathBuf>,
     /// Variables that go inside besides the ones that always do.
     pub variables: Vec<String>,
     /// Folders that are there with the owners they have, to be read below `/run/ap`.
@@ -58,7 +62,6 @@ impl Place {
             (self.scratch.display().to_string(), format!("{AP}/task")),
         ];
         names.extend(self.data.iter().map(|data| (data.display().to_string(), format!("{AP}/data"))));
-        names.extend(self.sockets.iter().map(|(from, name)| (from.display().to_string(), format!("{AP}/{name}"))));
         names.retain(|(from, _)| !from.is_empty());
         names.sort_by_key(|(from, _)| std::cmp::Reverse(from.len()));
         names
@@ -106,7 +109,8 @@ impl Place {
         mounts.push(plain(helper, Path::new(INIT)));
         mounts.push(own(&self.scratch, format!("{AP}/task"), false));
         mounts.extend(self.data.iter().map(|data| own(data, format!("{AP}/data"), true)));
-        mounts.extend(self.sockets.iter().map(|(from, name)| own(from, format!("{AP}/{name}"), false)));
+        let door = self.door.as_ref().map(|door| door.mounted());
+        mounts.extend(door.iter().map(|(from, name)| own(from, format!("{AP}/{name}"), false)));
         mounts.extend(self.unmapped.iter().map(|(from, name)| plain(from, &Path::new(AP).join(name))));
         mounts
     }

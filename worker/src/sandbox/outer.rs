@@ -74,7 +74,8 @@ fn stage(spec: &mut Outer, user: u32) -> Result<(), Trouble> {
     let options = std::ffi::CString::new(options).unwrap_or_default();
     rustix::mount::mount("tmpfs", &tmp, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, &*options)
         .map_err(rus("cannot make /tmp"))?;
-    spec.mounts.push(super::spec::Mount { from: tmp, to: PathBuf::from("/tmp"), writable: true, mapped: false });
+    // First, so that nothing below it is hidden.
+    spec.mounts.insert(0, super::spec::Mount { from: tmp, to: PathBuf::from("/tmp"), writable: true, mapped: false });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,6 @@ use super::entry::PROBE;
 use super::probe::{RESULTS, Tried};
 use super::spec::{INIT, Way};
 use crate::process::{self, Cage, ProcEnd, ProcSpec};
-use std::sync::Arc;
-
 mod cache;
 mod canary;
 
@@ -49,6 +48,7 @@ const EXPECTED: &[(&str, Layer)] = &[
     ("link_out", Layer::Fence),
     ("proc_roads", Layer::Fence),
     ("devices", Layer::Fence),
+    ("write_beside_rules", Layer::Fence),
     ("set_id_bits", Layer::Fence),
     ("environment", Layer::Fence),
     ("tcp_host", Layer::Apart),
@@ -165,7 +165,7 @@ impl Sandbox {
     }
 
     async fn attempts(self: &Arc<Self>) -> Result<Vec<Attempt>, String> {
-        let canaries = Canaries::set(self.config()).map_err(|e| format!("nothing to aim at: {e}"))?;
+        let canaries = Canaries::set().map_err(|e| format!("nothing to aim at: {e}"))?;
         let spec = ProcSpec {
             argv: vec![INIT.to_owned(), PROBE.to_owned(), canaries.scratch().join("aims.json").display().to_string()],
             cwd: canaries.tree(),

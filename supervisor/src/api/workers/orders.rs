@@ -15,6 +15,7 @@ use super::session::SessionTask;
 use crate::api::Core;
 use crate::error::Error;
 use crate::run_data::{RunDataError, Stint};
+use crate::sandbox;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
 
@@ -86,6 +87,7 @@ impl SessionTask {
             | BuilderSpec::Remediation { .. } => None,
         };
         let gate = policy.gate_of(&phase);
+        let min_sandbox = sandbox::needed(&policy, &run, &phase, lease.purpose);
         let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
@@ -106,6 +108,7 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
             trace: lease
                 .trace
                 .clone()

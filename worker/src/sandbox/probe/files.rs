@@ -20,6 +20,8 @@ pub(super) const ATTEMPTS: &[(&str, Attempt)] = &[
     ("link_out", link_out),
     ("proc_roads", proc_roads),
     ("devices", devices),
+    // Only Landlock denies this one.
+    ("write_beside_rules", |_| reached(fs::write("/dev/canary", "x"), "wrote where no rule allows it")),
     ("set_id_bits", set_id),
     ("environment", environment),
 ];

@@ -92,14 +92,14 @@ fn forks(aims: &Aims) -> Result<String, String> {
 
 /// Several processes, none of which has too much by itself.
 fn memory(aims: &Aims) -> Result<String, String> {
-    let piece = usize::try_from(aims.memory / 2).map_err(|e| e.to_string())?;
+    let piece = usize::try_from(aims.memory / 16).map_err(|e| e.to_string())?;
     let take = || {
         let held = vec![7u8; piece];
         // Held until all have theirs.
         std::thread::sleep(Duration::from_secs(2));
         std::hint::black_box(&held);
     };
-    let (children, stopped) = family(4, take);
+    let (children, stopped) = family(32, take);
     if let Some(why) = stopped {
         end(&children);
         return Err(why);
@@ -114,13 +114,13 @@ fn memory(aims: &Aims) -> Result<String, String> {
                 return Err(format!("{signal} ended one of them"));
             }
             // One that went through with it ends itself.
-            Ok(WaitStatus::Signaled(..)) => break,
+            Ok(WaitStatus::Signaled(pid, ..)) if children.contains(&pid) => break,
             Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(10)),
             Ok(_) | Err(_) => {}
         }
     }
     end(&children);
-    Ok(format!("took {} bytes", 4 * piece))
+    Ok(format!("took {} bytes", 32 * piece))
 }
 
 /// Forks children that do something and end; and what stopped it, if anything did.

@@ -11,13 +11,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sandbox::cgroup::Bounds;
-use crate::sandbox::config::SandboxConfig;
 use crate::sandbox::layout::Place;
 use crate::sandbox::probe::{Aims, Tried};
 use crate::sys;
 
 /// Bounds of the sandbox that the attempts are made in: small, so that they are met soon.
-const BOUNDS: Bounds = Bounds { memory: 128 << 20, pids: 64, cpu_percent: 400 };
+const BOUNDS: Bounds = Bounds { memory: 256 << 20, pids: 64, cpu_percent: 400 };
 
 /// Variables that may be there.
 const VARIABLES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "TERM"];
@@ -37,8 +36,10 @@ pub(super) struct Canaries {
 
 impl Canaries {
     /// Sets them.
-    pub(super) fn set(config: &SandboxConfig) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("canary-").tempdir_in(&config.folder)?;
+    pub(super) fn set() -> io::Result<Self> {
+        // Where everybody could reach it, if it were in reach.
+        let folder = tempfile::Builder::new().prefix("autopack-canary-").tempdir()?;
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let at = |name: &str| folder.path().join(name);
         for name in ["tree", "task", "private"] {
             fs::create_dir(at(name))?;
@@ -48,7 +49,7 @@ impl Canaries {
         fs::write(at("private/file"), "canary")?;
         fs::set_permissions(at("private"), fs::Permissions::from_mode(0o755))?;
         fs::set_permissions(at("private/file"), fs::Permissions::from_mode(0o600))?;
-        let mark = format!("autopack-canary-{}", folder.path().file_name().unwrap_or_default().display());
+        let mark = format!("{}", folder.path().file_name().unwrap_or_default().display());
         let path = UnixListener::bind(at("socket"))?;
         fs::set_permissions(at("socket"), fs::Permissions::from_mode(0o777))?;
         let hidden = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&mark)?)?;
@@ -93,6 +94,7 @@ impl Canaries {
             tree: self.tree(),
             scratch: self.scratch(),
             unmapped: vec![(self.folder.path().join("private"), "private".to_owned())],
+            exposed: vec![self.folder.path().to_owned()],
             bounds: Some(BOUNDS),
             small: Some((TMP_BYTES, TMP_FILES, FILE_BYTES)),
             ..Place::default()

@@ -1,0 +1,73 @@
+//! How the processes of a job are confined, and what they find in their environment.
+
+use tracing::Span;
+
+use autopack_shared::domain::run_file::BuilderSpec;
+
+use super::data::Data;
+use super::{Job, Runner};
+use crate::builder::BuildError;
+use crate::process::Cage;
+use crate::sandbox::{DatabaseDoor, Place};
+use crate::workspace::Workspace;
+
+/// Whether a builder starts processes.
+pub(super) const fn starts_processes(spec: &BuilderSpec) -> bool {
+    match spec {
+        BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } => true,
+        BuilderSpec::Llm { .. }
+        | BuilderSpec::Patch { .. }
+        | BuilderSpec::Landing { .. }
+        | BuilderSpec::Remediation { .. } => false,
+    }
+}
+
+impl Runner {
+    /// The sandbox for a job's processes, and their environment in the host's paths.
+    ///
+    /// # Errors
+    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must.
+    pub(super) async fn confine(
+        &self,
+        job: &Job,
+        space: &Workspace,
+        span: &Span,
+        starts: bool,
+    ) -> Result<(Cage, Vec<(String, String)>), BuildError> {
+        let mut env = self.env.clone();
+        env.extend(job.variables(span));
+        // A stray `git` of a builder must not find a repository above the tree.
+        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        if !starts || job.insecure_no_sandbox {
+            let data = job.data.bare(self.run_data.as_deref(), &job.run);
+            env.extend(data.map_err(|e| BuildError::of("workspace", &e))?);
+            return Ok((Cage::None, env));
+        }
+        let Some(sandbox) = &self.sandbox else {
+            let text = "it needs a sandbox, and this worker has none; --insecure-no-sandbox runs builders as you";
+            return Err(BuildError::new("sandbox_required", text));
+        };
+        let report = sandbox.level().await;
+        if report.level < job.min_sandbox {
+            let why = report.trouble.as_deref().unwrap_or("autopack sandbox selftest says what is missing");
+            let text =
+                format!("it needs a sandbox of level {}, and here it is {}: {why}", job.min_sandbox, report.level);
+            return Err(BuildError::new("sandbox_too_weak", text));
+        }
+        let mut place =
+            Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
+        match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
+            Data::None => {}
+            Data::Folder { folder, variable } => {
+                place.data = Some(folder);
+                env.push(variable);
+            }
+            Data::Server { name, url } => {
+                let door = DatabaseDoor::open(sandbox, &url).map_err(|e| BuildError::of("sandbox_failed", &e))?;
+                env.push((name, door.url().to_owned()));
+                place.door = Some(std::sync::Arc::new(door));
+            }
+        }
+        Ok((Cage::Sandboxed(sandbox.clone(), Box::new(place)), env))
+    }
+}
