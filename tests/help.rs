@@ -57,6 +57,7 @@ const COMMANDS: &[&str] = &[
     "audit query",
     "up",
     "doctor",
+    "bench",
     "config show",
     "completions",
 ];

@@ -10,8 +10,10 @@ mod model;
 #[path = "../shared/tests/cases/repository.rs"]
 mod repository;
 
+mod abuse;
 mod bad_input;
 mod bad_services;
+mod bench;
 mod builders;
 mod cli_engine;
 mod cli_local;

@@ -1,6 +1,7 @@
 //! The command line: global options here, one file a group of commands below.
 
 pub(crate) mod autopilot;
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod demo;
 pub(crate) mod local;
@@ -143,6 +144,8 @@ pub(crate) enum Command {
     Sandbox(sandbox::SandboxCommand),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
+    /// Measure how good it is here, beside floors of the same run
+    Bench(bench::Bench),
     /// Show the settings in force
     #[command(subcommand)]
     Config(local::Config),
@@ -161,6 +164,7 @@ impl Command {
         match self {
             Self::Autopilot(autopilot::Autopilot::Supervise(args)) => vec![("worker.slots", args.workers.to_string())],
             Self::Autopilot(autopilot::Autopilot::Run(_))
+            | Self::Bench(_)
             | Self::Demo(_)
             | Self::Init(_)
             | Self::Anchor(_)

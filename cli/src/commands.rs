@@ -55,6 +55,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Token(command) => daemons::token(context, command),
         Command::Sandbox(command) => sandbox::run(context, command).await,
         Command::Doctor(_) => doctor::run(context),
+        Command::Bench(args) => Box::pin(crate::bench::run(context, &args)).await,
         Command::Config(command) => settings::config(context, &command),
         Command::Completions(args) => settings::completions(context, &args),
     }

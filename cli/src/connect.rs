@@ -2,7 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
-mod remote;
+pub(crate) mod remote;
 mod worker;
 
 use std::io;
@@ -35,7 +35,7 @@ use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token};
 
 use self::remote::Headers;
-use self::worker::worker_config;
+pub(crate) use self::worker::{builder_env, provision, warm_limits};
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
@@ -278,7 +278,7 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     if !drive {
         return Ok(session);
     }
-    let working = match worker_config(ctx, place, root) {
+    let working = match worker::config(ctx, place, root) {
         Ok(worker) => session.work(worker, channel).await,
         Err(error) => Err(error),
     };
@@ -336,14 +336,6 @@ fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliErro
     address::publish(data_dir, socket).during("say where the socket is")?;
     engine.serve("socket", UnixListenerStream::new(listener));
     Ok(())
-}
-
-/// What processes of a job find of this process's environment.
-pub(crate) fn builder_env(ctx: &Context) -> Vec<(String, String)> {
-    ["PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "CARGO_HOME", "RUSTUP_HOME"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
-        .collect()
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.

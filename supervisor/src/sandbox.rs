@@ -5,7 +5,7 @@ use autopack_shared::domain::record::{LeasePurpose, Phase, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::sandbox::SandboxLevel;
 
-use crate::coordination::SessionEntry;
+use crate::coordination::Seated;
 use crate::policy::PolicyInForce;
 
 /// The weakest sandbox that a lease may run in; none where it starts no process, or may do without one.
@@ -24,13 +24,13 @@ pub(crate) fn needed(policy: &PolicyInForce, run: &Run, phase: &Phase, purpose: 
 }
 
 /// What a worker measured. What cannot be read is worth nothing.
-pub(crate) fn level_of(session: &SessionEntry) -> SandboxLevel {
-    session.facts.sandbox_level.parse().unwrap_or(SandboxLevel::S0)
+pub(crate) fn level_of(seat: &Seated) -> SandboxLevel {
+    seat.sandbox_level.parse().unwrap_or(SandboxLevel::S0)
 }
 
 /// Why no worker that is connected will do.
-pub(crate) fn too_weak(sessions: &[SessionEntry], needed: SandboxLevel) -> Option<String> {
-    let best = sessions.iter().filter(|session| !session.draining).map(level_of).max()?;
+pub(crate) fn too_weak(seats: &[Seated], needed: SandboxLevel) -> Option<String> {
+    let best = seats.iter().filter(|seat| !seat.draining).map(level_of).max()?;
     (best < needed)
         .then(|| format!("it needs a sandbox of level {needed}, and the best of a worker that is connected is {best}"))
 }

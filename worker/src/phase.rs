@@ -23,6 +23,7 @@ use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
+use crate::provision::{Hidden, Provision};
 use crate::sandbox::Sandbox;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
@@ -31,6 +32,7 @@ mod cage;
 mod data;
 mod ending;
 mod output;
+mod provide;
 mod trace;
 
 pub use data::JobData;
@@ -75,6 +77,8 @@ pub struct Job {
     pub data: JobData,
     /// What its models may be asked for.
     pub allowance: Allowance,
+    /// The secrets that the project's configuration names for it.
+    pub secrets: Vec<String>,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -103,10 +107,6 @@ impl Job {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
         };
-        let min_sandbox = match grant.min_sandbox.as_str() {
-            "" => SandboxLevel::default(),
-            text => text.parse().map_err(|e| format!("min_sandbox: {e}"))?,
-        };
         Ok(Self {
             lease: grant.lease_id.clone(),
             project: grant.project.parse().map_err(|e| format!("{e}"))?,
@@ -121,9 +121,10 @@ impl Job {
             gate,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
-            min_sandbox,
+            min_sandbox: cage::asked(&grant.min_sandbox)?,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
+            secrets: grant.secrets.clone(),
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -136,6 +137,7 @@ pub struct EventSink {
     out: mpsc::Sender<JobOutput>,
     seq: AtomicU64,
     began: tokio::time::Instant,
+    hidden: Hidden,
 }
 
 impl EventSink {
@@ -148,7 +150,7 @@ impl EventSink {
             attempt: self.job.attempt,
             run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
             kind: kind.to_owned(),
-            text: text.into(),
+            text: self.hidden.cover(&text.into()),
             data_json: String::new(),
         };
         let _gone = self.out.send(JobOutput::Event(event)).await;
@@ -177,6 +179,8 @@ pub struct Runner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// What the operator provides.
+    pub provision: Arc<Provision>,
 }
 
 struct Built {
@@ -189,13 +193,16 @@ impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
         let began = tokio::time::Instant::now();
-        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began };
+        let sink =
+            EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began, hidden: Hidden::default() };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            let mut result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            result.message = sink.hidden.cover(&result.message);
+            result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
         }
         // Removing many files takes long, and nobody waits for it.
@@ -273,9 +280,10 @@ impl Runner {
             Work::Build(builder) => builder,
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
-        let space = space.instrument(info_span!("workspace")).await?;
+        let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
-        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
+        self.build_in(job, builder.as_ref(), space, sink, cancel).await
     }
 
     async fn build_in(
@@ -352,6 +360,7 @@ impl Runner {
     ) -> Result<Built, BuildError> {
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
         let span = info_span!("gate");
         let (cage, env) = self.confine(job, space, &span, !job.gate.is_empty()).await?;
@@ -384,9 +393,5 @@ impl Runner {
             None => Ok(Built { tree: Oid::ZERO, notes: Vec::new(), usage: Usage::default() }),
             Some(message) => Err(BuildError::new("gate_failed", message)),
         }
-    }
-
-    fn mark(&self, job: &Job) -> String {
-        format!("{}|{}", self.mark, job.lease)
     }
 }

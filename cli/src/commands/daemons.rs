@@ -10,6 +10,7 @@ use serde_json::json;
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::runtime::process::Tasks;
+use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
@@ -24,7 +25,7 @@ use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
 use crate::commands::sandbox;
-use crate::connect::builder_env;
+use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
@@ -65,6 +66,10 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         door,
+        transfers: Transfers {
+            uploads: u64::from(args.upload_memory) << 20,
+            fetches: u64::from(args.fetch_memory) << 20,
+        },
         director: DirectorConfig::default(),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;
@@ -160,6 +165,8 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         env: builder_env(ctx),
         sandbox: Some(sandbox::config(ctx, &args.sandbox, &root.join("sandbox"))?),
         log_budget: LOG_BUDGET,
+        warm: warm_limits(args.warm),
+        provision: provision(args.provision.as_deref())?,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

@@ -3,6 +3,7 @@
 use tracing::Span;
 
 use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::sandbox::SandboxLevel;
 
 use super::data::Data;
 use super::{Job, Runner};
@@ -22,7 +23,17 @@ pub(super) const fn starts_processes(spec: &BuilderSpec) -> bool {
     }
 }
 
+/// The weakest sandbox that a grant lets its processes run in.
+pub(super) fn asked(level: &str) -> Result<SandboxLevel, String> {
+    if level.is_empty() { Ok(SandboxLevel::default()) } else { level.parse().map_err(|e| format!("min_sandbox: {e}")) }
+}
+
 impl Runner {
+    /// Marks the processes of a job.
+    pub(super) fn mark(&self, job: &Job) -> String {
+        format!("{}|{}", self.mark, job.lease)
+    }
+
     /// The sandbox for a job's processes, and their environment in the host's paths.
     ///
     /// # Errors
@@ -36,6 +47,7 @@ impl Runner {
     ) -> Result<(Cage, Vec<(String, String)>), BuildError> {
         let mut env = self.env.clone();
         env.extend(job.variables(span));
+        env.extend(Self::secrets_variable(job, space));
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
         if !starts || job.insecure_no_sandbox {

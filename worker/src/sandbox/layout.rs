@@ -12,7 +12,7 @@ use crate::process::ProcSpec;
 const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// Variables that go inside with the value they have.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "PATH",
     "LANG",
     "TERM",
@@ -26,6 +26,7 @@ const VARIABLES: [&str; 13] = [
     "AUTOPACK_GOAL",
     "AUTOPACK_TASK",
     "AUTOPACK_BASE",
+    "AUTOPACK_SECRETS",
 ];
 
 /// Variables that are there in any case.
