@@ -84,18 +84,23 @@ fn limit(limits: Rlimits) -> io::Result<()> {
 }
 
 fn watch_and_run(socket: &UnixStream, inner: &Inner) -> io::Result<u8> {
-    let mut ends = SigSet::empty();
-    ends.add(Signal::SIGCHLD);
-    ends.thread_block()?;
-    let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let child = match start(inner) {
         Ok(child) => child,
         Err(error) => return Ok(say(socket, &Record::NoProgram(error.to_string()))),
     };
+    // Only now: what is started inherits which signals are held back, and a shell would wait for its own for ever.
+    let mut ends = SigSet::empty();
+    ends.add(Signal::SIGCHLD);
+    ends.thread_block()?;
+    let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     say(socket, &Record::Started);
     socket.set_nonblocking(true)?;
     let mut heard = now();
     loop {
+        // Before the first wait too: it may have ended before its end was listened for.
+        if let Some(record) = reap(&child) {
+            return Ok(say(socket, &record));
+        }
         let patience = Duration::from_millis(inner.deadman_ms).saturating_sub(now().saturating_sub(heard));
         if patience.is_zero() {
             return Ok(ORPHANED);
@@ -114,9 +119,6 @@ fn watch_and_run(socket: &UnixStream, inner: &Inner) -> io::Result<u8> {
             }
         }
         while ended.read_signal()?.is_some() {}
-        if let Some(record) = reap(&child) {
-            return Ok(say(socket, &record));
-        }
     }
 }
 
