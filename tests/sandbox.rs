@@ -67,6 +67,7 @@ impl Jail {
             lease: format!("{}|lease", self.dir.path().display()),
             timeout: self.timeout,
             log_budget: 1 << 20,
+            frozen: tokio::sync::watch::channel(false).1,
             cage: Cage::Sandboxed(self.sandbox.clone(), Box::new(place)),
         }
     }

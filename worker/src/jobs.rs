@@ -72,7 +72,7 @@ impl Jobs {
         let (runners, out, span) = (runners.clone(), self.out.clone(), job.span());
         let lease = async move {
             let work = runners.run(job.clone(), out.clone(), cancel.clone());
-            last_word(job, out, cancel, work).await;
+            Box::pin(last_word(job, out, cancel, work)).await;
             Ok::<(), LinkError>(())
         };
         tasks.spawn("lease", OnError::Log, lease.instrument(span));

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::contact::Frozen;
 use crate::sandbox::{Confined, Place, Sandbox, SandboxError};
 use crate::sys;
 
@@ -52,6 +53,8 @@ pub struct ProcSpec {
     pub log_budget: u64,
     /// How it is confined.
     pub cage: Cage,
+    /// Whether it stands still: what runs is stopped until it may go on, what does not is not begun.
+    pub frozen: Frozen,
 }
 
 /// How it ended.
@@ -128,6 +131,11 @@ impl ProcError {
 /// [`ProcError`] when it cannot be started or waited for.
 pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcReport, ProcError> {
     let program = spec.argv.first().cloned().ok_or(ProcError::Empty)?;
+    let mut frozen = spec.frozen.clone();
+    tokio::select! {
+        _thawed = frozen.wait_for(|frozen| !*frozen) => {}
+        () = cancel.cancelled() => return Ok(ProcReport::never()),
+    }
     let (mut child, mut confined) = start(spec, &program).await?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let out = child.stdout.take();
@@ -144,14 +152,17 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
             never = beat(confined.as_ref()) => match never {},
+            () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
-    if let Some(confined) = confined.as_ref().filter(|_| ended.is_err()) {
+    // What stands still cannot end by itself.
+    let gently = ended.is_err() && !*frozen.borrow();
+    if let Some(confined) = confined.as_ref().filter(|_| gently) {
         // A signal to the process outside would end all at once.
         confined.ask_to_end();
         let _ended = tokio::time::timeout(TERM_GRACE, child.wait()).await;
     }
-    stop_group(group, &mut child, ended.is_err() && confined.is_none()).await;
+    stop_group(group, &mut child, gently && confined.is_none()).await;
     let inside = match &mut confined {
         Some(confined) => after(confined).await,
         None => None,
@@ -168,6 +179,30 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     let mut tail = out.text();
     tail.push_str(&err.text());
     Ok(ProcReport { end, tail, printed: out.total + err.total, truncated: out.total > budget || err.total > budget })
+}
+
+/// Stops the group, or lets it go on, at the next word of it.
+async fn hold(group: Option<Pid>, confined: Option<&Confined>, frozen: &mut Frozen) {
+    if frozen.changed().await.is_err() {
+        // Nobody is there to freeze anything.
+        return std::future::pending().await;
+    }
+    let still = *frozen.borrow();
+    if let Some(confined) = confined {
+        // PID 1 inside stops the others, and goes on listening for signs of life.
+        return confined.freeze(still);
+    }
+    let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
+    if let Some(Err(error)) = group.map(|group| killpg(group, signal)) {
+        tracing::debug!(%error, %signal, "a group that is gone");
+    }
+}
+
+impl ProcReport {
+    /// Of a process that was not begun.
+    const fn never() -> Self {
+        Self { end: ProcEnd::Cancelled, tail: String::new(), printed: 0, truncated: false }
+    }
 }
 
 fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
@@ -292,7 +327,40 @@ mod tests {
             timeout,
             log_budget: 1 << 20,
             cage: Cage::None,
+            frozen: tokio::sync::watch::channel(false).1,
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_frozen_stands_still_and_is_not_begun() {
+        let (frozen, dir) = (tokio::sync::watch::Sender::new(true), tempfile::tempdir().unwrap());
+        let (began, ended) = (dir.path().join("began"), dir.path().join("ended"));
+        let script = format!("touch {}; sleep 0.3; touch {}", began.display(), ended.display());
+        let spec = ProcSpec { frozen: frozen.subscribe(), ..spec(&script, Duration::from_secs(60)) };
+        let none = CancellationToken::new();
+        let mut running = Box::pin(run(&spec, &none));
+        let pause = Duration::from_millis(900);
+        assert!(tokio::time::timeout(pause, &mut running).await.is_err() && !began.exists());
+        frozen.send_replace(false);
+        while !began.exists() {
+            let _still = tokio::time::timeout(Duration::from_millis(5), &mut running).await;
+        }
+        frozen.send_replace(true);
+        assert!(tokio::time::timeout(pause, &mut running).await.is_err() && !ended.exists());
+        frozen.send_replace(false);
+        assert_eq!(running.await.unwrap().end, ProcEnd::Exit(0));
+        assert!(ended.exists());
+        // Frozen, it is killed all the same.
+        let cancel = CancellationToken::new();
+        let mut running = Box::pin(run(&spec, &cancel));
+        let _still = tokio::time::timeout(Duration::from_millis(100), &mut running).await;
+        frozen.send_replace(true);
+        let _still = tokio::time::timeout(Duration::from_millis(100), &mut running).await;
+        cancel.cancel();
+        assert_eq!(
+            tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().end,
+            ProcEnd::Cancelled
+        );
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use tracing::Span;
 
+use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::sandbox::SandboxLevel;
 
@@ -68,6 +69,7 @@ impl Runner {
         }
         let mut place =
             Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
+        place.reports = job.purpose == LeasePurpose::Verify;
         match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
             Data::None => {}
             Data::Folder { folder, variable } => {

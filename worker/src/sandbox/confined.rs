@@ -14,7 +14,7 @@ use super::config::{Parts, Sandbox, SandboxError};
 use super::entry::BUILD;
 use super::layout::Place;
 use super::slots::Slot;
-use super::spec::{BEAT, Record, TERM, frame};
+use super::spec::{BEAT, CONT, Record, STOP, TERM, frame};
 use crate::process::{LEASE_MARK, ProcEnd, ProcSpec};
 use crate::sys;
 
@@ -146,6 +146,11 @@ impl Confined {
     /// Asks everything inside to end.
     pub(crate) fn ask_to_end(&self) {
         let _gone = self.socket.try_write(&[TERM]);
+    }
+
+    /// Stops everything inside, or lets it go on.
+    pub(crate) fn freeze(&self, still: bool) {
+        let _gone = self.socket.try_write(&[if still { STOP } else { CONT }]);
     }
 
     /// How the one program ended, once the process outside has; none where PID 1 was killed.

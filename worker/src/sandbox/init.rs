@@ -18,7 +18,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::outer::lacks;
-use super::spec::{BEAT, Inner, Record, Rlimits, TERM, Weakness, read_frame};
+use super::spec::{BEAT, CONT, Inner, Record, Rlimits, STOP, TERM, Weakness, read_frame};
 use super::{Trouble, landlocked, say, syscalls};
 
 /// The code of a sandbox that ended because its worker is gone or silent.
@@ -160,7 +160,9 @@ fn listen(socket: &UnixStream, child: &Child) -> io::Result<Heard> {
             Ok(n) => {
                 for byte in &bytes[..n] {
                     match *byte {
-                        TERM => terminate(child),
+                        TERM => tell(child, Signal::SIGTERM),
+                        STOP => tell(child, Signal::SIGSTOP),
+                        CONT => tell(child, Signal::SIGCONT),
                         BEAT => heard = Heard::Beat,
                         _ => return Ok(Heard::End),
                     }
@@ -174,11 +176,11 @@ fn listen(socket: &UnixStream, child: &Child) -> io::Result<Heard> {
     }
 }
 
-/// Asks everything inside to end.
-fn terminate(child: &Child) {
+/// Sends a signal to everything inside.
+fn tell(child: &Child, signal: Signal) {
     let whom = if std::process::id() == 1 { -1 } else { -i32::try_from(child.id()).unwrap_or(i32::MAX) };
     // Nobody is left to ask where this fails.
-    let _gone = kill(Pid::from_raw(whom), Signal::SIGTERM);
+    let _gone = kill(Pid::from_raw(whom), signal);
 }
 
 /// Takes in everything that ended; how the one program did, once it has.

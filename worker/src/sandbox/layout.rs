@@ -12,7 +12,7 @@ use crate::process::ProcSpec;
 const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// Variables that go inside with the value they have.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "PATH",
     "LANG",
     "TERM",
@@ -26,6 +26,7 @@ const VARIABLES: [&str; 14] = [
     "AUTOPACK_GOAL",
     "AUTOPACK_TASK",
     "AUTOPACK_BASE",
+    "AUTOPACK_REPORT",
     "AUTOPACK_SECRETS",
 ];
 
@@ -39,6 +40,8 @@ pub struct Place {
     pub tree: PathBuf,
     /// The folder of the task, to be read at `/run/ap/task`.
     pub scratch: PathBuf,
+    /// Whether that can be written: for reports of a gate.
+    pub reports: bool,
     /// A folder for the run's own data, at `/run/ap/data`.
     pub data: Option<PathBuf>,
     /// The way to the server for the run's data.
@@ -108,7 +111,7 @@ impl Place {
         mounts.extend(readable.iter().filter(|path| path.exists()).map(|path| plain(path, path)));
         mounts.push(own(&self.tree, WS.to_owned(), true));
         mounts.push(plain(helper, Path::new(INIT)));
-        mounts.push(own(&self.scratch, format!("{AP}/task"), false));
+        mounts.push(own(&self.scratch, format!("{AP}/task"), self.reports));
         mounts.extend(self.data.iter().map(|data| own(data, format!("{AP}/data"), true)));
         let door = self.door.as_ref().map(|door| door.mounted());
         mounts.extend(door.iter().map(|(from, name)| own(from, format!("{AP}/{name}"), false)));
@@ -119,6 +122,7 @@ impl Place {
     /// What can be written inside.
     pub(super) fn writable(&self) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = [WS, "/tmp", "/dev/shm"].iter().map(PathBuf::from).collect();
+        paths.extend(self.reports.then(|| PathBuf::from(format!("{AP}/task"))));
         paths.extend(self.data.iter().map(|_| PathBuf::from(format!("{AP}/data"))));
         paths
     }
@@ -156,6 +160,7 @@ mod tests {
             lease: String::new(),
             timeout: Duration::from_secs(1),
             log_budget: 1,
+            frozen: tokio::sync::watch::channel(false).1,
             cage: Cage::None,
         };
         let mut inside = place.environment(&spec);

@@ -173,6 +173,7 @@ impl Sandbox {
             lease: format!("{}|selftest", self.config().folder.display()),
             timeout: LIMIT,
             log_budget: 1 << 16,
+            frozen: tokio::sync::watch::channel(false).1,
             cage: Cage::Sandboxed(self.clone(), Box::new(canaries.place())),
         };
         let report = process::run(&spec, &CancellationToken::new()).await.map_err(|error| with_sources(&error))?;

@@ -14,6 +14,10 @@ const LONGEST: usize = 4 << 20;
 pub(crate) const BEAT: u8 = b'h';
 /// Asks everything inside to end.
 pub(crate) const TERM: u8 = b't';
+/// Everything inside stands still.
+pub(crate) const STOP: u8 = b's';
+/// It goes on.
+pub(crate) const CONT: u8 = b'c';
 
 /// The user and the group inside.
 pub(crate) const INSIDE_ID: u32 = 1000;

@@ -11,6 +11,7 @@ use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
+use super::gate;
 use super::record::Sent;
 use super::seen::Seen;
 use super::session::SessionTask;
@@ -102,9 +103,12 @@ impl SessionTask {
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
         };
-        let gate = policy.gate_of(&phase);
+        let commands = policy.gate_of(&phase);
+        let gate_base = gate::base_of(&run, &phase, lease.purpose);
+        let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
         let min_sandbox = sandbox::needed(&policy, &run, &phase, lease.purpose);
-        let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
+        let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
             lease_id: lease.id.to_string(),
@@ -118,13 +122,17 @@ impl SessionTask {
             base: base.to_string(),
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-            gate_json: json(serde_json::to_string(&gate))?,
+            gate_json: json(serde_json::to_string(&commands))?,
             feedback: phase.feedback,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
             min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
+            gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
+            gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
+            baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
+            flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
             secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
             trace: lease
                 .trace
