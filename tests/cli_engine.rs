@@ -156,10 +156,10 @@ fn supervise_drives_four_runs_two_at_once() {
     anchor["pivot_intentions"]["parallelism_isolation"] =
         json!({ "allowed": true, "isolation_model": "four_layer", "max_concurrent_runs": 2 });
     bench.write(place, &anchor.to_string());
-    // A gate that is green once another one runs or has run: one at a time would never end.
+    // A gate that is green once two leases were held at once: one at a time would never end.
     let met = bench.path().join("met");
     std::fs::create_dir(&met).unwrap();
-    let wait = format!("mktemp -p {0}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.02; done", met.display());
+    let wait = format!("until [ -e {}/two ]; do sleep 0.02; done", met.display());
     let policy = "[policy]\nextends = \"autopack\"\n\n[[gate.commands]]\nname = \"meet\"\n";
     bench.write("autopack.toml", &format!("{policy}run = \"{wait}\"\n"));
     bench.commit("two at once");
@@ -168,7 +168,17 @@ fn supervise_drives_four_runs_two_at_once() {
         bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
     }
     let all = ["autopilot", "supervise", "--run-ids", "w1,w2,w3,w4", "--workers", "2", "--no-wait", "-o", "json"];
-    let ran = bench.run(&all).expect(0).json();
+    let seen = [("AUTOPACK_WORKER_SANDBOX_PATHS", met.to_str().unwrap())];
+    let ran = std::thread::scope(|scope| {
+        let supervised = scope.spawn(|| bench.run_in(&bench.repo(), &all, &seen));
+        let peak = || bench.run(&["leases", "list", "--all", "-o", "json"]).json()["peak"].as_u64();
+        while !supervised.is_finished() && peak() < Some(2) {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        std::fs::write(met.join("two"), "").unwrap();
+        supervised.join().unwrap()
+    });
+    let ran = ran.expect(0).json();
     let states: Vec<&str> = ran["runs"].as_array().unwrap().iter().map(|run| text(run, "state")).collect();
     assert_eq!(states, ["SUCCEEDED"; 4]);
     let leases = bench.run(&["leases", "list", "--all", "-o", "json"]).expect(0).json();

@@ -33,5 +33,6 @@ mod leftovers;
 mod owners;
 mod playground;
 mod policy_cases;
+mod sandbox;
 mod stuck;
 mod telemetry;

@@ -31,6 +31,8 @@ impl Drop for Started {
 impl Started {
     fn new(bench: &Bench, args: &[&str]) -> Self {
         let mut command: Command = bench.command(&bench.repo());
+        // Where the gate looks: it sees nothing else of this machine.
+        command.env("AUTOPACK_WORKER_SANDBOX_PATHS", bench.path().join("shared"));
         let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, said }
@@ -67,7 +69,8 @@ impl Started {
 /// A site whose gate waits for the file `go` beside the home.
 fn gated() -> Bench {
     let bench = Bench::with(SITE);
-    let go = bench.path().join("go");
+    let go = bench.path().join("shared/go");
+    std::fs::create_dir(bench.path().join("shared")).unwrap();
     let wait = GATE.replace("{go}", go.to_str().unwrap());
     bench.write("autopack.toml", &wait);
     bench.commit("a gate that waits");
@@ -133,7 +136,7 @@ fn one_that_drives_takes_over_from_an_owner_that_is_killed() {
     owner.kill_9();
     // It was attached; now it owns, and verifies what the first one had under way.
     second.until("the engine went away; connected again and going on");
-    std::fs::write(bench.path().join("go"), "").unwrap();
+    std::fs::write(bench.path().join("shared/go"), "").unwrap();
     assert_eq!(second.code(), Some(4));
     approve(&bench);
     bench.run(&["runs", "resume", "k", "--no-wait"]).expect(0);
@@ -155,6 +158,6 @@ fn one_that_only_watches_is_told_when_the_owner_is_killed() {
     let ended = watcher.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert!(said.contains("autopack runs resume k"), "{:?}: {said}", ended.status);
-    std::fs::write(bench.path().join("go"), "").unwrap();
+    std::fs::write(bench.path().join("shared/go"), "").unwrap();
     bench.run(RUN).expect(4);
 }

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod local;
 pub(crate) mod operate;
 pub(crate) mod runs;
+pub(crate) mod sandbox;
 
 use std::path::PathBuf;
 
@@ -142,6 +143,9 @@ pub(crate) enum Command {
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
+    /// Measure what builders and gates cannot do on this host
+    #[command(subcommand)]
+    Sandbox(sandbox::SandboxCommand),
     /// Mend a cluster that is stopped
     #[command(subcommand)]
     Admin(admin::Admin),
@@ -190,6 +194,7 @@ impl Command {
             | Self::Workers(_)
             | Self::Workspaces(_)
             | Self::Token(_)
+            | Self::Sandbox(_)
             | Self::Admin(_)
             | Self::Doctor(_)
             | Self::Config(_)

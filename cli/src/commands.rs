@@ -19,6 +19,7 @@ mod plan;
 mod policy;
 mod projects;
 mod runs;
+pub(crate) mod sandbox;
 mod savepoints;
 mod settings;
 mod workspaces;
@@ -55,6 +56,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Workers(command) => projects::workers(context, command).await,
         Command::Workspaces(command) => workspaces::run(context, command).await,
         Command::Token(command) => daemons::token(context, command),
+        Command::Sandbox(command) => sandbox::run(context, command).await,
         Command::Admin(command) => admin::run(context, command).await,
         Command::Doctor(_) => doctor::run(context),
         Command::Bench(args) => Box::pin(crate::bench::run(context, &args)).await,

@@ -274,9 +274,15 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     if drive {
         listen(&engine, &data_dir, &socket)?;
     }
-    let worker = worker::config(ctx, place, root)?;
     let session = session(channel.clone(), Far { engine: Some(engine), socket, data_dir, scratch: None });
-    if drive && let Err(error) = session.work(worker, channel).await {
+    if !drive {
+        return Ok(session);
+    }
+    let working = match worker::config(ctx, place, root) {
+        Ok(worker) => session.work(worker, channel).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = working {
         session.close().await;
         return Err(error);
     }

@@ -36,6 +36,11 @@ use crate::exit::{AUDIT_USAGE, CliError, Exit};
 const GOVERNANCE_OFF: &str = "AUTOPACK_GOVERNANCE_DISABLED";
 
 fn main() -> ExitCode {
+    // A part of a sandbox, which does not know this command line and has one thread.
+    let words: Vec<String> = std::env::args_os().skip(1).take(8).filter_map(|word| word.into_string().ok()).collect();
+    if let Some(code) = autopack_worker::sandbox::enter(&words) {
+        return ExitCode::from(code);
+    }
     let parsed = Cli::command()
         .try_get_matches()
         .and_then(|words| Ok((telemetry::name_of(&words), Cli::from_arg_matches(&words)?)));

@@ -20,6 +20,7 @@ pub mod reason;
 pub mod record;
 pub mod run_data;
 pub mod run_file;
+pub mod sandbox;
 pub mod score;
 pub mod secret;
 pub mod session;

@@ -231,6 +231,8 @@ pub struct Seated {
     pub slots: u32,
     /// Whether it gets no more work.
     pub draining: bool,
+    /// The sandbox level it measured.
+    pub sandbox_level: String,
 }
 
 /// Who directs.

@@ -14,6 +14,7 @@ pub mod notify;
 pub mod policy;
 pub mod replica;
 pub mod run_data;
+mod sandbox;
 pub mod services;
 pub mod store;
 pub mod traced;

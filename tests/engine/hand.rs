@@ -39,7 +39,7 @@ impl Hand {
             boot_id: "b".to_owned(),
             protocol: PROTOCOL,
             slots,
-            sandbox_level: "S0".to_owned(),
+            sandbox_level: "S3".to_owned(),
             held: Vec::new(),
         };
         let (out, outbox) = mpsc::channel(64);

@@ -27,6 +27,7 @@ use autopack_worker::link::Identity;
 use autopack_worker::pool::WarmLimits;
 use autopack_worker::provision::Provision;
 use autopack_worker::runners::Objects;
+use autopack_worker::sandbox::SandboxConfig;
 
 /// How long anything may take before a test gives up on it.
 const DEADLINE: Duration = Duration::from_secs(100);
@@ -115,6 +116,13 @@ impl Site {
     }
 }
 
+/// Sandboxes as the program itself builds them.
+fn sandbox(folder: &Path) -> SandboxConfig {
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_autopack"));
+    let bwrap = Some(PathBuf::from("/usr/bin/bwrap")).filter(|path| path.exists());
+    SandboxConfig { bwrap, ..SandboxConfig::new(program, folder.to_path_buf()) }
+}
+
 impl Rig {
     /// Opens an engine with a worker.
     pub(super) async fn open(site: &Site) -> Self {
@@ -151,6 +159,7 @@ impl Rig {
             objects: Objects::Borrowed(site.repo().join(".git/objects")),
             run_data: Some(site.data()),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
+            sandbox: Some(sandbox(&site.dir.path().join("worker/.sandbox"))),
             log_budget: 1 << 20,
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),

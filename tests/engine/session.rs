@@ -32,7 +32,7 @@ impl Stream {
             session: session.to_owned(),
             protocol,
             slots: 1,
-            sandbox_level: "S0".to_owned(),
+            sandbox_level: "S3".to_owned(),
             ..Default::default()
         };
         let body = Some(worker_message::Body::Hello(hello));

@@ -31,7 +31,7 @@ impl Stranger {
             boot_id: "b".into(),
             protocol: PROTOCOL,
             slots: 1,
-            sandbox_level: "S0".into(),
+            sandbox_level: "S3".into(),
             held: Vec::new(),
         };
         let mut client = WorkerServiceClient::new(rig.channel.clone());

@@ -13,6 +13,7 @@ use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
 use crate::contact::Frozen;
+use crate::process::Cage;
 
 pub mod command;
 pub mod remediation;
@@ -35,6 +36,8 @@ pub struct Task {
     pub lease: String,
     /// The operator allowed builders without a sandbox for this run.
     pub insecure_no_sandbox: bool,
+    /// How its processes are confined.
+    pub cage: Cage,
     /// Variables that a process gets, as values.
     pub env: Vec<(String, String)>,
     /// A folder of its own beside the tree, for temporary files.

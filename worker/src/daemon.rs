@@ -22,6 +22,7 @@ use crate::pool::WarmLimits;
 use crate::process;
 use crate::provision::Provision;
 use crate::runners::{Objects, Runners};
+use crate::sandbox::{Sandbox, SandboxConfig};
 use crate::surveys::Scans;
 
 /// The pause before a session that broke is opened again; it doubles with each try.
@@ -46,6 +47,8 @@ pub struct WorkerConfig {
     pub run_data: Option<PathBuf>,
     /// What processes of a job find in their environment.
     pub env: Vec<(String, String)>,
+    /// How sandboxes are built; none where there are none.
+    pub sandbox: Option<SandboxConfig>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
     /// Worktrees that are kept ready.
@@ -71,6 +74,9 @@ pub enum DaemonError {
     /// Its mirror.
     #[error("the worker's mirror cannot be opened")]
     Mirror(#[from] MirrorError),
+    /// What its sandboxes need.
+    #[error("the sandbox cannot be prepared")]
+    Sandbox(#[source] io::Error),
     /// A task that panicked.
     #[error("the worker could not start: {0}")]
     Start(String),
@@ -95,6 +101,19 @@ pub struct Worker {
     runners: Arc<Runners>,
 }
 
+/// The sandboxes of a worker, and how far they hold: that is what it tells the supervisor, whatever was said before.
+async fn measured(config: Option<SandboxConfig>, who: &mut Identity) -> Result<Option<Arc<Sandbox>>, DaemonError> {
+    let Some(config) = config else { return Ok(None) };
+    let opened = tokio::task::spawn_blocking(move || Sandbox::open(config)).await;
+    let sandbox = opened.map_err(io::Error::other).flatten().map_err(DaemonError::Sandbox)?;
+    let sandbox = Arc::new(sandbox);
+    let report = sandbox.level().await;
+    who.sandbox_level = report.level.to_string();
+    let (denied, attempts) = (report.denied(), report.attempts.len());
+    tracing::info!(level = %report.level, means = report.means, denied, attempts, trouble = report.trouble, "sandbox measured");
+    Ok(Some(sandbox))
+}
+
 impl Worker {
     /// Opens the mirrors and clears what an earlier life left.
     ///
@@ -108,15 +127,18 @@ impl Worker {
         if killed > 0 {
             tracing::info!(killed, "ended processes that an earlier worker left");
         }
+        let mut identity = config.identity;
+        let sandbox = measured(config.sandbox, &mut identity).await?;
         let line = Arc::new(Line::new(servers, token));
         let runners = Arc::new(Runners {
             line: line.clone(),
-            worker: config.identity.worker.clone(),
-            session: config.identity.session.clone(),
+            worker: identity.worker.clone(),
+            session: identity.session.clone(),
             root: config.root,
             objects: config.objects,
             run_data: config.run_data,
             env: config.env,
+            sandbox,
             log_budget: config.log_budget,
             warm: config.warm,
             provision: Arc::new(config.provision),
@@ -125,7 +147,7 @@ impl Worker {
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;
-        Ok(Self { identity: config.identity, line, runners })
+        Ok(Self { identity, line, runners })
     }
 
     /// Serves until stopped, or until it is drained: `drain` asks for that, or an operator. A session that breaks is

@@ -18,7 +18,7 @@ use autopack_shared::domain::run_file::{GateCommand, GateReport};
 use crate::builder::BuildError;
 use crate::builder::command::last_lines;
 use crate::contact::Frozen;
-use crate::process::{self, ProcEnd, ProcSpec};
+use crate::process::{self, Cage, ProcEnd, ProcSpec};
 use file::ReportFile;
 
 /// The variable that names the file a command may leave its report in.
@@ -40,6 +40,8 @@ pub struct GateContext {
     pub lease: String,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// How the commands are confined.
+    pub cage: Cage,
     /// Whether they stand still.
     pub frozen: Frozen,
     /// Bytes that a report may have.
@@ -87,6 +89,7 @@ pub async fn observe(
         lease: context.lease.clone(),
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
+        cage: context.cage.clone(),
         frozen: context.frozen.clone(),
     };
     // A gate that cannot run is a gate that failed.
@@ -95,6 +98,7 @@ pub async fn observe(
             ProcEnd::Exit(code) => (End::Exit(code), done.tail),
             ProcEnd::Signal(signal) => (End::Signal(signal), done.tail),
             ProcEnd::Timeout => (End::Timeout(command.timeout), done.tail),
+            ProcEnd::OutOfMemory => (End::NotRun("it wanted more memory than it may have".to_owned()), done.tail),
             ProcEnd::Cancelled => return Err(BuildError::new("cancelled", "the lease ended")),
         },
         Err(error) => (End::NotRun(error.to_string()), String::new()),

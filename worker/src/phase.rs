@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, info_span};
+use tracing::{Instrument as _, info_span};
 
 use autopack_shared::domain::gate::Measured;
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
@@ -24,9 +25,11 @@ use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::line::Line;
 use crate::provision::{Hidden, Provision};
+use crate::sandbox::Sandbox;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
+mod cage;
 mod data;
 mod ending;
 mod output;
@@ -78,6 +81,8 @@ pub struct Job {
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
     pub insecure_no_sandbox: bool,
+    /// The weakest sandbox that it may run in.
+    pub min_sandbox: SandboxLevel,
     /// Where its processes keep the run's data.
     pub data: JobData,
     /// What its models may be asked for.
@@ -136,6 +141,7 @@ impl Job {
             flaky,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
+            min_sandbox: cage::asked(&grant.min_sandbox)?,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),
@@ -194,6 +200,8 @@ pub struct Runner {
     pub run_data: Option<PathBuf>,
     /// What a process of a job finds in its environment.
     pub env: Vec<(String, String)>,
+    /// What confines processes; none where there is none.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
     /// What the operator provides.
@@ -325,6 +333,7 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Built, BuildError> {
         let span = info_span!("build");
+        let (cage, env) = self.confine(job, space, &span, cage::starts_processes(&job.spec.builder)).await?;
         let task = Task {
             run: job.run.to_string(),
             phase: job.spec.clone(),
@@ -332,7 +341,8 @@ impl Runner {
             feedback: job.feedback.clone(),
             lease: self.mark(job),
             insecure_no_sandbox: job.insecure_no_sandbox,
-            env: self.job_env(job, space, &span)?,
+            cage,
+            env,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
             frozen: self.frozen.clone(),
@@ -373,19 +383,5 @@ impl Runner {
             sent = upload::send(&self.line, header, pack) => sent,
             () = cancel.cancelled() => Err(BuildError::new("cancelled", "the lease ended")),
         }
-    }
-
-    fn mark(&self, job: &Job) -> String {
-        format!("{}|{}", self.mark, job.lease)
-    }
-
-    fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
-        let mut env = self.env.clone();
-        env.extend(job.variables(span));
-        env.extend(Self::secrets_variable(job, space));
-        // A stray `git` of a builder must not find a repository above the tree.
-        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
-        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
-        Ok(env)
     }
 }

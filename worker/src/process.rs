@@ -1,11 +1,11 @@
 //! Starting and killing builders and gate commands. Each gets a process group of its own, dies with this process, and
-//! is marked by its lease in its environment, so that a later worker finds what an earlier one left.
-//!
-//! The only `unsafe` of this crate: `prctl(PR_SET_PDEATHSIG)` between fork and exec.
+//! is marked by its lease in its environment, so that a later worker finds what an earlier one left. In a sandbox it is
+//! besides confined, and everything that comes from it is gone afterwards, whatever group it went to.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -15,6 +15,8 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::contact::Frozen;
+use crate::sandbox::{Confined, Place, Sandbox, SandboxError};
+use crate::sys;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
@@ -24,6 +26,15 @@ const TAIL: usize = 4096;
 
 /// How long a process group has between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(2);
+
+/// How a process is confined.
+#[derive(Debug, Clone)]
+pub enum Cage {
+    /// Not at all: only where the operator said so for this run.
+    None,
+    /// In a sandbox. Paths of the host in its arguments and variables become the ones inside.
+    Sandboxed(Arc<Sandbox>, Box<Place>),
+}
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -40,6 +51,8 @@ pub struct ProcSpec {
     pub timeout: Duration,
     /// Bytes of output after which the rest is dropped.
     pub log_budget: u64,
+    /// How it is confined.
+    pub cage: Cage,
     /// Whether it stands still: what runs is stopped until it may go on, what does not is not begun.
     pub frozen: Frozen,
 }
@@ -55,6 +68,8 @@ pub enum ProcEnd {
     Timeout,
     /// The lease ended and it was killed.
     Cancelled,
+    /// It wanted more memory than it may have and was killed.
+    OutOfMemory,
 }
 
 /// What came of it.
@@ -84,6 +99,9 @@ pub enum ProcError {
         /// The system's word.
         source: std::io::Error,
     },
+    /// Its sandbox could not be built, and nothing ran.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// It could not be waited for.
     #[error("lost track of {program}: {source}")]
     Wait {
@@ -92,6 +110,19 @@ pub enum ProcError {
         /// The system's word.
         source: std::io::Error,
     },
+}
+
+impl ProcError {
+    /// A stable code.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Sandbox(SandboxError::Failed(_)) => "sandbox_failed",
+            Self::Sandbox(SandboxError::NoProgram { .. }) | Self::Empty | Self::Start { .. } | Self::Wait { .. } => {
+                "builder_failed"
+            }
+        }
+    }
 }
 
 /// Runs a process to its end, or to the end of its time or lease; in every case the whole group is gone afterwards.
@@ -105,7 +136,7 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
         _thawed = frozen.wait_for(|frozen| !*frozen) => {}
         () = cancel.cancelled() => return Ok(ProcReport::never()),
     }
-    let mut child = start(spec, &program)?;
+    let (mut child, mut confined) = start(spec, &program).await?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let out = child.stdout.take();
     let err = child.stderr.take();
@@ -120,18 +151,29 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             drained = &mut pump, if output.is_none() => output = Some(drained),
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
-            () = hold(group, &mut frozen) => {}
+            never = beat(confined.as_ref()) => match never {},
+            () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
     // What stands still cannot end by itself.
-    stop_group(group, &mut child, ended.is_err() && !*frozen.borrow()).await;
+    let gently = ended.is_err() && !*frozen.borrow();
+    if let Some(confined) = confined.as_ref().filter(|_| gently) {
+        // A signal to the process outside would end all at once.
+        confined.ask_to_end();
+        let _ended = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+    }
+    stop_group(group, &mut child, gently && confined.is_none()).await;
+    let inside = match &mut confined {
+        Some(confined) => after(confined).await,
+        None => None,
+    };
     // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
     let (out, err) = match output {
         Some(drained) => drained,
         None => tokio::time::timeout(TERM_GRACE, pump).await.unwrap_or_default(),
     };
     let end = match ended {
-        Ok(status) => exit_of(status),
+        Ok(status) => inside.unwrap_or_else(|| exit_of(status)),
         Err(end) => end,
     };
     let mut tail = out.text();
@@ -140,12 +182,17 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
 }
 
 /// Stops the group, or lets it go on, at the next word of it.
-async fn hold(group: Option<Pid>, frozen: &mut Frozen) {
+async fn hold(group: Option<Pid>, confined: Option<&Confined>, frozen: &mut Frozen) {
     if frozen.changed().await.is_err() {
         // Nobody is there to freeze anything.
         return std::future::pending().await;
     }
-    let signal = if *frozen.borrow() { Signal::SIGSTOP } else { Signal::SIGCONT };
+    let still = *frozen.borrow();
+    if let Some(confined) = confined {
+        // PID 1 inside stops the others, and goes on listening for signs of life.
+        return confined.freeze(still);
+    }
+    let signal = if still { Signal::SIGSTOP } else { Signal::SIGCONT };
     if let Some(Err(error)) = group.map(|group| killpg(group, signal)) {
         tracing::debug!(%error, %signal, "a group that is gone");
     }
@@ -163,7 +210,28 @@ fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
     status.code().map_or_else(|| ProcEnd::Signal(status.signal().unwrap_or(0)), ProcEnd::Exit)
 }
 
-fn start(spec: &ProcSpec, program: &str) -> Result<Child, ProcError> {
+/// Signs of life for a sandbox; for none it never ends either.
+async fn beat(confined: Option<&Confined>) -> std::convert::Infallible {
+    match confined {
+        Some(confined) => confined.beat().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How the program inside ended; afterwards nothing of it is left.
+async fn after(confined: &mut Confined) -> Option<ProcEnd> {
+    let ended = confined.ended().await;
+    let starved = confined.starved();
+    confined.clear().await;
+    let failed = !matches!(ended, Some(ProcEnd::Exit(0)));
+    if starved && failed { Some(ProcEnd::OutOfMemory) } else { ended }
+}
+
+async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined>), ProcError> {
+    if let Cage::Sandboxed(sandbox, place) = &spec.cage {
+        let (child, confined) = sandbox.start(place, spec).await?;
+        return Ok((child, Some(confined)));
+    }
     let mut command = Command::new(program);
     command
         .args(&spec.argv[1..])
@@ -176,19 +244,9 @@ fn start(spec: &ProcSpec, program: &str) -> Result<Child, ProcError> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    die_with_parent(&mut command);
-    command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })
-}
-
-#[expect(unsafe_code, reason = "PR_SET_PDEATHSIG has to be set between fork and exec")]
-fn die_with_parent(command: &mut Command) {
-    // SAFETY: the closure makes two system calls, both async-signal-safe, and touches no memory of the parent.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-            Ok(())
-        });
-    }
+    sys::die_with_parent(&mut command);
+    let child = command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })?;
+    Ok((child, None))
 }
 
 async fn stop_group(group: Option<Pid>, child: &mut Child, gently: bool) {
@@ -268,6 +326,7 @@ mod tests {
             lease: format!("lease-{}", std::process::id()),
             timeout,
             log_budget: 1 << 20,
+            cage: Cage::None,
             frozen: tokio::sync::watch::channel(false).1,
         }
     }

@@ -16,6 +16,7 @@ use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
 use crate::pool::{self, WarmLimits};
 use crate::provision::Provision;
+use crate::sandbox::Sandbox;
 use crate::workspace::Workspaces;
 
 /// Where a mirror has its objects from.
@@ -36,6 +37,7 @@ pub(crate) struct Runners {
     pub(crate) objects: Objects,
     pub(crate) run_data: Option<PathBuf>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) sandbox: Option<Arc<Sandbox>>,
     pub(crate) log_budget: u64,
     pub(crate) warm: WarmLimits,
     pub(crate) provision: Arc<Provision>,
@@ -99,6 +101,7 @@ impl Runners {
             mark: self.root.display().to_string(),
             run_data: self.run_data.clone(),
             env: self.env.clone(),
+            sandbox: self.sandbox.clone(),
             log_budget: self.log_budget,
             provision: self.provision.clone(),
             frozen: self.frozen.subscribe(),

@@ -7,6 +7,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use autopack_shared::domain::ids::{ProjectId, WorkerId};
 
+use super::sandbox::SandboxArgs;
+
 /// `supervisor`.
 #[derive(Debug, Args)]
 #[command(
@@ -86,6 +88,8 @@ pub(crate) struct WorkerArgs {
     /// How long it may take to end its work once it is asked to stop; what is not done then is given back
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) drain_grace: u64,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgs,
 }
 
 /// `projects`.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::runtime::process::Tasks;
 use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
@@ -22,6 +23,7 @@ use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
+use crate::commands::sandbox;
 use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
@@ -156,13 +158,14 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
             session: ctx.ids.fresh("session"),
             boot_id: std::process::id().to_string(),
             slots: args.slots,
-            // The sandbox is a later feature; nothing is claimed that was not measured.
-            sandbox_level: "S0".to_owned(),
+            // What was measured takes its place.
+            sandbox_level: SandboxLevel::S0.to_string(),
         },
         run_data: Some(root.join("data")),
         root: root.join("mirrors"),
         objects: Objects::Fetched,
         env: builder_env(ctx),
+        sandbox: Some(sandbox::config(ctx, &args.sandbox, &root.join("sandbox"))?),
         log_budget: LOG_BUDGET,
         warm: warm_limits(args.warm),
         provision: provision(args.provision.as_deref())?,

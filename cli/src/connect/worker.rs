@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use autopack_shared::domain::provision::Provisions;
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_worker::daemon::WorkerConfig;
 use autopack_worker::link::Identity;
 use autopack_worker::pool::WarmLimits;
@@ -10,6 +11,8 @@ use autopack_worker::provision::Provision;
 use autopack_worker::runners::Objects;
 
 use super::objects_dir;
+use crate::args::sandbox::SandboxArgs;
+use crate::commands::sandbox;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
 
@@ -20,15 +23,23 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         session: ctx.ids.fresh("session"),
         boot_id: std::process::id().to_string(),
         slots: place.settings.worker_slots,
-        // The sandbox is a later feature; nothing is claimed that was not measured.
-        sandbox_level: "S0".to_owned(),
+        // What was measured takes its place.
+        sandbox_level: SandboxLevel::S0.to_string(),
     };
+    let settings = &place.settings;
+    let sandbox = SandboxArgs {
+        bwrap: settings.worker_bwrap.clone(),
+        sandbox_path: settings.worker_sandbox_paths.clone(),
+        sandbox_memory: settings.worker_sandbox_memory,
+    };
+    let sandbox = sandbox::config(ctx, &sandbox, &root.join(".sandbox"))?;
     Ok(WorkerConfig {
         identity,
         root,
         objects: Objects::Borrowed(objects_dir(place)),
         run_data: Some(place.data_dir.clone()),
         env: builder_env(ctx),
+        sandbox: Some(sandbox),
         log_budget: 64 * 1024 * 1024,
         warm: warm_limits(place.settings.worker_warm),
         provision: Provision {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::Digest;
 use super::path::PathSet;
 use super::project::{self, ConfigError};
+use super::sandbox::SandboxLevel;
 
 pub(super) use section::PolicySection;
 
@@ -95,6 +96,7 @@ pub struct Policy {
     allowed: RuleList,
     relaxed: Vec<Rule>,
     approval: ApprovalRules,
+    min_sandbox: SandboxLevel,
     digest: Digest,
 }
 
@@ -148,6 +150,12 @@ impl Policy {
     #[must_use]
     pub const fn approval(&self) -> &ApprovalRules {
         &self.approval
+    }
+
+    /// The weakest sandbox that builders and gates may run in.
+    #[must_use]
+    pub const fn min_sandbox(&self) -> SandboxLevel {
+        self.min_sandbox
     }
 
     /// The class of a folded path, and the rule it comes from. Deny wins over allow.

@@ -191,6 +191,12 @@ pub struct Settings {
     pub worker_root: Option<PathBuf>,
     /// How many phases the embedded worker does at once.
     pub worker_slots: u32,
+    /// Bubblewrap; none means the one on the search path.
+    pub worker_bwrap: Option<PathBuf>,
+    /// Folders that builders and gates may read besides the system's.
+    pub worker_sandbox_paths: Vec<PathBuf>,
+    /// Mebibytes of memory of one builder or gate.
+    pub worker_sandbox_memory: u64,
     /// What projects may have besides their commits.
     pub provision_file: Option<PathBuf>,
     /// How many worktrees of a project it keeps ready.
@@ -263,6 +269,11 @@ impl Settings {
             data_dir: text("data_dir").map(PathBuf::from),
             worker_root: text("worker.root").map(PathBuf::from),
             worker_slots: small("worker.slots").unwrap_or(1),
+            worker_bwrap: text("worker.bwrap").map(PathBuf::from),
+            worker_sandbox_paths: text("worker.sandbox_paths")
+                .map(|paths| std::env::split_paths(&paths).collect())
+                .unwrap_or_default(),
+            worker_sandbox_memory: small("worker.sandbox_memory_mb").map_or(4096, u64::from),
             provision_file: text("provision_file").map(PathBuf::from),
             worker_warm: small("worker.warm").unwrap_or(0),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),

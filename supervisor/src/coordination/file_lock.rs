@@ -289,6 +289,7 @@ impl Coordinator for FileCoordinator {
             session: live.id.clone(),
             slots: live.facts.slots,
             draining: live.draining,
+            sandbox_level: live.facts.sandbox_level.clone(),
         };
         let mut all: Vec<Seated> = self.state().sessions.iter().map(seated).collect();
         all.sort_by(|a, b| a.worker.cmp(&b.worker));

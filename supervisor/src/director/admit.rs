@@ -22,6 +22,7 @@ use super::look::Candidate;
 use super::{Denial, Director, moves, trace};
 use crate::coordination::Seated;
 use crate::error::Error;
+use crate::sandbox;
 use crate::store::Tx;
 
 /// Grants at once. The transaction that gives them locks a row each, and etcd is asked in turns of fewer.
@@ -72,6 +73,7 @@ impl Director {
         let seats = self.coordinator.seats().await?;
         let mut board = Board::default();
         board.read(self.store.read().await?.as_mut(), &self.project).await?;
+        let free = self.sandboxed(free).await?;
         let likely = self.likely(free, &mut board, &seats).await?;
         let (mut plain, mut with_data) = (Vec::new(), Vec::new());
         for one in likely {
@@ -128,13 +130,33 @@ impl Director {
     fn let_in(&self, board: &mut Board, one: &Candidate, seats: &[Seated]) -> Result<Slot, Denial> {
         let gone = || Denial::new("no_phase", "its phase is gone", "a look at the run");
         let phase = one.phase().ok_or_else(gone)?;
-        board.let_in(&one.view, (phase, one.purpose), seats)
+        board.let_in(&one.view, (phase, one.purpose), one.sandbox, seats)
+    }
+
+    /// Which sandbox each needs, by the policy of its fork commit; what cannot be read of one run holds up no other.
+    async fn sandboxed(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
+        let mut known = Vec::new();
+        for mut one in candidates {
+            match self.policy_of(&one.view.run).await {
+                Ok(policy) => {
+                    one.sandbox =
+                        one.phase().and_then(|phase| sandbox::needed(&policy, &one.view.run, phase, one.purpose));
+                    known.push(one);
+                }
+                Err(error) if self.is_fenced(&error).await => return Err(error),
+                Err(error) => {
+                    tracing::warn!(run = %one.view.run.id, %error, "it cannot be granted now");
+                    self.deny(&one.view.run.id, Denial::of(&error));
+                }
+            }
+        }
+        Ok(known)
     }
 
     /// Whether a phase can start now: from which commit, and whether with data on the server. None where it was moved
     /// instead, or has to wait.
     async fn ready(&self, candidate: Candidate) -> Result<Option<Ready>, Error> {
-        let Candidate { view, phase, purpose } = &candidate;
+        let Candidate { view, phase, purpose, .. } = &candidate;
         let Some(base) = self.startable(view, phase, *purpose).await? else { return Ok(None) };
         let data = self.needs_data(view, phase, *purpose).await?;
         if data && let Some(denial) = self.data_denied(view).await {

@@ -7,12 +7,18 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::ids::{ProjectId, RowId, RunId, WorkerId};
 use autopack_shared::domain::parallelism::{self, AnchorState, GateInput, PhaseScopePaths, RunsRequest, ScopeOverlap};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase};
+use autopack_shared::domain::sandbox::SandboxLevel;
 
 use super::view::RunView;
 use super::{Denial, scope_of};
 use crate::coordination::Seated;
 use crate::error::Error;
+use crate::sandbox;
 use crate::store::Tx;
+
+/// What helps where every sandbox is too weak.
+const STRONGER: &str = "a worker with a stronger one (autopack sandbox selftest says what is missing), or min_sandbox \
+                        under [policy] in autopack.toml";
 
 /// A lease that is active, as the gate sees it.
 #[derive(Debug, Clone)]
@@ -75,12 +81,17 @@ impl Board {
         &mut self,
         view: &RunView,
         (phase, purpose): (&Phase, LeasePurpose),
+        needed: Option<SandboxLevel>,
         seats: &[Seated],
     ) -> Result<Slot, Denial> {
         let mine = active(&view.run.id, view.run.anchor.clone(), purpose, Some(phase));
         self.gate(&mine)?;
         self.overlap(&mine)?;
-        let Some(seat) = self.with_room(seats) else {
+        let needed = needed.unwrap_or(SandboxLevel::S0);
+        if let Some(what) = sandbox::too_weak(seats, needed) {
+            return Err(Denial::new("sandbox_too_weak", &what, STRONGER));
+        }
+        let Some(seat) = self.with_room(seats, needed) else {
             return Err(Denial::new("no_slot", full(seats), "a worker that becomes free"));
         };
         *self.taken.entry(seat.worker.clone()).or_default() += 1;
@@ -129,10 +140,11 @@ impl Board {
     }
 
     /// The live session with the most free slots.
-    fn with_room<'a>(&self, seats: &'a [Seated]) -> Option<&'a Seated> {
+    fn with_room<'a>(&self, seats: &'a [Seated], needed: SandboxLevel) -> Option<&'a Seated> {
         let free =
             |seat: &Seated| i64::from(seat.slots) - i64::from(self.taken.get(&seat.worker).copied().unwrap_or(0));
-        let roomy = seats.iter().filter(|seat| !seat.draining).map(|seat| (free(seat), seat));
+        let roomy = seats.iter().filter(|seat| !seat.draining && sandbox::level_of(seat) >= needed);
+        let roomy = roomy.map(|seat| (free(seat), seat));
         roomy.filter(|(free, _)| *free > 0).max_by_key(|(free, _)| *free).map(|(_, seat)| seat)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Apply, Command, Lease, LeasePurpose, Phase, Request, Run};
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::state::{PhaseState, RunState};
 
 use super::Director;
@@ -19,6 +20,8 @@ pub(super) struct Candidate {
     pub(super) view: RunView,
     pub(super) phase: PhaseId,
     pub(super) purpose: LeasePurpose,
+    /// The weakest sandbox that it may run in; known when it is about to be let in.
+    pub(super) sandbox: Option<SandboxLevel>,
 }
 
 impl Candidate {
@@ -144,7 +147,9 @@ impl Director {
 impl Look {
     fn sort(&mut self, view: RunView, now: Timestamp) {
         match next_step(&view, now) {
-            Some(Step::Grant(phase, purpose)) => self.candidates.push(Candidate { view, phase, purpose }),
+            Some(Step::Grant(phase, purpose)) => {
+                self.candidates.push(Candidate { view, phase, purpose, sandbox: None })
+            }
             Some(_) => {
                 self.busy.insert(view.run.id);
             }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::project::BuilderConfig;
 
 use super::{BuildError, BuildReport, Builder, Task};
-use crate::process::{self, ProcEnd, ProcSpec};
+use crate::process::{self, Cage, ProcEnd, ProcSpec};
 
 /// Runs a program in the tree.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ impl CommandBuilder {
 #[async_trait]
 impl Builder for CommandBuilder {
     async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        if !task.insecure_no_sandbox {
-            let text = "a command builder needs a sandbox, which this version does not have yet; \
-                        --insecure-no-sandbox runs it as you, marks the run, and makes every patch of it need approval";
+        if matches!(task.cage, Cage::None) && !task.insecure_no_sandbox {
+            let text = "a command builder needs a sandbox; --insecure-no-sandbox runs it as you, marks the run, and \
+                        makes every patch of it need approval";
             return Err(BuildError::new("sandbox_required", text));
         }
         let file = task.scratch.join("task.json");
@@ -64,7 +64,7 @@ impl Builder for CommandBuilder {
         })?;
         let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
             .await
-            .map_err(|e| BuildError::new("builder_unavailable", e.to_string()))?;
+            .map_err(|e| BuildError::new(e.reason(), e.to_string()))?;
         let notes = last_lines(&report.tail, 20);
         match report.end {
             ProcEnd::Exit(0) => Ok(BuildReport { notes, ..BuildReport::default() }),
@@ -76,6 +76,7 @@ impl Builder for CommandBuilder {
                 Err(BuildError::new("timeout", format!("it was still running after {} s and was killed", task.seconds)))
             }
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
+            ProcEnd::OutOfMemory => Err(BuildError::new("resource_limit", "it wanted more memory than it may have")),
         }
     }
 }
@@ -97,6 +98,7 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
         lease: task.lease.clone(),
         timeout: task.timeout(),
         log_budget: task.log_budget,
+        cage: task.cage.clone(),
         frozen: task.frozen.clone(),
     }
 }
@@ -127,6 +129,7 @@ mod tests {
             feedback: Vec::new(),
             lease: "l".to_owned(),
             insecure_no_sandbox: true,
+            cage: Cage::None,
             env: Vec::new(),
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,

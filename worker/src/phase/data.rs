@@ -3,8 +3,8 @@
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 
 use autopack_shared::domain::ids::RunId;
 use autopack_shared::domain::run_data::RunDataModel;
@@ -22,6 +22,26 @@ pub enum JobData {
     File,
     /// On the cluster's server for runs.
     Server(String),
+}
+
+/// What a process in a sandbox needs for the run's data.
+pub(super) enum Data {
+    /// Nothing.
+    None,
+    /// A folder that it may write, and the variable.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Name and value.
+        variable: (String, String),
+    },
+    /// A way to a server, which is somewhere that it cannot reach.
+    Server {
+        /// The variable's name.
+        name: String,
+        /// Where the server is for the worker.
+        url: String,
+    },
 }
 
 impl fmt::Debug for JobData {
@@ -48,8 +68,8 @@ impl JobData {
         }
     }
 
-    /// The variable for a process of a run, whose folder is below `folder` where it is a file.
-    pub(super) fn variable(&self, folder: Option<&Path>, run: &RunId) -> io::Result<Option<(String, String)>> {
+    /// The variable for a process of a run outside of any sandbox; the run's folder is below `folder`.
+    pub(super) fn bare(&self, folder: Option<&Path>, run: &RunId) -> io::Result<Option<(String, String)>> {
         let url = match (self, folder) {
             (Self::None, _) | (Self::File, None) => return Ok(None),
             (Self::Server(url), _) => url.clone(),
@@ -60,6 +80,28 @@ impl JobData {
             }
         };
         Ok(Some((VARIABLE.to_owned(), url)))
+    }
+
+    /// The same for a process in a sandbox, in the host's paths. A file is in a folder of its own, for beside it stands
+    /// what is not the builder's; by its usual name it is another link to the same file.
+    pub(super) fn confined(&self, folder: Option<&Path>, run: &RunId) -> io::Result<Data> {
+        match (self, folder) {
+            (Self::None, _) | (Self::File, None) => Ok(Data::None),
+            (Self::Server(url), _) => Ok(Data::Server { name: VARIABLE.to_owned(), url: url.clone() }),
+            (Self::File, Some(folder)) => {
+                let usual = folder.join(run.as_str()).join(format!("{run}.db"));
+                let own = folder.join(run.as_str()).join("db");
+                let file = own.join(format!("{run}.db"));
+                private_file(&usual)?;
+                std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&own)?;
+                match std::fs::hard_link(&usual, &file) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+                let variable = (VARIABLE.to_owned(), format!("sqlite://{}?mode=rwc", file.display()));
+                Ok(Data::Folder { folder: own, variable })
+            }
+        }
     }
 }
 
@@ -95,12 +137,12 @@ mod tests {
     fn processes_are_told_of_it_and_nobody_else_is() {
         let (folder, run) = (tempfile::tempdir().unwrap(), RunId::new("r").unwrap());
         let server = JobData::Server("postgres://ap:s3cret@db/runs".to_owned());
-        let told = server.variable(Some(folder.path()), &run).unwrap().unwrap();
+        let told = server.bare(Some(folder.path()), &run).unwrap().unwrap();
         assert_eq!(told, ("DATABASE_URL".to_owned(), "postgres://ap:s3cret@db/runs".to_owned()));
         assert!(!folder.path().join("r").exists(), "no file beside it");
         assert!(!format!("{server:?}").contains("s3cret"));
-        assert_eq!(JobData::None.variable(Some(folder.path()), &run).unwrap(), None);
-        let (_, file) = JobData::File.variable(Some(folder.path()), &run).unwrap().unwrap();
+        assert_eq!(JobData::None.bare(Some(folder.path()), &run).unwrap(), None);
+        let (_, file) = JobData::File.bare(Some(folder.path()), &run).unwrap().unwrap();
         assert!(file.starts_with("sqlite:///") && folder.path().join("r/r.db").exists(), "{file}");
     }
 }

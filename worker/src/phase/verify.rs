@@ -58,7 +58,7 @@ impl Runner {
         self.provide(job, space, sink).await?;
         sink.ready().await;
         let span = info_span!("gate");
-        let context = self.gate_context(job, space, &span)?;
+        let context = self.gate_context(job, space, &span).await?;
         let mut bench = Bench { runner: self, job, sink, cancel, span, context, learned: Vec::new() };
         let base = job.gate_base.unwrap_or(Oid::ZERO);
         let mut report = Report { green: true, base, commands: Vec::new() };
@@ -73,11 +73,13 @@ impl Runner {
         Ok(Built { gate: Some(Gated { report, learned: bench.learned }), ..Built::of(Oid::ZERO) })
     }
 
-    fn gate_context(&self, job: &Job, space: &Workspace, span: &Span) -> Result<GateContext, BuildError> {
+    async fn gate_context(&self, job: &Job, space: &Workspace, span: &Span) -> Result<GateContext, BuildError> {
+        let (cage, env) = self.confine(job, space, span, !job.gate.is_empty()).await?;
         Ok(GateContext {
+            cage,
             tree: space.tree().to_path_buf(),
             scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space, span)?,
+            env,
             lease: self.mark(job),
             log_budget: self.log_budget,
             frozen: self.frozen.clone(),
@@ -196,7 +198,7 @@ impl Bench<'_> {
         space: &Workspace,
     ) -> Result<Result<Baseline, String>, BuildError> {
         self.runner.provide(self.job, space, self.sink).await?;
-        let context = self.runner.gate_context(self.job, space, &self.span)?;
+        let context = self.runner.gate_context(self.job, space, &self.span).await?;
         let mut seen = vec![self.look(&context, command).await?];
         if !seen[0].failures().is_empty() {
             seen.push(self.look(&context, command).await?);

@@ -8,6 +8,7 @@ use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::domain::project::FILE_NAME;
 use autopack_shared::wire::pb::{Baseline, BaselinesRequest, FlakyTest, FlakyTestsRequest};
 use autopack_worker::gate::{self, GateContext, MAX_REPORT};
+use autopack_worker::process::Cage;
 
 use crate::args::local::{GateBaseline, GateFlaky, GateTry};
 use crate::connect::{Need, builder_env, connect};
@@ -43,6 +44,7 @@ pub(super) async fn attempt(ctx: &Context, args: &GateTry) -> Result<Exit, CliEr
         env: builder_env(ctx),
         lease: "gate-try".to_owned(),
         log_budget: LOG_BUDGET,
+        cage: Cage::None,
         frozen: tokio::sync::watch::channel(false).1,
         report_limit: MAX_REPORT,
     };

@@ -86,7 +86,7 @@ extends = "autopack"
 # run = "{run}"
 # timeout_seconds = 600
 
-# A program for gaps without a built-in remediation. Until there is a sandbox it needs --insecure-no-sandbox.
+# A program for gaps without a built-in remediation. It works in a sandbox (autopack sandbox selftest).
 # [builders.mend]
 # kind = "command"
 # argv = ["./tools/mend"]

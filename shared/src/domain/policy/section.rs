@@ -6,6 +6,7 @@ use toml::Spanned;
 use crate::domain::ids::Digest;
 use crate::domain::path::PathSet;
 use crate::domain::project::{ConfigError, Source};
+use crate::domain::sandbox::SandboxLevel;
 
 use super::{ApprovalRules, BUILTIN_ORIGIN, Policy, Rule, RuleList, builtin};
 
@@ -44,6 +45,7 @@ pub(in crate::domain) struct PolicySection {
     allowed: Vec<Spanned<String>>,
     #[serde(default)]
     approval: ApprovalRules,
+    min_sandbox: Option<SandboxLevel>,
 }
 
 #[derive(Debug, Default)]
@@ -77,12 +79,13 @@ impl PolicySection {
         let relaxed = lists.merge(&self, source)?;
         lists.add_floor();
         Ok(Policy {
-            digest: digest(&lists, &self.approval),
+            digest: digest(&lists, &self.approval, self.min_sandbox),
             never: compile(lists.never, source)?,
             protected: compile(lists.protected, source)?,
             allowed: compile(lists.allowed, source)?,
             relaxed,
             approval: self.approval,
+            min_sandbox: self.min_sandbox.unwrap_or_default(),
         })
     }
 }
@@ -154,12 +157,17 @@ fn compile(rules: Vec<Rule>, source: &Source<'_>) -> Result<RuleList, ConfigErro
 }
 
 /// What the policy says, in an order of its own and without the places.
-fn digest(lists: &Lists, approval: &ApprovalRules) -> Digest {
+fn digest(lists: &Lists, approval: &ApprovalRules, min_sandbox: Option<SandboxLevel>) -> Digest {
     let patterns = |rules: &[Rule]| {
         let mut patterns: Vec<String> = rules.iter().map(|rule| rule.pattern.clone()).collect();
         patterns.sort();
         patterns
     };
     let content = ("policy/1", patterns(&lists.never), patterns(&lists.protected), patterns(&lists.allowed), approval);
-    Digest::of_json(&content).expect("lists of texts and numbers are JSON")
+    let digest = match min_sandbox {
+        // A policy that says nothing of it keeps the digest that it had before there were sandboxes.
+        None => Digest::of_json(&content),
+        Some(level) => Digest::of_json(&(content, level)),
+    };
+    digest.expect("lists of texts and numbers are JSON")
 }

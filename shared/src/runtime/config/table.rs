@@ -68,6 +68,24 @@ pub const SETTINGS: &[Setting] = &[
         about: "phases that the embedded worker does at once",
     },
     Setting {
+        key: "worker.bwrap",
+        kind: Kind::Path,
+        default: None,
+        about: "bubblewrap, or none for the built-in way; not set: the one on the PATH, else none",
+    },
+    Setting {
+        key: "worker.sandbox_paths",
+        kind: Kind::Text,
+        default: None,
+        about: "folders that builders and gates may read besides the system's, such as toolchains; parted by colons",
+    },
+    Setting {
+        key: "worker.sandbox_memory_mb",
+        kind: Kind::Count { min: 64, max: 1 << 24 },
+        default: Some("4096"),
+        about: "mebibytes of memory of one builder or gate",
+    },
+    Setting {
         key: "worker.warm",
         kind: Kind::Count { min: 0, max: 64 },
         default: Some("2"),

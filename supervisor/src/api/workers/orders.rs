@@ -19,6 +19,7 @@ use super::session::SessionTask;
 use crate::api::Core;
 use crate::error::Error;
 use crate::run_data::{RunDataError, Stint};
+use crate::sandbox;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
 
@@ -112,6 +113,7 @@ impl SessionTask {
         if let Some(seconds) = spend.and_then(|spend| spend.granted.seconds) {
             phase.spec.timeout = phase.spec.timeout.min(seconds.max(1));
         }
+        let min_sandbox = sandbox::needed(&policy, &run, &phase, lease.purpose);
         let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
@@ -133,6 +135,7 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: allowance.map(|a| json(serde_json::to_string(&a))).transpose()?.unwrap_or_default(),
+            min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
             gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },

@@ -225,7 +225,7 @@ async fn accept_build(
         // These will not get better by trying again.
         let fixed = matches!(phase.spec.builder, BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. });
         let same_again = fixed && !matches!(result.reason.as_str(), "workspace" | "io" | "upload_refused");
-        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
+        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required" | "sandbox_too_weak") {
             phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
         }
         let event =

@@ -204,8 +204,9 @@ impl EtcdCoordinator {
         for kv in self.link.list(&prefix).await? {
             let key = String::from_utf8_lossy(kv.key()).into_owned();
             let Some(Ok(worker)) = key.strip_prefix(&prefix).map(str::parse) else { continue };
-            let WorkerValue { session_uuid: session, slots, draining, .. } = parsed(&key, kv.value())?;
-            all.push(Seated { worker, session, slots, draining });
+            let value: WorkerValue = parsed(&key, kv.value())?;
+            let WorkerValue { session_uuid: session, slots, draining, sandbox_level, .. } = value;
+            all.push(Seated { worker, session, slots, draining, sandbox_level });
         }
         Ok(all)
     }

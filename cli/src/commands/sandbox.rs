@@ -1,0 +1,88 @@
+//! `sandbox selftest`: what is really denied on this host. Also how every role comes by its sandboxes.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_worker::sandbox::{Report, Sandbox, SandboxConfig, Weakness};
+
+use crate::args::sandbox::{SandboxArgs, SandboxCommand};
+use crate::context::Context;
+use crate::exit::{CliError, During as _, Exit};
+
+/// Leaves out layers, to see that the attempts notice; only in builds for development.
+const WEAKEN: &str = "AUTOPACK_SANDBOX_WEAKEN";
+
+/// Runs `sandbox`.
+pub(crate) async fn run(ctx: &Context, command: SandboxCommand) -> Result<Exit, CliError> {
+    let SandboxCommand::Selftest(args) = command;
+    ctx.out.no_sarif()?;
+    let folder = tempfile::Builder::new().prefix("autopack-sandbox-").tempdir().during("make a folder")?;
+    let config = config(ctx, &args.sandbox, folder.path())?;
+    let sandbox = Arc::new(Sandbox::open(config).during("look at this host")?);
+    let report = sandbox.measure().await;
+    if ctx.out.machine() {
+        ctx.out.document(&as_json(&report))?;
+    } else {
+        ctx.out.text(&as_text(&report))?;
+    }
+    Ok(if report.level == SandboxLevel::S0 { Exit::Refused } else { Exit::Done })
+}
+
+/// How sandboxes are built, below a folder of the worker's own.
+pub(crate) fn config(ctx: &Context, args: &SandboxArgs, folder: &Path) -> Result<SandboxConfig, CliError> {
+    let helper = std::env::current_exe().during("find this program")?;
+    let mut config = SandboxConfig::new(helper, folder.to_path_buf());
+    config.bwrap = match &args.bwrap {
+        Some(named) if named == Path::new("none") => None,
+        Some(named) => Some(named.canonicalize().during(format!("open {}", named.display()))?),
+        None => on_path(ctx.env.get("PATH").unwrap_or_default()),
+    };
+    config.readable.clone_from(&args.sandbox_path);
+    config.bounds.memory = args.sandbox_memory << 20;
+    if cfg!(debug_assertions)
+        && let Some(layers) = ctx.env.get(WEAKEN)
+    {
+        config.weak = layers.split(',').map(weakness).collect::<Result<_, _>>()?;
+    }
+    Ok(config)
+}
+
+fn weakness(name: &str) -> Result<Weakness, CliError> {
+    serde_json::from_value(json!(name))
+        .map_err(|e| CliError::invalid(format!("{WEAKEN} cannot be read"), e.to_string(), "unset it"))
+}
+
+/// Bubblewrap on the search path.
+fn on_path(path: &str) -> Option<PathBuf> {
+    std::env::split_paths(path).map(|folder| folder.join("bwrap")).find(|file| file.is_file())
+}
+
+fn as_json(report: &Report) -> serde_json::Value {
+    let results: Vec<_> = report
+        .attempts
+        .iter()
+        .map(|a| json!({ "name": a.name, "layer": a.layer, "denied": a.denied, "detail": a.detail }))
+        .collect();
+    json!({
+        "format": "sandbox_selftest/1", "level": report.level, "means": report.means, "trouble": report.trouble,
+        "attempts": report.attempts.len(), "denied": report.denied(), "results": results,
+    })
+}
+
+fn as_text(report: &Report) -> String {
+    let mut text = String::new();
+    for attempt in &report.attempts {
+        let word = if attempt.denied { "denied " } else { "REACHED" };
+        let _infallible = writeln!(text, "{word}  {:20} {}", attempt.name, attempt.detail);
+    }
+    if let Some(trouble) = &report.trouble {
+        let _infallible = writeln!(text, "there is no sandbox here: {trouble}");
+    }
+    let (denied, all) = (report.denied(), report.attempts.len());
+    let _infallible = writeln!(text, "{}: {denied} of {all} attempts denied, {}", report.level, report.means);
+    text
+}

@@ -1,0 +1,67 @@
+//! How far a sandbox of a worker holds, as it was measured, and what may run in it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A level. The order is the order of strength.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SandboxLevel {
+    /// Nothing was denied that counts.
+    S0,
+    /// Files and system calls are fenced; other sockets and processes are in reach.
+    S1,
+    /// Besides, nothing of the host is in reach.
+    S2,
+    /// Besides, memory and processes are bounded together, and it runs as a user of its own.
+    #[default]
+    S3,
+}
+
+impl SandboxLevel {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::S0 => "S0",
+            Self::S1 => "S1",
+            Self::S2 => "S2",
+            Self::S3 => "S3",
+        }
+    }
+}
+
+impl fmt::Display for SandboxLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not the name of a level.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no sandbox level: S0, S1, S2 or S3")]
+pub struct InvalidSandboxLevel(String);
+
+impl FromStr for SandboxLevel {
+    type Err = InvalidSandboxLevel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSandboxLevel> {
+        [Self::S0, Self::S1, Self::S2, Self::S3]
+            .into_iter()
+            .find(|level| level.as_str() == text)
+            .ok_or_else(|| InvalidSandboxLevel(text.chars().take(20).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_and_ordered() {
+        assert!("S2".parse::<SandboxLevel>().unwrap() < SandboxLevel::default());
+        assert!("s2".parse::<SandboxLevel>().is_err() && "".parse::<SandboxLevel>().is_err());
+    }
+}

@@ -1,0 +1,56 @@
+//! Resources: T121 to T124 and T135: what runs out runs out inside only.
+
+use autopack_worker::process::ProcEnd;
+
+use super::{Jail, ways};
+
+#[tokio::test]
+async fn memory_ends_inside() {
+    for way in ways() {
+        let jail = Jail::with(way, |config| config.bounds.memory = 128 << 20);
+        let report = jail.sh("perl -e '$x = \"x\" x (300 << 20); print length $x'").await;
+        assert_eq!(report.end, ProcEnd::OutOfMemory, "{report:?}");
+        // Spread over processes it is the same memory, and /tmp counts too.
+        let many = "for i in 1 2 3 4 5 6 7 8; do perl -e '$x = \"x\" x (32 << 20); sleep 3' & done; wait; exit 1";
+        assert_eq!(jail.sh(many).await.end, ProcEnd::OutOfMemory);
+        let report = jail.sh("dd if=/dev/zero of=/tmp/x bs=1M count=300; exit 1").await;
+        assert_eq!(report.end, ProcEnd::OutOfMemory, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fork_bomb_stops() {
+    for way in ways() {
+        let mut jail = Jail::new(way);
+        jail.timeout = std::time::Duration::from_secs(3);
+        let report = jail.sh("bomb() { bomb | bomb & }; bomb; sleep 60").await;
+        assert!(matches!(report.end, ProcEnd::Timeout | ProcEnd::Exit(_)), "{report:?}");
+        assert!(report.tail.contains("fork"), "{report:?}");
+        assert_eq!(jail.says("echo after").await, "after");
+    }
+}
+
+#[tokio::test]
+async fn disks_files_and_descriptors_end_inside() {
+    for way in ways() {
+        let jail = Jail::with(way, |config| {
+            (config.tmp_bytes, config.tmp_files, config.file_bytes) = (8 << 20, 100, 16 << 20);
+        });
+        jail.refuses("dd if=/dev/zero of=/tmp/x bs=1M count=9 2>/dev/null").await;
+        jail.refuses("for i in $(seq 200); do : > /tmp/f$i || exit 1; done").await;
+        jail.refuses("trap '' XFSZ; dd if=/dev/zero of=x bs=1M count=17").await;
+        jail.refuses("truncate -s 8E x").await;
+        assert_eq!(jail.says("ulimit -n").await, "4096");
+        jail.refuses("ulimit -n 100000").await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_words_is_read_and_dropped() {
+    for way in ways() {
+        let jail = Jail::new(way);
+        let report = jail.sh("head -c 300000000 /dev/zero; echo end").await;
+        assert_eq!(report.end, ProcEnd::Exit(0));
+        assert!(report.truncated && report.printed > 300_000_000 && report.tail.len() < 10_000);
+    }
+}

@@ -1,0 +1,87 @@
+//! How the processes of a job are confined, and what they find in their environment.
+
+use tracing::Span;
+
+use autopack_shared::domain::record::LeasePurpose;
+use autopack_shared::domain::run_file::BuilderSpec;
+use autopack_shared::domain::sandbox::SandboxLevel;
+
+use super::data::Data;
+use super::{Job, Runner};
+use crate::builder::BuildError;
+use crate::process::Cage;
+use crate::sandbox::{DatabaseDoor, Place};
+use crate::workspace::Workspace;
+
+/// Whether a builder starts processes.
+pub(super) const fn starts_processes(spec: &BuilderSpec) -> bool {
+    match spec {
+        BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } => true,
+        BuilderSpec::Llm { .. }
+        | BuilderSpec::Patch { .. }
+        | BuilderSpec::Landing { .. }
+        | BuilderSpec::Remediation { .. } => false,
+    }
+}
+
+/// The weakest sandbox that a grant lets its processes run in.
+pub(super) fn asked(level: &str) -> Result<SandboxLevel, String> {
+    if level.is_empty() { Ok(SandboxLevel::default()) } else { level.parse().map_err(|e| format!("min_sandbox: {e}")) }
+}
+
+impl Runner {
+    /// Marks the processes of a job.
+    pub(super) fn mark(&self, job: &Job) -> String {
+        format!("{}|{}", self.mark, job.lease)
+    }
+
+    /// The sandbox for a job's processes, and their environment in the host's paths.
+    ///
+    /// # Errors
+    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must.
+    pub(super) async fn confine(
+        &self,
+        job: &Job,
+        space: &Workspace,
+        span: &Span,
+        starts: bool,
+    ) -> Result<(Cage, Vec<(String, String)>), BuildError> {
+        let mut env = self.env.clone();
+        env.extend(job.variables(span));
+        env.extend(Self::secrets_variable(job, space));
+        // A stray `git` of a builder must not find a repository above the tree.
+        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        if !starts || job.insecure_no_sandbox {
+            let data = job.data.bare(self.run_data.as_deref(), &job.run);
+            env.extend(data.map_err(|e| BuildError::of("workspace", &e))?);
+            return Ok((Cage::None, env));
+        }
+        let Some(sandbox) = &self.sandbox else {
+            let text = "it needs a sandbox, and this worker has none; --insecure-no-sandbox runs builders as you";
+            return Err(BuildError::new("sandbox_required", text));
+        };
+        let report = sandbox.level().await;
+        if report.level < job.min_sandbox {
+            let why = report.trouble.as_deref().unwrap_or("autopack sandbox selftest says what is missing");
+            let text =
+                format!("it needs a sandbox of level {}, and here it is {}: {why}", job.min_sandbox, report.level);
+            return Err(BuildError::new("sandbox_too_weak", text));
+        }
+        let mut place =
+            Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
+        place.reports = job.purpose == LeasePurpose::Verify;
+        match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
+            Data::None => {}
+            Data::Folder { folder, variable } => {
+                place.data = Some(folder);
+                env.push(variable);
+            }
+            Data::Server { name, url } => {
+                let door = DatabaseDoor::open(sandbox, &url).map_err(|e| BuildError::of("sandbox_failed", &e))?;
+                env.push((name, door.url().to_owned()));
+                place.door = Some(std::sync::Arc::new(door));
+            }
+        }
+        Ok((Cage::Sandboxed(sandbox.clone(), Box::new(place)), env))
+    }
+}
