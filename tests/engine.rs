@@ -15,4 +15,5 @@ mod names;
 mod recovery;
 mod session;
 mod surveys;
+mod transcripts;
 mod uploads;

@@ -32,3 +32,4 @@ mod playground;
 mod policy_cases;
 mod stuck;
 mod telemetry;
+mod transcripts;

@@ -348,6 +348,7 @@ fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
         run_data: Some(place.data_dir.clone()),
         env: builder_env(ctx),
         log_budget: 64 * 1024 * 1024,
+        transcript_limit: 8 * 1024 * 1024,
     }
 }
 

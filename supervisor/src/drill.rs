@@ -57,8 +57,8 @@ impl Drill {
     /// Those of the store.
     pub async fn transitions(&self, clients: usize, each: u32) -> Result<(), Error> {
         let mut work = JoinSet::new();
-        for name in self.runs.iter().take(clients).cloned() {
-            let (store, director) = (self.store.clone(), self.director.clone());
+        for name in self.runs.iter().take(clients) {
+            let (store, director, name) = (self.store.clone(), self.director.clone(), name.clone());
             work.spawn(async move {
                 for _ in 0..each {
                     toggle(store.as_ref(), &director, &name).await?;

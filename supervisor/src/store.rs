@@ -15,6 +15,7 @@ use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 use self::facts::Facts;
 pub use self::surveys::Surveys;
+pub use self::transcripts::Transcripts;
 
 mod doc;
 pub mod facts;
@@ -23,6 +24,7 @@ pub mod sqlite;
 mod state_tables;
 mod subject;
 pub mod surveys;
+pub mod transcripts;
 pub mod verify;
 
 /// Why the store refused.
@@ -164,7 +166,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Transcripts + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

@@ -51,6 +51,8 @@ mod shared;
 mod surveys;
 #[path = "conformance/time.rs"]
 mod time;
+#[path = "conformance/transcripts.rs"]
+mod transcripts;
 
 use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
@@ -94,6 +96,7 @@ macro_rules! store_cases {
             surveys {
                 a_question_is_open_once a_survey_is_given_to_one_worker surveys_that_are_over_are_forgotten
             }
+            transcripts { a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence }
             time {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart
                 a_dropped_transaction_leaves_nothing a_view_stays_as_it_was_and_cannot_write

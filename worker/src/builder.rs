@@ -12,6 +12,8 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
+use crate::process::output::Output;
+
 pub mod command;
 pub mod remediation;
 
@@ -39,6 +41,8 @@ pub struct Task {
     pub scratch: std::path::PathBuf,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Where the output of its processes goes besides.
+    pub output: Output,
     /// Wall seconds of the attempt.
     pub seconds: u64,
     /// What models may be asked for.

@@ -43,6 +43,8 @@ pub struct WorkerConfig {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Bytes of what a builder prints that are kept for people.
+    pub transcript_limit: usize,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -109,6 +111,7 @@ impl Worker {
             run_data: config.run_data,
             env: config.env,
             log_budget: config.log_budget,
+            transcript_limit: config.transcript_limit,
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;

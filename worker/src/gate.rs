@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::run_file::GateCommand;
 
 use crate::builder::command::last_lines;
+use crate::process::output::Output;
 use crate::process::{self, ProcEnd, ProcSpec};
 
 /// Where and as what the commands run.
@@ -51,6 +52,7 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
         lease: context.lease.clone(),
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
+        output: Output::default(),
     };
     match process::run(&spec, cancel).await {
         Ok(report) => {

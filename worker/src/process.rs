@@ -14,6 +14,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use self::output::{Output, Stream};
+
+pub mod output;
+
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
 
@@ -38,6 +42,8 @@ pub struct ProcSpec {
     pub timeout: Duration,
     /// Bytes of output after which the rest is dropped.
     pub log_budget: u64,
+    /// Where its output goes besides.
+    pub output: Output,
 }
 
 /// How it ended.
@@ -101,7 +107,9 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     let out = child.stdout.take();
     let err = child.stderr.take();
     let budget = spec.log_budget;
-    let pump = async { tokio::join!(drain(out, budget), drain(err, budget)) };
+    let pump = async {
+        tokio::join!(drain(out, budget, (&spec.output, Stream::Out)), drain(err, budget, (&spec.output, Stream::Err)))
+    };
     let limit = tokio::time::sleep(spec.timeout);
     tokio::pin!(pump, limit);
     let mut output = None;
@@ -185,12 +193,13 @@ impl Drained {
 }
 
 /// Reads to the end, keeping the last bytes; past the budget it still reads, so that the writer never blocks.
-async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64) -> Drained {
+async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64, (output, stream): (&Output, Stream)) -> Drained {
     let mut drained = Drained::default();
     let Some(mut source) = source else { return drained };
     let mut buffer = vec![0u8; 16 * 1024];
     while let Ok(n @ 1..) = source.read(&mut buffer).await {
         drained.total += n as u64;
+        output.write(stream, &buffer[..n]);
         if drained.total <= budget {
             drained.tail.extend(&buffer[..n]);
             let excess = drained.tail.len().saturating_sub(TAIL);
@@ -238,6 +247,7 @@ mod tests {
             lease: format!("lease-{}", std::process::id()),
             timeout,
             log_budget: 1 << 20,
+            output: Output::default(),
         }
     }
 

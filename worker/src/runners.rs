@@ -35,6 +35,7 @@ pub(crate) struct Runners {
     pub(crate) run_data: Option<PathBuf>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) log_budget: u64,
+    pub(crate) transcript_limit: usize,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -91,6 +92,7 @@ impl Runners {
             run_data: self.run_data.clone(),
             env: self.env.clone(),
             log_budget: self.log_budget,
+            transcript_limit: self.transcript_limit,
         });
         open.insert(key, runner.clone());
         Ok(runner)

@@ -70,6 +70,9 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+    /// Mebibytes of what a builder prints that are kept; of more, the beginning and the end
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=16))]
+    pub(crate) transcript_mib: usize,
     /// How long it may take to end its work once it is asked to stop; what is not done then is given back
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) drain_grace: u64,

@@ -30,22 +30,7 @@ pub(super) async fn measure(bench: &Bench<'_>, cluster: &Cluster) -> Result<Vec<
     let postgres = PostgresFloor::open(&config).await.map_err(failed)?;
     let alone = memory(cluster.supervisor())?;
     let workers = bench.workers();
-    let mut sessions = JoinSet::new();
-    let from = Instant::now();
-    let mut opening = JoinSet::new();
-    for n in 0..workers {
-        while opening.len() >= AT_ONCE {
-            if let Some(opened) = opening.join_next().await {
-                sessions.spawn(stay(joined(opened)??));
-            }
-        }
-        let (wire, session) = (cluster.wire(Who::Worker).await?, bench.fresh("session"));
-        opening.spawn(async move { StandIn::open(wire, &format!("idle-{n}"), session, 2).await });
-    }
-    while let Some(opened) = opening.join_next().await {
-        sessions.spawn(stay(joined(opened)??));
-    }
-    bench.say(&format!("idle: {workers} sessions after {:.1} s", from.elapsed().as_secs_f64()));
+    let mut sessions = open_all(bench, cluster, workers).await?;
     tokio::time::sleep(if bench.quick() { SETTLE / 5 } else { SETTLE }).await;
     let (mut share, mut resident, mut writes) = (Sample::default(), Sample::default(), Sample::default());
     let window = if bench.quick() { WINDOW / 10 } else { WINDOW };
@@ -85,6 +70,30 @@ pub(super) async fn measure(bench: &Bench<'_>, cluster: &Cluster) -> Result<Vec<
         of("idle-cpu", format!("share of a core with {workers} idle workers"), "%", share, 10.0),
         of("idle-writes", format!("transactions that wrote in {} s", window.as_secs()), "", writes, 0.0),
     ])
+}
+
+/// Opens a session for each worker, some at a time.
+async fn open_all(
+    bench: &Bench<'_>,
+    cluster: &Cluster,
+    workers: u32,
+) -> Result<JoinSet<Result<(), CliError>>, CliError> {
+    let (mut sessions, mut opening) = (JoinSet::new(), JoinSet::new());
+    let from = Instant::now();
+    for n in 0..workers {
+        while opening.len() >= AT_ONCE {
+            if let Some(opened) = opening.join_next().await {
+                sessions.spawn(stay(joined(opened)??));
+            }
+        }
+        let (wire, session) = (cluster.wire(Who::Worker).await?, bench.fresh("session"));
+        opening.spawn(async move { StandIn::open(wire, &format!("idle-{n}"), session, 2).await });
+    }
+    while let Some(opened) = opening.join_next().await {
+        sessions.spawn(stay(joined(opened)??));
+    }
+    bench.say(&format!("idle: {workers} sessions after {:.1} s", from.elapsed().as_secs_f64()));
+    Ok(sessions)
 }
 
 /// Beats until the stream breaks.

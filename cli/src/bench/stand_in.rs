@@ -56,13 +56,10 @@ impl StandIn {
         let mut client = WorkerServiceClient::new(wire).max_decoding_message_size(MAX_MESSAGE);
         let inbox = client.session(ReceiverStream::new(outbox)).await.during("open a session")?.into_inner();
         let mut session = Self { out, inbox, beat: interval(2000), held: Vec::new(), seq: 1 };
-        match session.told().await? {
-            Told::Welcome(welcome) => {
-                session.beat = interval(welcome.heartbeat_ms);
-                Ok(session)
-            }
-            other => Err(unexpected(&other)),
-        }
+        let told = session.told().await?;
+        let Told::Welcome(welcome) = told else { return Err(unexpected(&told)) };
+        session.beat = interval(welcome.heartbeat_ms);
+        Ok(session)
     }
 
     /// Serves until there is news.
@@ -73,19 +70,27 @@ impl StandIn {
                     let beat = Heartbeat { held: self.held.clone(), draining: false };
                     self.say(Said::Heartbeat(beat))?;
                 }
-                message = self.inbox.message() => match body(message)? {
-                    Told::Grant(grant) => {
-                        self.held.push(HeldLease { run_id: grant.run_id.clone(), epoch: grant.epoch, attempt: grant.attempt, ..HeldLease::default() });
-                        return Ok(News::Granted(Box::new(grant)));
+                message = self.inbox.message() => {
+                    // Whatever else it is told is of no interest to it.
+                    if let Some(news) = self.hear(body(message)?) {
+                        return Ok(news);
                     }
-                    Told::Ack(ack) if !ack.run_id.is_empty() => {
-                        self.held.retain(|held| held.run_id != ack.run_id);
-                        return Ok(News::Taken);
-                    }
-                    Told::Ack(_) | Told::Welcome(_) | Told::Verdict(_) | Told::Drain(_) | Told::Scan(_) | Told::Revoke(_) => {}
-                },
+                }
             }
         }
+    }
+
+    fn hear(&mut self, told: Told) -> Option<News> {
+        if let Told::Grant(grant) = told {
+            let (run_id, epoch, attempt) = (grant.run_id.clone(), grant.epoch, grant.attempt);
+            self.held.push(HeldLease { run_id, epoch, attempt, ..HeldLease::default() });
+            return Some(News::Granted(Box::new(grant)));
+        }
+        let Told::Ack(ack) = told else { return None };
+        // Of no run: a heartbeat's.
+        let of_run = !ack.run_id.is_empty();
+        self.held.retain(|held| held.run_id != ack.run_id);
+        of_run.then_some(News::Taken)
     }
 
     /// Ends an attempt as failed.

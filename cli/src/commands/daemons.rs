@@ -157,6 +157,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         objects: Objects::Fetched,
         env: builder_env(ctx),
         log_budget: LOG_BUDGET,
+        transcript_limit: args.transcript_mib * 1024 * 1024,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

@@ -34,6 +34,7 @@ mod moves;
 mod plan;
 mod submit;
 mod survey;
+mod transcript;
 
 /// Events read at a time.
 const PAGE: u32 = 200;
@@ -55,6 +56,7 @@ type Runs = Pin<Box<dyn Stream<Item = Result<pb::Run, Status>> + Send>>;
 impl RunService for RunApi {
     type WatchStream = Events;
     type MovesStream = Runs;
+    type TranscriptStream = transcript::Parts;
 
     async fn submit(&self, call: Call<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
         let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
@@ -107,6 +109,11 @@ impl RunService for RunApi {
     async fn diff(&self, call: Call<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
         let call = call.into_inner();
         Ok(Response::new(self.cores.of_run(&call.run_id).await?.diff(&call).await?))
+    }
+
+    async fn transcript(&self, call: Call<pb::TranscriptRequest>) -> Result<Response<transcript::Parts>, Status> {
+        let call = call.into_inner();
+        Ok(Response::new(self.cores.of_run(&call.run_id).await?.transcript(&call).await?))
     }
 
     async fn steer(&self, call: Call<pb::SteerRequest>) -> Result<Response<pb::SteerResponse>, Status> {
@@ -173,6 +180,8 @@ impl Core {
                 .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
                 .map(|a| a.new);
             let mut seen = show::phase(&phase, decision.as_ref(), commit);
+            let attempt = tx.attempt(&run.id, &phase.id, phase.attempt).await?;
+            seen.transcript = attempt.and_then(|a| a.transcript).map(|digest| digest.to_string()).unwrap_or_default();
             if phase.state == PhaseState::Blocked
                 && let Some(id) = &phase.request
                 && let Some(request) = tx.request(id).await?

@@ -75,6 +75,7 @@ pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) ->
         feedback: phase.feedback.clone(),
         commit: text(commit),
         scope: phase.spec.scope.paths.clone(),
+        transcript: String::new(),
     }
 }
 

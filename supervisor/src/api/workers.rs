@@ -28,6 +28,7 @@ mod result;
 mod room;
 mod session;
 mod surveys;
+mod transcript;
 
 pub use room::Room;
 use session::SessionTask;
@@ -132,6 +133,13 @@ impl WorkerService for WorkerApi {
     async fn fetch_objects(&self, call: Request<pb::FetchRequest>) -> Result<Response<fetch::Chunks>, Status> {
         Pass::of(&call).check(&call.get_ref().worker_id)?;
         Ok(Response::new(self.send(call.into_inner()).await?))
+    }
+
+    async fn upload_transcript(
+        &self,
+        request: Request<Streaming<pb::TranscriptChunk>>,
+    ) -> Result<Response<pb::TranscriptResult>, Status> {
+        Ok(Response::new(self.take_transcript(request).await?))
     }
 
     async fn upload_objects(

@@ -281,6 +281,7 @@ impl Director {
             base,
             result_tree: None,
             notes: Vec::new(),
+            transcript: None,
             reason: None,
             started_at: tx.now(),
             ended_at: None,

@@ -44,6 +44,7 @@ mod schema;
 mod server;
 mod skew;
 mod surveys;
+mod transcripts;
 mod tx;
 mod watcher;
 

@@ -125,6 +125,7 @@ pub(crate) fn attempt(run: &str, phase: &str, number: u32) -> Attempt {
         base: oid(4),
         result_tree: Some(oid(5)),
         notes: vec!["skipped a socket".to_owned()],
+        transcript: None,
         reason: Some("exit 1".to_owned()),
         started_at: at(13),
         ended_at: Some(at(14)),

@@ -1,6 +1,6 @@
 //! The result of an attempt: accepted once, at the run's current epoch, from the lease's holder.
 
-use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
+use autopack_shared::domain::ids::{Digest, Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
@@ -139,6 +139,7 @@ async fn accept_build(
     }
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
+    attempt.transcript = printed(tx, &phase.run, &result.transcript).await?;
     if let Some(reason) = &reason
         && (result.reason.starts_with("fetch_") || result.reason == "upload_cut")
     {
@@ -167,4 +168,13 @@ async fn accept_build(
     phase.base = Some(attempt.base);
     phase.tree = Some(tree);
     moves::phase(tx, phase, PhaseEvent::Collect, Some(format!("tree {}", tree.short())), &system).await
+}
+
+/// The transcript that a result names, where it was kept for this run: what was not cannot be shown to anybody.
+async fn printed(tx: &mut dyn Tx, run: &RunId, named: &str) -> Result<Option<Digest>, Error> {
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let digest: Digest = named.parse()?;
+    Ok(tx.has_transcript(run, &digest).await?.then_some(digest))
 }
