@@ -18,6 +18,7 @@ mod proof;
 mod run_data;
 mod server;
 mod services;
+mod silent;
 mod site;
 mod stranger;
 mod surveys;

@@ -84,6 +84,8 @@ pub enum CoordinationError {
         key: String,
         /// What it says, and what it should say.
         found: String,
+        /// The stable reason: `cluster_mismatch`, `store_restored`, or `unsafe_config` where nobody knows.
+        reason: &'static str,
         /// What to do.
         hint: &'static str,
     },

@@ -45,6 +45,7 @@ mod remind;
 mod revert;
 mod takeover;
 mod trace;
+pub(crate) mod uploaded;
 pub mod view;
 
 use data::Rest;

@@ -99,6 +99,7 @@ fn run(id: RunId, now: autopack_shared::domain::ids::Timestamp) -> Result<Run, E
         plan_digest: None,
         lands: None,
         lands_tip: None,
+        checkout: None,
         file: RunFile {
             run_id: None,
             project: None,

@@ -21,6 +21,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::Cores;
+use crate::api::workers::Room;
 use crate::api::{Core, DirectorSlot};
 use crate::census;
 use crate::coordination::Coordinator;
@@ -138,6 +139,7 @@ impl Engine {
             timers: Timers::default(),
             lingers: false,
             door: Door::of_the_owner(),
+            room: Room::default(),
             tasks: tasks.clone(),
         };
         Ok(Self { core, services, coordinator, tasks })

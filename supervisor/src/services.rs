@@ -1,7 +1,6 @@
 //! The services of a supervisor behind one router, whatever door they are served through.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
@@ -10,6 +9,7 @@ use tower::layer::util::{Identity, Stack};
 
 use autopack_shared::runtime::process::Tasks;
 use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::dial::KEEPALIVE;
 use autopack_shared::wire::pb::admin_service_server::AdminServiceServer;
 use autopack_shared::wire::pb::governance_service_server::GovernanceServiceServer;
 use autopack_shared::wire::pb::run_service_server::RunServiceServer;
@@ -26,9 +26,6 @@ use crate::door::Door;
 use crate::traced::Tracing;
 use crate::workers::Workers;
 
-/// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
-const KEEPALIVE: Duration = Duration::from_secs(3);
-
 /// What the services are made of.
 #[derive(Clone)]
 pub struct Services {
@@ -44,6 +41,8 @@ pub struct Services {
     pub lingers: bool,
     /// Who may come in.
     pub door: Door,
+    /// Room for transfers.
+    pub room: Room,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -71,7 +70,7 @@ impl Services {
             coordinator: self.coordinator.clone(),
             timers: self.timers.clone(),
             lingers: self.lingers,
-            room: Room::default(),
+            room: self.room.clone(),
             tasks,
         });
         let runs = runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);

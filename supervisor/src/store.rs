@@ -110,6 +110,14 @@ pub enum StoreError {
         /// The token here.
         store: String,
     },
+    /// The store's supervisors meet elsewhere: with these, there would be two directors at once.
+    #[error("the supervisors of this control store meet under the name {known}, these under {asked}")]
+    Elsewhere {
+        /// Theirs.
+        known: String,
+        /// Ours.
+        asked: String,
+    },
     /// The store's schema is newer than this program.
     #[error("the control store has schema {found}, this program knows {known}: use a newer autopack")]
     Schema {
@@ -182,6 +190,10 @@ pub trait Fences {
     async fn set_incarnation(&mut self, incarnation: u32) -> StoreResult<()>;
     /// The stable random id of this store.
     async fn cluster_id(&mut self) -> StoreResult<String>;
+    /// The name under which those who use this store coordinate; none before anybody said one.
+    async fn coordination(&mut self) -> StoreResult<Option<String>>;
+    /// Says it anew, if it is still what was read; whether it was.
+    async fn set_coordination(&mut self, from: Option<&str>, to: &str) -> StoreResult<bool>;
     /// The current epoch of a scope.
     async fn epoch(&mut self, scope: &Scope) -> StoreResult<Option<u64>>;
     /// Raises a scope's epoch by one (1 if it has none) and names its holder; from then on this transaction also
@@ -271,6 +283,8 @@ pub trait Requests {
     async fn votes(&mut self, request: &RequestId) -> StoreResult<Vec<Vote>>;
     /// Adds a command.
     async fn insert_command(&mut self, command: &Command) -> StoreResult<()>;
+    /// One command, done or not.
+    async fn command(&mut self, id: &RowId) -> StoreResult<Option<Command>>;
     /// Commands not yet done, oldest first; of one run or of all.
     async fn open_commands(&mut self, run: Option<&RunId>) -> StoreResult<Vec<Command>>;
     /// Marks a command done.

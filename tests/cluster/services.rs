@@ -14,7 +14,7 @@ fn state(desk: &Desk, run: &str) -> String {
     text(&desk.ask(&["runs", "show", run]), "state").to_owned()
 }
 
-fn ends(cluster: &Cluster, run: &str) {
+pub(super) fn ends(cluster: &Cluster, run: &str) {
     let done = || state(&cluster.ann, run) == "SUCCEEDED";
     assert!(until(ONE, done), "{run} does not end:\n{}", cluster.logs());
 }
@@ -113,7 +113,7 @@ fn a_hub_that_is_moved_holds_up_its_own_runs_only() {
     cluster.ann.run(&["audit", "verify"]).expect(0);
 }
 
-fn submit_to(cluster: &Cluster, project: &str, file: &Value) -> crate::harness::Ran {
+pub(super) fn submit_to(cluster: &Cluster, project: &str, file: &Value) -> crate::harness::Ran {
     let path = cluster.hub().with_file_name("run.json");
     std::fs::write(&path, file.to_string()).unwrap();
     cluster.ann.run(&["runs", "submit", "--insecure-no-sandbox", "--project", project, path.to_str().unwrap()])
@@ -134,6 +134,36 @@ fn a_store_that_is_older_than_a_hub_is_refused() {
     assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
     let told = cluster.supervisors[0].told();
     assert!(told.contains("error[store_restored]") && told.contains("shop"), "{told}");
+}
+
+#[test]
+fn a_hub_is_of_one_cluster() {
+    let mut cluster = Cluster::start(1, 1, 0);
+    let repo = Repository::open(cluster.hub()).unwrap();
+    let mark = repo.find_reference("refs/autopack/cluster").unwrap().peel_to_blob().unwrap();
+    assert_eq!(
+        String::from_utf8(mark.content().to_vec()).unwrap().trim(),
+        cluster.sql("SELECT cluster_id FROM autopack.cluster")[0]
+    );
+    // Another cluster's hub is not taken in, and what is there is left as it is.
+    let theirs = cluster.hub().with_file_name("theirs.git");
+    RepoBuilder::new().bare(true).clone(cluster.hub().to_str().unwrap(), &theirs).unwrap();
+    let foreign = |repo: &Repository| {
+        let blob = repo.blob(b"of-somebody-else\n").unwrap();
+        repo.reference("refs/autopack/cluster", blob, true, "").unwrap();
+    };
+    foreign(&Repository::open(&theirs).unwrap());
+    let refused = cluster.ann.run(&["projects", "add", "theirs", "--hub", theirs.to_str().unwrap()]).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("of-somebody-else"), "{}", refused.stderr);
+    assert_eq!(cluster.ann.ask(&["projects", "list"])["projects"].as_array().unwrap().len(), 1);
+    // One that became another's keeps its supervisors from starting.
+    cluster.supervisors[0].kill();
+    foreign(&repo);
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it goes on:\n{}", cluster.logs());
+    assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
+    assert!(cluster.supervisors[0].told().contains("error[cluster_mismatch]"), "{}", cluster.logs());
 }
 
 #[test]

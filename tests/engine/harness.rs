@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::domain::record::Command;
 use autopack_shared::runtime::clock::{Clock, SystemClock, SystemIds};
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
@@ -281,6 +282,24 @@ impl Rig {
     pub(super) async fn steer(&mut self, run: &str, op: pb::SteerOp) {
         let call = pb::SteerRequest { run_id: run.into(), op: op.into(), ..Default::default() };
         self.runs.steer(call).await.unwrap();
+    }
+
+    /// Puts a command into the store as if it had been recorded before, and waits for what becomes of it.
+    pub(super) async fn performed(&self, command: Command) -> String {
+        let store = &self.engine.core.store;
+        let mut tx = store.tx(&[]).await.unwrap();
+        tx.insert_command(&command).await.unwrap();
+        tx.commit().await.unwrap();
+        let done = async {
+            loop {
+                let found = store.read().await.unwrap().command(&command.id).await.unwrap().unwrap();
+                match found.result {
+                    Some(result) => return result,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, done).await.unwrap()
     }
 
     /// What a run's history says, as `kind text` lines.

@@ -50,6 +50,12 @@ pub(crate) struct Supervisor {
     /// The file that says which tokens are good for what (autopack token new)
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: PathBuf,
+    /// Memory for packs that workers fetch, in MiB; a commit whose pack is larger than that cannot be worked on
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) fetch_memory: u32,
+    /// Memory for packs that workers send, in MiB; a larger result is refused
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) upload_memory: u32,
 }
 
 /// `worker`.

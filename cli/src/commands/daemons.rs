@@ -9,6 +9,7 @@ use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::runtime::process::Tasks;
+use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
@@ -63,6 +64,10 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         door,
+        transfers: Transfers {
+            uploads: u64::from(args.upload_memory) << 20,
+            fetches: u64::from(args.fetch_memory) << 20,
+        },
         director: DirectorConfig::default(),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;

@@ -30,7 +30,7 @@ mod session;
 mod surveys;
 mod transcript;
 
-pub use room::Room;
+pub use room::{Room, Transfers};
 use session::SessionTask;
 
 use super::cores::Cores;

@@ -57,13 +57,26 @@ impl Director {
     }
 
     /// Ends a run's lease because an operator says so, and breaks its locks, whoever holds them. Without an open lease
-    /// only the locks are broken: what nobody knows of may stand in the way of the next grant.
-    pub(super) async fn break_lease(&self, view: &RunView, command: &Command, reason: &str) -> Result<(), Error> {
+    /// only the locks are broken: what nobody knows of may stand in the way of the next grant. A lease that was granted
+    /// since the operator looked is another one, and stays.
+    pub(super) async fn break_lease(
+        &self,
+        view: &RunView,
+        command: &Command,
+        (reason, seen): (&str, Option<u64>),
+    ) -> Result<(), Error> {
         let run = &view.run.id;
         let why = format!("broken by {}: {reason}", command.principal.id);
         let mut tx = self.fenced(&[]).await?;
         let open = tx.leases(run).await?.into_iter().find(|lease| !lease.state.is_terminal());
         let scope = Scope::Run(run.clone());
+        if let (Some(lease), Some(seen)) = (&open, seen)
+            && lease.epoch != seen
+        {
+            let refused = format!("refused: {}", granted_since(lease, seen));
+            moves::finish(tx.as_mut(), command, &refused).await?;
+            return Ok(tx.commit().await?);
+        }
         let result = match &open {
             Some(lease) => {
                 if tx.epoch(&scope).await? == Some(lease.epoch) {
@@ -89,6 +102,12 @@ impl Director {
         // A worker that is gone, or that another replica talks to, hears of it from its session.
         let _told = self.workers.send(&lease.worker, order);
     }
+}
+
+/// Why a lease is not the one that somebody saw.
+pub(crate) fn granted_since(lease: &Lease, seen: u64) -> String {
+    let was = if seen == 0 { "none was open".to_owned() } else { format!("it was at epoch {seen}") };
+    format!("{} has the lease since, at epoch {}; when you looked, {was}", lease.worker, lease.epoch)
 }
 
 /// Gives up a lease on behalf of its worker, which no longer works on it.

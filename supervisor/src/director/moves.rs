@@ -108,6 +108,9 @@ pub(crate) async fn run(
     run.state = before.next(event)?;
     run.updated_at = tx.now();
     run.reason.clone_from(&reason);
+    if event != RunEvent::Park {
+        run.checkout = None;
+    }
     tx.update_run(run).await?;
     let reason = reason.unwrap_or_default();
     let line = if reason.is_empty() { format!("run {}", run.state) } else { format!("run {}: {reason}", run.state) };

@@ -9,6 +9,9 @@ use super::{AttemptKey, HubError};
 /// The ref that holds the fencing token.
 pub(super) const FENCE: &str = "refs/autopack/fence";
 
+/// The ref that says whose hub it is.
+pub(super) const CLUSTER: &str = "refs/autopack/cluster";
+
 /// The name of a ref that the hub may write.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(String);

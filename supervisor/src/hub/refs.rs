@@ -13,7 +13,7 @@ use autopack_shared::repo::tree::TreeError;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::local::{LocalHub, io_error};
-use super::names::FENCE;
+use super::names::{CLUSTER, FENCE};
 use super::{CasOutcome, CommitSpec, HubError, RefName, fence};
 
 /// What to do with a ref that is locked and whose value is known.
@@ -63,6 +63,24 @@ impl LocalHub {
             Some(current) if current == token => Ok(CasOutcome::Already),
             Some(_) | None => {
                 set(&repo, tx, FENCE, from_git(blob), "fence")?;
+                Ok(CasOutcome::Applied)
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Marks the hub as a cluster's, under the mark's own lock.
+    pub(super) fn mark(&self, cluster: &str) -> Result<(), HubError> {
+        let repo = self.bare()?;
+        let blob = repo.blob(fence::owner(cluster).as_bytes())?;
+        self.locked(&repo, &[CLUSTER], |tx| match read_owner(&repo)? {
+            Some(found) if found == cluster => Ok(CasOutcome::Already),
+            Some(found) => {
+                let (hub, ours) = (self.common().display().to_string(), cluster.to_owned());
+                Err(HubError::Foreign { hub, found, ours })
+            }
+            None => {
+                set(&repo, tx, CLUSTER, from_git(blob), "cluster")?;
                 Ok(CasOutcome::Applied)
             }
         })?;
@@ -159,6 +177,15 @@ pub(super) fn read_fence(repo: &Repository) -> Result<Option<FencingToken>, HubE
     };
     let blob = repo.find_blob(to_git(oid)).map_err(|_| HubError::BadFence)?;
     fence::parse(blob.content()).map(Some).ok_or(HubError::BadFence)
+}
+
+/// Whose hub a repository is.
+pub(super) fn read_owner(repo: &Repository) -> Result<Option<String>, HubError> {
+    let Some(oid) = direct(repo, CLUSTER)? else {
+        return Ok(None);
+    };
+    let blob = repo.find_blob(to_git(oid)).map_err(|_| HubError::BadFence)?;
+    Ok(Some(fence::parse_owner(blob.content())))
 }
 
 /// The object that a ref names directly; a ref to a ref is refused.

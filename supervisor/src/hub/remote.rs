@@ -203,6 +203,14 @@ impl Hub for RemoteHub {
         Ok(())
     }
 
+    fn cluster(&self) -> Result<Option<String>, HubError> {
+        self.owner(&self.recent()?)
+    }
+
+    fn claim(&self, cluster: &str) -> Result<(), HubError> {
+        self.mark(cluster)
+    }
+
     fn fence(&self) -> Result<Option<FencingToken>, HubError> {
         Ok(self.read()?.fence)
     }

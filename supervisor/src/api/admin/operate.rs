@@ -11,6 +11,7 @@ use super::AdminApi;
 use crate::api::runs::record_command;
 use crate::api::{Core, show};
 use crate::coordination::Coordinator;
+use crate::director::lease::granted_since;
 use crate::director::locks::names;
 use crate::error::Error;
 use crate::store::Tx;
@@ -42,7 +43,8 @@ impl Core {
             let why = "say why: it is kept in the audit log".to_owned();
             return Err(Error::Invalid { field: "reason".to_owned(), why });
         }
-        let asked = Digest::of(format!("{}|{reason}", call.run_id).as_bytes());
+        let seen = call.epoch.map(|epoch| format!("{epoch}|")).unwrap_or_default();
+        let asked = Digest::of(format!("{}|{seen}{reason}", call.run_id).as_bytes());
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
         if let Some((before, answer)) = self.idem(tx.as_mut(), &call.idempotency_key, &principal, BREAK).await? {
@@ -62,10 +64,23 @@ impl Core {
                 reason: "no_lease",
             });
         }
+        if let (Some(lease), Some(seen)) = (&open, call.epoch)
+            && lease.epoch != seen
+        {
+            return Err(Error::State {
+                what: "lease of",
+                id: run.id.to_string(),
+                state: lease.state.as_str().to_uppercase(),
+                why: granted_since(lease, seen),
+                reason: "lease_moved",
+            });
+        }
+        // Without a word of what was seen, it is what is open now.
+        let epoch = Some(call.epoch.unwrap_or_else(|| open.as_ref().map_or(0, |lease| lease.epoch)));
         let command = Command {
             id: RowId::new(self.ids.fresh("cmd"))?,
             run: run.id.clone(),
-            op: CommandOp::BreakLease { reason },
+            op: CommandOp::BreakLease { reason, epoch },
             principal,
             created_at: tx.now(),
             done_at: None,
@@ -79,16 +94,19 @@ impl Core {
             tx.put_idem(&call.idempotency_key, &command.principal.id, BREAK, asked, answer.as_bytes()).await?;
         }
         tx.commit().await?;
-        Ok(pb::BreakLeaseResponse { command_id: command.id.to_string(), lease: open.as_ref().map(show::lease) })
+        let command_id = command.id.to_string();
+        Ok(pb::BreakLeaseResponse { command_id, lease: open.as_ref().map(show::lease), result: String::new() })
     }
 }
 
-/// The answer that was given before, with the lease as it is now.
+/// The answer that was given before, with the lease as it is now and what became of the command.
 async fn again(tx: &mut dyn Tx, run: &RunId, answer: &[u8]) -> Result<pb::BreakLeaseResponse, Error> {
     let answer = String::from_utf8_lossy(answer);
     let (command, lease) = answer.split_once(' ').unwrap_or((&answer, ""));
     let lease = tx.leases(run).await?.into_iter().find(|one| one.id.as_str() == lease);
-    Ok(pb::BreakLeaseResponse { command_id: command.to_owned(), lease: lease.as_ref().map(show::lease) })
+    let done = tx.command(&RowId::new(command)?).await?.and_then(|command| command.result);
+    let (command_id, result) = (command.to_owned(), done.unwrap_or_default());
+    Ok(pb::BreakLeaseResponse { command_id, lease: lease.as_ref().map(show::lease), result })
 }
 
 async fn open_lease(tx: &mut dyn Tx, run: &RunId) -> Result<Option<Lease>, Error> {

@@ -53,26 +53,26 @@ impl Incarnation {
 
     /// Refuses anything but ours.
     pub(super) fn check(&self, link: &Link, stands: Option<&KeyValue>) -> Result<(), CoordinationError> {
-        let foreign = |found: String, hint| {
+        let foreign = |reason, found: String, hint| {
             let (endpoints, key) = (link.endpoints().to_owned(), self.key.clone());
-            Err(CoordinationError::Foreign { endpoints, key, found, hint })
+            Err(CoordinationError::Foreign { endpoints, key, found, reason, hint })
         };
         let ours = format!("incarnation {} of {}", self.mine.incarnation, self.mine.cluster);
         let Some(stands) = stands else {
             let hint =
                 "it was taken away while supervisors ran: stop them all, find out who did that, start them again";
-            return foreign(format!("is gone; this is {ours}"), hint);
+            return foreign("unsafe_config", format!("is gone; this is {ours}"), hint);
         };
         let stands: Meta = parsed(&self.key, stands.value())?;
         if stands.cluster != self.mine.cluster {
             let hint = "another cluster uses this prefix: give each an etcd.cluster_id of its own; if the other one is \
                         gone for good, delete everything below the prefix";
-            return foreign(format!("says {}; this is {ours}", stands.cluster), hint);
+            return foreign("cluster_mismatch", format!("says {}; this is {ours}", stands.cluster), hint);
         }
         if stands.incarnation != self.mine.incarnation {
             let hint = "the store or etcd was restored from an older state: stop every supervisor, make sure that the \
-                        store is the one to go on with, delete this key, start again";
-            return foreign(format!("says incarnation {}; this is {ours}", stands.incarnation), hint);
+                        store is the one to go on with, then autopack admin new-incarnation";
+            return foreign("store_restored", format!("says incarnation {}; this is {ours}", stands.incarnation), hint);
         }
         Ok(())
     }

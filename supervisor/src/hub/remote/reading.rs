@@ -8,7 +8,7 @@ use autopack_shared::repo::open::to_git;
 use super::cache::FETCHED;
 use super::listing::Listing;
 use super::{RemoteHub, held};
-use crate::hub::names::FENCE;
+use crate::hub::names::{CLUSTER, FENCE};
 use crate::hub::{HubError, fence};
 
 /// Packs in a cache from which on they are put together: each one is looked into for each object.
@@ -105,6 +105,18 @@ impl RemoteHub {
             return Ok(refs);
         }
         Err(self.git.away("its fence moves faster than it can be read".to_owned()))
+    }
+
+    /// Whose hub it is.
+    pub(super) fn owner(&self, refs: &Listing) -> Result<Option<String>, HubError> {
+        let Some(oid) = refs.tip(CLUSTER)? else { return Ok(None) };
+        if !self.cache.has(&[oid])? {
+            self.git.glance(CLUSTER, self.options.talk)?;
+        }
+        let repo = self.cache.repository()?;
+        let broke_off = |_| self.git.away("it did not send whose hub it is".to_owned());
+        let blob = repo.find_blob(to_git(oid)).map_err(broke_off)?;
+        Ok(Some(fence::parse_owner(blob.content())))
     }
 
     fn fence_in(&self, blob: Oid) -> Result<FencingToken, HubError> {
