@@ -41,3 +41,16 @@ fn a_service_that_is_missing_is_named_with_its_package() {
         );
     }
 }
+
+#[test]
+fn worktrees_are_measured_beside_gits() {
+    let bench = Bench::empty();
+    let ran = bench.run(&["bench", "workspace", "--quick", "--repeat", "1", "-o", "json"]).expect(0);
+    let report = ran.json();
+    for name in ["workspace", "collect"] {
+        let figure = figure(&report, name);
+        assert!(figure["measured"]["median"].as_f64().unwrap() > 0.0, "{figure:#}");
+        assert!(figure["floors"][0]["measured"]["median"].as_f64().unwrap() > 0.0, "{figure:#}");
+    }
+    assert_eq!(figure(&report, "workspace-at-once")["measured"]["max"], 0.0, "none fails");
+}

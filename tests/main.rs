@@ -10,6 +10,7 @@ mod model;
 #[path = "../shared/tests/cases/repository.rs"]
 mod repository;
 
+mod abuse;
 mod bad_input;
 mod bad_services;
 mod bench;

@@ -15,6 +15,7 @@ mod stand_in;
 mod stats;
 mod transitions;
 mod tree;
+mod workspace;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -106,7 +107,7 @@ async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, CliError> {
         names.extend(Name::value_variants());
     }
     let mut figures = Vec::new();
-    if names.iter().any(|name| *name != Name::Scan) {
+    if names.iter().any(|name| name.needs_cluster()) {
         raise_files();
         bench.console.status("starting etcd, PostgreSQL and a supervisor");
         let mut cluster = Box::pin(Cluster::start(bench.ctx, bench.dir())).await?;
@@ -119,13 +120,17 @@ async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, CliError> {
                 Name::Idle => figures.extend(Box::pin(idle::measure(bench, &cluster)).await?),
                 Name::FirstByte => figures.push(Box::pin(first_byte::measure(bench, &mut cluster)).await?),
                 Name::Approve => figures.push(Box::pin(approve::measure(bench, &mut cluster)).await?),
-                Name::Scan => {}
+                Name::Scan | Name::Workspace => {}
             }
         }
     }
     if names.contains(&Name::Scan) {
         bench.console.status("measuring scan");
         figures.push(tokio::task::block_in_place(|| scan::measure(bench))?);
+    }
+    if names.contains(&Name::Workspace) {
+        bench.console.status("measuring workspace");
+        figures.extend(tokio::task::block_in_place(|| workspace::measure(bench))?);
     }
     Ok(figures)
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod address;
 pub(crate) mod remote;
+mod worker;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,10 +33,9 @@ use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token};
-use autopack_worker::link::Identity;
-use autopack_worker::runners::Objects;
 
 use self::remote::Headers;
+pub(crate) use self::worker::{builder_env, provision, warm_limits};
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
@@ -274,7 +274,7 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     if drive {
         listen(&engine, &data_dir, &socket)?;
     }
-    let worker = worker_config(ctx, place, root);
+    let worker = worker::config(ctx, place, root)?;
     let session = session(channel.clone(), Far { engine: Some(engine), socket, data_dir, scratch: None });
     if drive && let Err(error) = session.work(worker, channel).await {
         session.close().await;
@@ -330,34 +330,6 @@ fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliErro
     address::publish(data_dir, socket).during("say where the socket is")?;
     engine.serve("socket", UnixListenerStream::new(listener));
     Ok(())
-}
-
-fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
-    let identity = Identity {
-        worker: "embedded".to_owned(),
-        session: ctx.ids.fresh("session"),
-        boot_id: std::process::id().to_string(),
-        slots: place.settings.worker_slots,
-        // The sandbox is a later feature; nothing is claimed that was not measured.
-        sandbox_level: "S0".to_owned(),
-    };
-    WorkerConfig {
-        identity,
-        root,
-        objects: Objects::Borrowed(objects_dir(place)),
-        run_data: Some(place.data_dir.clone()),
-        env: builder_env(ctx),
-        log_budget: 64 * 1024 * 1024,
-        transcript_limit: 8 * 1024 * 1024,
-    }
-}
-
-/// What processes of a job find of this process's environment.
-pub(crate) fn builder_env(ctx: &Context) -> Vec<(String, String)> {
-    ["PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "CARGO_HOME", "RUSTUP_HOME"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
-        .collect()
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.

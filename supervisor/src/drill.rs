@@ -75,7 +75,8 @@ impl Drill {
 
 async fn toggle(store: &dyn Store, director: &Fence, name: &RunId) -> Result<(), Error> {
     let mut tx = store.tx(std::slice::from_ref(director)).await?;
-    let found = tx.run(name).await?;
+    tx.defer();
+    let found = tx.gather(&[(name.clone(), None)]).await?.pop().and_then(|found| found.run);
     let mut run = found.ok_or_else(|| Error::NotFound { what: "run", id: name.to_string() })?;
     let event = if run.state == RunState::Paused { RunEvent::Resume } else { RunEvent::Pause };
     moves::run(tx.as_mut(), &mut run, event, Some("drill".to_owned()), &Principal::system()).await?;

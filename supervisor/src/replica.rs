@@ -15,7 +15,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::{Cores, Opener};
-use crate::api::workers::{Room, Transfers};
+use crate::api::workers::{Lookout, Room, Transfers};
 use crate::api::{Core, DirectorSlot};
 use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
@@ -202,6 +202,19 @@ async fn open_run_data(
     Ok(Some(Arc::new(PostgresRunDatabases::open(wanted.server.clone(), control).await?)))
 }
 
+/// How a replica comes to etcd.
+fn etcd_of(config: &ReplicaConfig, store: StoreIdentity) -> EtcdConfig {
+    EtcdConfig {
+        endpoints: config.etcd.clone(),
+        cluster_id: config.cluster_id.clone(),
+        replica: Seat { id: config.id.clone(), addr: config.advertise.clone() },
+        store,
+        user: None,
+        tls: None,
+        timers: config.timers.clone(),
+    }
+}
+
 impl Replica {
     /// Opens the store, joins the cluster and starts serving.
     ///
@@ -216,15 +229,7 @@ impl Replica {
         let store: Arc<dyn Store> = postgres;
         meet(store.as_ref(), &config.cluster_id).await?;
         let cluster = identity.cluster.clone();
-        let etcd = EtcdConfig {
-            endpoints: config.etcd,
-            cluster_id: config.cluster_id,
-            replica: Seat { id: config.id.clone(), addr: config.advertise },
-            store: identity,
-            user: None,
-            tls: None,
-            timers: config.timers.clone(),
-        };
+        let etcd = etcd_of(&config, identity);
         let coordinator: Arc<dyn Coordinator> = Arc::new(EtcdCoordinator::connect(&etcd, clock.clone()).await?);
         let opener = HubOpener {
             store: store.clone(),
@@ -243,6 +248,7 @@ impl Replica {
             coordinator: coordinator.clone(),
             timers: config.timers.clone(),
             lingers: true,
+            lookout: Lookout::start(store.clone(), &tasks),
             door: config.door,
             room: Room::with(config.transfers),
             tasks: tasks.clone(),

@@ -19,7 +19,7 @@ use crate::api::admin::AdminApi;
 use crate::api::cores::Cores;
 use crate::api::governance::GovernanceApi;
 use crate::api::runs::RunApi;
-use crate::api::workers::{Room, WorkerApi};
+use crate::api::workers::{Lookout, Room, WorkerApi};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::door::Door;
@@ -39,6 +39,8 @@ pub struct Services {
     pub timers: Timers,
     /// Whether workers' sessions outlive their streams.
     pub lingers: bool,
+    /// Looks for leases for all of them.
+    pub lookout: Arc<Lookout>,
     /// Who may come in.
     pub door: Door,
     /// Room for transfers.
@@ -71,6 +73,7 @@ impl Services {
             timers: self.timers.clone(),
             lingers: self.lingers,
             room: self.room.clone(),
+            lookout: self.lookout.clone(),
             tasks,
         });
         let runs = runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);

@@ -13,10 +13,12 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
+pub use self::batches::Batches;
 use self::facts::Facts;
 pub use self::surveys::Surveys;
 pub use self::transcripts::Transcripts;
 
+pub mod batches;
 mod doc;
 pub mod facts;
 pub mod postgres;
@@ -174,7 +176,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Transcripts + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Transcripts + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.
@@ -317,6 +319,8 @@ pub trait Journal {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64>;
     /// Events of a run after `after`, in order, at most `limit`.
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>>;
+    /// Events of a run before `before`, the newest first, at most `limit`.
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>>;
     /// Queues a notice.
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()>;
     /// Notices not yet sent, oldest first.

@@ -24,6 +24,8 @@ use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
+use autopack_worker::pool::WarmLimits;
+use autopack_worker::provision::Provision;
 use autopack_worker::runners::Objects;
 
 /// How long anything may take before a test gives up on it.
@@ -33,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(100);
 pub(super) struct Site {
     /// Keeps the folders.
     pub(super) dir: TempDir,
+    /// What its operator gives.
+    pub(super) provision: Provision,
 }
 
 /// An engine on it.
@@ -53,7 +57,7 @@ pub(super) const ANCHOR: &str = r#"{"format_version":"v2","project_id":"site","c
 impl Site {
     /// A repository with a few files; `policy` becomes `autopack.toml` where it is not empty.
     pub(super) fn new(policy: &str) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap() };
+        let site = Self { dir: tempfile::tempdir().unwrap(), provision: Provision::default() };
         let repo = Repository::init(site.repo()).unwrap();
         repo.set_head("refs/heads/main").unwrap();
         site.write("README.md", "# Site\n");
@@ -143,6 +147,8 @@ impl Rig {
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
             transcript_limit: 1 << 20,
+            warm: WarmLimits { count: 1, ..WarmLimits::default() },
+            provision: site.provision.clone(),
         };
         let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
         rig.engine.tasks().spawn("worker", OnError::Log, serving);

@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use autopack_shared::repo::mirror::MirrorError;
-use autopack_shared::runtime::process::Tasks;
+use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::builder::{BuildError, DISK_FULL};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
 use crate::link::{self, Contact, Held, Identity, Leaving};
+use crate::pool::WarmLimits;
 use crate::process;
+use crate::provision::Provision;
 use crate::runners::{Objects, Runners};
 use crate::surveys::Scans;
 
@@ -45,6 +47,10 @@ pub struct WorkerConfig {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// Worktrees that are kept ready.
+    pub warm: WarmLimits,
+    /// What projects may have besides their commits.
+    pub provision: Provision,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -112,6 +118,9 @@ impl Worker {
             env: config.env,
             log_budget: config.log_budget,
             transcript_limit: config.transcript_limit,
+            warm: config.warm,
+            provision: Arc::new(config.provision),
+            wish: Arc::default(),
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;
@@ -124,6 +133,7 @@ impl Worker {
     /// # Errors
     /// [`DaemonError::Version`] when a supervisor will never take it.
     pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
+        tasks.spawn("warm-worktrees", OnError::Log, self.runners.clone().keep_warm(tasks.stop().clone()));
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();

@@ -22,6 +22,7 @@ use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
 use crate::process::output::Output;
+use crate::provision::Provision;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
@@ -29,6 +30,7 @@ mod data;
 mod ending;
 mod output;
 mod printed;
+mod provide;
 mod sink;
 mod trace;
 
@@ -73,6 +75,8 @@ pub struct Job {
     pub data: JobData,
     /// What its models may be asked for.
     pub allowance: Allowance,
+    /// The secrets that the project's configuration names for it.
+    pub secrets: Vec<String>,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -117,6 +121,7 @@ impl Job {
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
+            secrets: grant.secrets.clone(),
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -144,6 +149,8 @@ pub struct Runner {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// What the operator provides.
+    pub provision: Arc<Provision>,
 }
 
 struct Built {
@@ -164,6 +171,8 @@ impl Runner {
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), done);
             result.transcript = sink.transcript();
+            result.message = sink.hidden.cover(&result.message);
+            result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
         }
         // Removing many files takes long, and nobody waits for it.
@@ -241,9 +250,10 @@ impl Runner {
             Work::Build(builder) => builder,
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
-        let space = space.instrument(info_span!("workspace")).await?;
+        let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
-        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
+        self.build_in(job, builder.as_ref(), space, sink, cancel).await
     }
 
     async fn build_in(
@@ -265,7 +275,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
-            output: Output::recording(self.transcript_limit),
+            output: Output::recording(self.transcript_limit, sink.hidden.clone()),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
@@ -326,6 +336,7 @@ impl Runner {
     ) -> Result<Built, BuildError> {
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
         let span = info_span!("gate");
         let context = GateContext {
@@ -365,6 +376,7 @@ impl Runner {
     fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
         let mut env = self.env.clone();
         env.extend(job.variables(span));
+        env.extend(Self::secrets_variable(job, space));
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
         env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);

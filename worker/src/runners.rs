@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::ProjectId;
@@ -14,6 +14,8 @@ use crate::builder::BuildError;
 use crate::daemon::DaemonError;
 use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
+use crate::pool::{self, WarmLimits};
+use crate::provision::Provision;
 use crate::workspace::Workspaces;
 
 /// Where a mirror has its objects from.
@@ -36,6 +38,10 @@ pub(crate) struct Runners {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) log_budget: u64,
     pub(crate) transcript_limit: usize,
+    pub(crate) warm: WarmLimits,
+    pub(crate) provision: Arc<Provision>,
+    /// Told when worktrees could be prepared.
+    pub(crate) wish: Arc<Notify>,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -79,7 +85,8 @@ impl Runners {
             return Ok(runner.clone());
         }
         let fetches = objects.is_none();
-        let workspaces = tokio::task::spawn_blocking(move || Workspaces::open(&root, objects.as_deref()))
+        let (warm, wish) = (self.warm, self.wish.clone());
+        let workspaces = tokio::task::spawn_blocking(move || Workspaces::open(&root, objects.as_deref(), warm, wish))
             .await
             .map_err(|e| DaemonError::Start(e.to_string()))??;
         let runner = Arc::new(Runner {
@@ -93,9 +100,17 @@ impl Runners {
             env: self.env.clone(),
             log_budget: self.log_budget,
             transcript_limit: self.transcript_limit,
+            provision: self.provision.clone(),
         });
         open.insert(key, runner.clone());
         Ok(runner)
+    }
+
+    /// Keeps worktrees ready for the leases to come, until stopped.
+    pub(crate) async fn keep_warm(self: Arc<Self>, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let pools =
+            || async { self.open.lock().await.values().map(|runner| runner.workspaces.pool()).collect::<Vec<_>>() };
+        pool::keep_warm(pools, self.warm, self.wish.clone(), stop).await
     }
 
     /// Runs a job of any project.

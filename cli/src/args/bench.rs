@@ -49,4 +49,13 @@ pub(crate) enum Name {
     Approve,
     /// A gap scan beside git status and git ls-files
     Scan,
+    /// A lease's worktree beside git worktree add, and what is collected of it
+    Workspace,
+}
+
+impl Name {
+    /// Whether it is measured on a running cluster.
+    pub(crate) const fn needs_cluster(self) -> bool {
+        !matches!(self, Self::Scan | Self::Workspace)
+    }
 }

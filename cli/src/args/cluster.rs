@@ -79,6 +79,13 @@ pub(crate) struct WorkerArgs {
     /// Mebibytes of what a builder prints that are kept; of more, the beginning and the end
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=16))]
     pub(crate) transcript_mib: usize,
+
+    /// Worktrees of each project that are kept ready for the next leases; 0: none
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub(crate) warm: u32,
+    /// What projects may have besides their commits: folders of ignored files, and secrets by name (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) provision: Option<PathBuf>,
     /// How long it may take to end its work once it is asked to stop; what is not done then is given back
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) drain_grace: u64,

@@ -23,7 +23,7 @@ use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
-use crate::connect::builder_env;
+use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
@@ -163,6 +163,8 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         env: builder_env(ctx),
         log_budget: LOG_BUDGET,
         transcript_limit: args.transcript_mib * 1024 * 1024,
+        warm: warm_limits(args.warm),
+        provision: provision(args.provision.as_deref())?,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

@@ -2,6 +2,7 @@
 //! [builders.*]`. The sections of the host are known by name and left alone.
 
 mod error;
+mod secrets;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use super::policy::{Policy, PolicySection};
 
 pub(super) use error::Source;
 pub use error::{ConfigError, suggest};
+pub use secrets::SecretsSection;
 
 /// The name of the file in the root of the repository.
 pub const FILE_NAME: &str = "autopack.toml";
@@ -31,6 +33,8 @@ pub struct ProjectConfig {
     pub gate: Gate,
     /// The builders by name.
     pub builders: BTreeMap<String, BuilderConfig>,
+    /// The secrets that gate and builders are to have.
+    pub secrets: SecretsSection,
 }
 
 /// `[project]`.
@@ -132,6 +136,8 @@ struct File {
     gate: Gate,
     #[serde(default)]
     builders: BTreeMap<String, BuilderConfig>,
+    #[serde(default)]
+    secrets: SecretsSection,
     limits: Option<IgnoredAny>,
     notify: Option<IgnoredAny>,
     supervisor: Option<IgnoredAny>,
@@ -167,7 +173,8 @@ impl ProjectConfig {
             Some(section) => section.build(&source)?,
             None => without_policy(&source)?,
         };
-        let config = Self { project: file.project, policy, gate: file.gate, builders: file.builders };
+        let File { project, gate, builders, secrets, .. } = file;
+        let config = Self { project, policy, gate, builders, secrets };
         config.check(&source)?;
         Ok(config)
     }
@@ -192,6 +199,9 @@ impl ProjectConfig {
                 let why = "junit reports are not read by this version: leave it out, and the exit code decides";
                 return Err(source.invalid("report", why));
             }
+        }
+        if let Some(name) = self.secrets.unfit() {
+            return Err(source.invalid(name, "it cannot name a secret"));
         }
         for (name, builder) in &self.builders {
             if builder.timeout_seconds == 0 {

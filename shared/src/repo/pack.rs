@@ -1,7 +1,6 @@
 //! Objects on their way between a worker and the hub: packs of just what is new, and the quarantine in which the
 //! receiver recomputes everything before a single object enters the hub. A sender is never trusted.
 
-use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -239,9 +238,7 @@ fn new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<
     if base == result_tree {
         return Ok(Vec::new());
     }
-    let odb = repo.odb()?;
-    let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?.into_iter().collect();
-    tree::closure_of_result(&odb, result_tree, &known)
+    tree::fresh(&repo.odb()?, base, result_tree)
 }
 
 /// Makes the pack piece by piece, so that one that gets too large is given up before it is.

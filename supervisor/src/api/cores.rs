@@ -81,10 +81,8 @@ fn keep(open: &RwLock<Open>, core: Core) -> Arc<Core> {
 
 /// A repository that is registered was one when it was: now it is away.
 fn away(error: Error, project: &Project) -> Error {
-    match error {
-        Error::Hub(HubError::Open(source)) => HubError::Away { path: project.repo.clone().into(), source }.into(),
-        error => error,
-    }
+    let Error::Hub(HubError::Open(source)) = error else { return error };
+    HubError::Away { path: project.repo.clone().into(), source }.into()
 }
 
 impl Cores {

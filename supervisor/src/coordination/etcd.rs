@@ -17,10 +17,11 @@ use self::link::Link;
 use self::meta::Incarnation;
 use super::timers::Timers;
 use super::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, Renewal, SeatEntry, SessionEntry,
-    SessionFacts,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, LockWish, Renewal, SeatEntry,
+    Seated, SessionEntry, SessionFacts,
 };
 
+mod batch;
 pub mod config;
 mod election;
 pub mod floor;
@@ -133,6 +134,22 @@ impl Coordinator for EtcdCoordinator {
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
         self.list_sessions().await
+    }
+
+    async fn seats(&self) -> Result<Vec<Seated>, CoordinationError> {
+        self.list_seats().await
+    }
+
+    async fn session_life(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError> {
+        self.life_of(worker, session).await
+    }
+
+    async fn lock_all(&self, wishes: &[LockWish]) -> Vec<Result<(), CoordinationError>> {
+        self.take_all(wishes).await
+    }
+
+    async fn lock_names(&self) -> Result<Vec<LockName>, CoordinationError> {
+        self.list_lock_names().await
     }
 
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {

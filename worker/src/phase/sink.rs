@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use autopack_shared::wire::pb;
 
 use super::{Job, JobOutput};
+use crate::provision::Hidden;
 
 /// Sends a job's events, numbered.
 #[derive(Debug)]
@@ -18,11 +19,12 @@ pub struct EventSink {
     /// The digest of what was printed, once it is kept.
     transcript: Mutex<String>,
     pub(super) began: tokio::time::Instant,
+    pub(super) hidden: Hidden,
 }
 
 impl EventSink {
     pub(super) fn new(job: Job, out: mpsc::Sender<JobOutput>, began: tokio::time::Instant) -> Self {
-        Self { job, out, seq: AtomicU64::new(0), transcript: Mutex::default(), began }
+        Self { job, out, seq: AtomicU64::new(0), transcript: Mutex::default(), began, hidden: Hidden::default() }
     }
 
     /// The number of the last event.
@@ -39,7 +41,7 @@ impl EventSink {
             attempt: self.job.attempt,
             run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
             kind: kind.to_owned(),
-            text: text.into(),
+            text: self.hidden.cover(&text.into()),
             data_json: String::new(),
         };
         let _gone = self.out.send(JobOutput::Event(event)).await;

@@ -13,6 +13,8 @@ use tokio::sync::Notify;
 
 use autopack_shared::domain::secret::redact;
 
+use crate::provision::Hidden;
+
 /// Bytes of lines that wait to be told.
 pub const BATCH: usize = 4096;
 
@@ -64,10 +66,10 @@ impl fmt::Debug for Output {
 }
 
 impl Output {
-    /// One that keeps at most so many bytes.
+    /// One that keeps at most so many bytes, without secrets and without what is hidden.
     #[must_use]
-    pub fn recording(limit: usize) -> Self {
-        let recorder = Mutex::new(Recorder { half: limit / 2, ..Recorder::default() });
+    pub(crate) fn recording(limit: usize, hidden: Hidden) -> Self {
+        let recorder = Mutex::new(Recorder { half: limit / 2, hidden, ..Recorder::default() });
         Self(Some(Arc::new(Shared { recorder, news: Notify::new() })))
     }
 
@@ -124,8 +126,8 @@ impl Output {
     /// Whole lines that were printed since the last time and were not too many, without secrets.
     #[must_use]
     pub fn lines(&self) -> String {
-        let raw = self.recorder().map(|mut recorder| std::mem::take(&mut recorder.live)).unwrap_or_default();
-        redact(&String::from_utf8_lossy(&raw))
+        let taken = self.recorder().map(|mut recorder| (std::mem::take(&mut recorder.live), recorder.hidden.clone()));
+        taken.map(|(raw, hidden)| clean(&raw, &hidden)).unwrap_or_default()
     }
 
     /// All of it, after [`Output::close`]; none where nothing was printed. Takes a while: call it off the async threads.
@@ -139,6 +141,7 @@ impl Output {
 #[derive(Default)]
 struct Recorder {
     half: usize,
+    hidden: Hidden,
     closed: bool,
     bytes: u64,
     /// What was read of a line that has not ended, by stream.
@@ -162,7 +165,7 @@ impl Recorder {
         self.whole_lines(stream, &open[..end]);
         open.drain(..end);
         while open.len() > LINE {
-            let at = cut(&open);
+            let at = cut(&open, &self.hidden);
             let mut piece = open[..at].to_vec();
             piece.push(b'\n');
             self.whole_lines(stream, &piece);
@@ -237,23 +240,27 @@ impl Recorder {
             && let Some(end) = memchr::memchr(b'\n', rest)
         {
             // One that is longer than all that is told at once: its beginning is.
-            let clean = redact(&String::from_utf8_lossy(&rest[..end]));
-            self.live.extend(clean.chars().take(BATCH / 4).chain(['…', '\n']).collect::<String>().bytes());
+            let shown = clean(&rest[..end], &self.hidden);
+            self.live.extend(shown.chars().take(BATCH / 4).chain(['…', '\n']).collect::<String>().bytes());
             rest = &rest[end + 1..];
         }
         self.untold += rest.len() as u64;
     }
 
     fn printed(&mut self) -> Printed {
-        let text = |bytes: &[u8]| redact(&String::from_utf8_lossy(bytes)).into_bytes();
-        let mut body = text(&self.head);
+        let mut body = clean(&self.head, &self.hidden).into_bytes();
         if self.dropped > 0 {
             body.extend(format!("[... {} bytes are left out here ...]\n", self.dropped).into_bytes());
         }
-        body.extend(text(self.tail.make_contiguous()));
+        body.extend(clean(self.tail.make_contiguous(), &self.hidden).into_bytes());
         let untold = self.untold + self.live.len() as u64;
         Printed { body, bytes: self.bytes, dropped: self.dropped, untold }
     }
+}
+
+/// Bytes as text without secrets.
+fn clean(bytes: &[u8], hidden: &Hidden) -> String {
+    redact(&hidden.cover(&String::from_utf8_lossy(bytes)))
 }
 
 /// How many bytes of whole lines fit into a room.
@@ -273,15 +280,14 @@ fn is_of_key(line: &[u8]) -> bool {
 }
 
 /// Where a line without an end can be cut: nowhere inside of a secret, nor of a character.
-fn cut(line: &[u8]) -> usize {
+fn cut(line: &[u8], hidden: &Hidden) -> usize {
     let mut at = line.len() - AROUND;
     for _ in 0..TRIES {
         while at > AROUND && line[at] & 0xc0 == 0x80 {
             at -= 1;
         }
         let (left, right) = (&line[at - AROUND..at], &line[at..(at + AROUND).min(line.len())]);
-        let clean = |bytes: &[u8]| redact(&String::from_utf8_lossy(bytes));
-        if clean(&[left, right].concat()) == clean(left) + &clean(right) {
+        if clean(&[left, right].concat(), hidden) == clean(left, hidden) + &clean(right, hidden) {
             break;
         }
         at -= STEP;

@@ -1,5 +1,7 @@
 //! Packs from a worker's repository, through quarantine, into a hub.
 
+use std::collections::HashSet;
+
 use git2::{ObjectType, Signature, Time};
 
 use super::super::open::{from_git, init_bare};

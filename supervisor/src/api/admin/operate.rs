@@ -45,6 +45,9 @@ impl Core {
         }
         let seen = call.epoch.map(|epoch| format!("{epoch}|")).unwrap_or_default();
         let asked = Digest::of(format!("{}|{seen}{reason}", call.run_id).as_bytes());
+        // Asked before the transaction: a service that is slow must not hold rows of the store. Only where there is no
+        // lease does the answer count, and a service that is away is no reason to refuse where there is one.
+        let locked = locked(coordinator, &RunId::new(call.run_id.clone())?).await;
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
         if let Some((before, answer)) = self.idem(tx.as_mut(), &call.idempotency_key, &principal, BREAK).await? {
@@ -55,7 +58,7 @@ impl Core {
             return again(tx.as_mut(), &run.id, &answer).await;
         }
         let open = open_lease(tx.as_mut(), &run.id).await?;
-        if open.is_none() && !locked(coordinator, &run.id).await? {
+        if open.is_none() && !locked? {
             return Err(Error::State {
                 what: "run",
                 id: run.id.to_string(),

@@ -60,9 +60,11 @@ impl SessionTask {
         }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
+        tx.defer();
         let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
         let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
-        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
+        let held = tx.gather(&[(run.clone(), Some(phase.clone()))]).await?.pop();
+        let mut found = held.and_then(|held| held.phase).ok_or_else(what)?;
         if lease.phase != phase || lease.attempt != result.attempt {
             return Err(Error::Forbidden {
                 reason: "lease_not_yours",
@@ -72,7 +74,7 @@ impl SessionTask {
         // One above its events: the result itself. What it does not count was never said.
         let upto = result.run_seq.saturating_add(1);
         if result.run_seq > 0 {
-            let heard = self.heard(tx.as_mut(), &(run.clone(), result.epoch), upto, book).await?;
+            let heard = self.heard(tx.as_mut(), &lease, upto, book).await?;
             if heard.next(upto) == Next::Missing {
                 return Ok(Stored::Missing(heard.last()));
             }

@@ -26,6 +26,7 @@ impl Fences for PostgresTx {
         if self.write(&subject, query(sql).bind(i64::from(incarnation))).await? == 0 {
             return Err(StoreError::IllegalMove(format!("the incarnation may not fall to {incarnation}")));
         }
+        self.place.1 = incarnation;
         Ok(())
     }
 

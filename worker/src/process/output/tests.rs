@@ -21,7 +21,7 @@ fn all(output: &Output) -> String {
 fn a_secret_is_found_however_it_was_read() {
     let (secret, text) = (secret(), format!("first\ntoken={} and more\nlast\n", secret()));
     for at in 0..text.len() {
-        let output = Output::recording(1 << 20);
+        let output = Output::recording(1 << 20, Hidden::default());
         output.write(Stream::Out, &text.as_bytes()[..at]);
         let early = output.lines();
         output.write(Stream::Out, &text.as_bytes()[at..]);
@@ -37,7 +37,7 @@ fn a_secret_is_found_however_it_was_read() {
 fn a_line_that_never_ends_is_not_cut_inside_of_a_secret() {
     let secret = secret();
     for shift in (0..300).step_by(7) {
-        let output = Output::recording(1 << 20);
+        let output = Output::recording(1 << 20, Hidden::default());
         // The first cut would be made right in it.
         let mut line = vec![b'.'; LINE + 1 - AROUND - shift];
         line.extend(format!(" {secret} ").bytes());
@@ -53,21 +53,21 @@ fn a_line_that_never_ends_is_not_cut_inside_of_a_secret() {
 fn the_body_of_a_private_key_is_no_output() {
     let body = "MIIEpAIBAAKCAQEA7bq8x9\n".repeat(3);
     let key = format!("-----BEGIN RSA {}-----\nProc-Type: 4,ENCRYPTED\n\n{body}-----END RSA {0}-----\n", "PRIVATE KEY");
-    let output = Output::recording(1 << 20);
+    let output = Output::recording(1 << 20, Hidden::default());
     output.write(Stream::Out, format!("before\n{key}after\n").as_bytes());
     assert_eq!(all(&output), "before\n[private key]\nafter\n");
-    let output = Output::recording(1 << 20);
+    let output = Output::recording(1 << 20, Hidden::default());
     output.write(Stream::Out, format!("{{\"key\": \"{}\"}}\nafter\n", key.replace('\n', "\\n")).as_bytes());
     assert_eq!(all(&output), "{\"key\": \"[private key]\nafter\n");
     // Who only talks of one is heard.
-    let output = Output::recording(1 << 20);
+    let output = Output::recording(1 << 20, Hidden::default());
     output.write(Stream::Out, format!("no -----BEGIN {}----- here\nand it goes on\n", "PRIVATE KEY").as_bytes());
     assert_eq!(all(&output), "no [private key]\nand it goes on\n");
 }
 
 #[test]
 fn beginning_and_end_are_kept_and_what_is_between_is_counted() {
-    let output = Output::recording(1000);
+    let output = Output::recording(1000, Hidden::default());
     let line = |n: u32| format!("line {n:04}\n");
     (0..1000).for_each(|n| output.write(Stream::Out, line(n).as_bytes()));
     let told = output.lines();
@@ -82,19 +82,19 @@ fn beginning_and_end_are_kept_and_what_is_between_is_counted() {
 
 #[test]
 fn both_streams_are_kept_line_by_line() {
-    let output = Output::recording(1000);
+    let output = Output::recording(1000, Hidden::default());
     output.write(Stream::Out, b"half ");
     output.write(Stream::Err, b"an error\n");
     output.write(Stream::Out, b"a line\nand \xff no end");
     assert_eq!(all(&output), "an error\nhalf a line\nand \u{fffd} no end\n");
-    let silent = Output::recording(1000);
+    let silent = Output::recording(1000, Hidden::default());
     silent.close();
     assert_eq!(silent.printed(), None);
 }
 
 #[tokio::test]
 async fn news_come_with_lines_and_end_with_the_process() {
-    let output = Output::recording(1000);
+    let output = Output::recording(1000, Hidden::default());
     output.write(Stream::Out, b"no line yet");
     assert!(futures::FutureExt::now_or_never(output.news()).is_none());
     output.write(Stream::Out, b", now\n");
@@ -123,7 +123,7 @@ async fn memory_is_flat_however_much_is_printed() {
         lease: "l".to_owned(),
         timeout: Duration::from_secs(110),
         log_budget: 1 << 20,
-        output: Output::recording(8 << 20),
+        output: Output::recording(8 << 20, Hidden::default()),
     };
     let before = peak();
     let report = run(&spec, &CancellationToken::new()).await.unwrap();
