@@ -110,9 +110,9 @@ impl Attack {
 
     /// Sends a tree of the worker's to the hub's quarantine.
     fn quarantined(&self, tree: Oid) -> Result<Quarantine, PackError> {
-        let pack = self.mirror.pack(self.base, tree).map_err(|error| match error {
-            MirrorError::Pack(refused) => refused,
-            other => panic!("{other}"),
+        let pack = self.mirror.pack(self.base, tree).map_err(|error| {
+            let MirrorError::Pack(refused) = error else { panic!("{error}") };
+            refused
         })?;
         let quarantine = Quarantine::new(&self.dir.path().join("hub/objects"), &self.dir.path().join("scratch"))?;
         quarantine.ingest(&pack, &PackBudget::default())?;

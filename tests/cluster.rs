@@ -10,11 +10,13 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod names;
 mod net;
 mod operate;
 mod partition;
 mod process;
 mod proof;
+mod quality;
 mod run_data;
 mod server;
 mod services;

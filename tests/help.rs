@@ -56,6 +56,7 @@ const COMMANDS: &[&str] = &[
     "audit verify",
     "audit export",
     "audit query",
+    "admin new-incarnation",
     "up",
     "doctor",
     "bench",

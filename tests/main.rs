@@ -16,6 +16,7 @@ mod bad_services;
 mod bench;
 mod builders;
 mod cli_engine;
+mod cli_gate;
 mod cli_local;
 mod cluster;
 mod conformance;

@@ -1,5 +1,6 @@
 //! The command line: global options here, one file a group of commands below.
 
+pub(crate) mod admin;
 pub(crate) mod autopilot;
 pub(crate) mod bench;
 pub(crate) mod cluster;
@@ -114,7 +115,7 @@ pub(crate) enum Command {
     /// Ask the policy about a change; nothing is written
     #[command(subcommand)]
     Policy(local::Policy),
-    /// Ask the parallelism gate on paper
+    /// Try the quality gate, see what it has learned, and ask the parallelism gate on paper
     #[command(subcommand)]
     Gate(local::Gate),
     /// Verify, export and search the audit log
@@ -138,6 +139,9 @@ pub(crate) enum Command {
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
+    /// Mend a cluster that is stopped
+    #[command(subcommand)]
+    Admin(admin::Admin),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
     /// Measure how good it is here, beside floors of the same run
@@ -182,6 +186,7 @@ impl Command {
             | Self::Workers(_)
             | Self::Workspaces(_)
             | Self::Token(_)
+            | Self::Admin(_)
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Completions(_) => Vec::new(),

@@ -1,5 +1,6 @@
 //! What each command does; one file a group.
 
+mod admin;
 mod anchor;
 mod approvals;
 mod audit;
@@ -43,7 +44,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Governance(command) => approvals::governance(context, command).await,
         Command::Leases(command) => leases::run(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
-        Command::Gate(command) => gate::run(context, &command),
+        Command::Gate(command) => gate::run(context, &command).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Up(_) => operate::up(context).await,
         Command::Supervisor(args) => Box::pin(daemons::supervisor(context, args)).await,
@@ -52,6 +53,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Workers(command) => projects::workers(context, command).await,
         Command::Workspaces(command) => workspaces::run(context, command).await,
         Command::Token(command) => daemons::token(context, command),
+        Command::Admin(command) => admin::run(context, command).await,
         Command::Doctor(_) => doctor::run(context),
         Command::Bench(args) => Box::pin(crate::bench::run(context, &args)).await,
         Command::Config(command) => settings::config(context, &command),

@@ -308,6 +308,11 @@ fn remedy(reason: &str) -> &'static str {
             "autopack leases list shows who has it now; name that epoch with --epoch if it is to lose it, too"
         }
         "no_lease" => "autopack leases list shows what is held; autopack runs explain RUN what it waits for",
+        "anchor_required" => {
+            "autopack init in a checkout writes an anchor: commit it, on the branch that runs start from"
+        }
+        "sod_self_approval" => "somebody else decides it, with a token of their own",
+        "cluster_mismatch" => "give each cluster a name in etcd, a database and hubs of its own",
         "not_pending" => "autopack approvals list shows what still waits",
         "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
         "already_voted" => "another person has to vote; autopack approvals show ID lists who did",

@@ -154,6 +154,9 @@ pub trait Hub: Send + Sync {
     /// Drops everything that was kept alive for a run; says how many refs that were.
     fn release(&self, token: FencingToken, run: &RunId) -> Result<usize, HubError>;
 
+    /// The branches of runs, and where they are.
+    fn run_branches(&self) -> Result<Vec<(String, Oid)>, HubError>;
+
     /// Makes a commit object; no ref moves.
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError>;
     /// Opens a quarantine over the hub's objects, those of a commit among them.

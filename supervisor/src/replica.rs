@@ -35,6 +35,7 @@ use crate::workers::Workers;
 
 mod fences;
 mod lead;
+pub mod recovery;
 
 /// How long shutdown waits for what is under way.
 const GRACE: Duration = Duration::from_secs(10);
@@ -151,6 +152,16 @@ fn listen(wanted: SocketAddr) -> Result<(TcpIncoming, SocketAddr), Error> {
     Ok((incoming, address))
 }
 
+/// Serves whoever comes; where.
+fn serve(wanted: SocketAddr, services: &Services) -> Result<SocketAddr, Error> {
+    let (incoming, address) = listen(wanted)?;
+    let (router, stop) = (services.router(), services.tasks.stop().clone());
+    services.tasks.spawn("api", OnError::Stop, async move {
+        router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+    });
+    Ok(address)
+}
+
 /// Refuses a store that knows less than a hub, and a hub that is another cluster's. The hub is read first: whoever raises
 /// both begins with the store.
 async fn refuse_others(cores: &Cores, ours: &str) -> Result<(), Error> {
@@ -173,13 +184,15 @@ async fn refuse_others(cores: &Cores, ours: &str) -> Result<(), Error> {
 
 /// Refuses a store whose supervisors meet under another name: each of the two would have its director.
 async fn meet(store: &dyn Store, name: &str) -> Result<(), Error> {
-    let mut tx = store.tx(&[]).await?;
-    if tx.coordination().await?.is_none() && tx.set_coordination(None, name).await? {
+    let mut known = store.read().await?.coordination().await?;
+    if known.is_none() {
+        let mut tx = store.tx(&[]).await?;
+        tx.set_coordination(None, name).await?;
         tx.commit().await?;
-        return Ok(());
+        // Somebody else may have been faster.
+        known = store.read().await?.coordination().await?;
     }
-    drop(tx);
-    match store.read().await?.coordination().await? {
+    match known {
         Some(known) if known != name => Err(StoreError::Elsewhere { known, asked: name.to_owned() }.into()),
         Some(_) | None => Ok(()),
     }
@@ -253,11 +266,7 @@ impl Replica {
             room: Room::with(config.transfers),
             tasks: tasks.clone(),
         };
-        let (incoming, address) = listen(config.listen)?;
-        let (router, stop) = (services.router(), tasks.stop().clone());
-        tasks.spawn("api", OnError::Stop, async move {
-            router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
-        });
+        let address = serve(config.listen, &services)?;
         let lead = Arc::new(lead::Lead {
             id: config.id,
             cluster,

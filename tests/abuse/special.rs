@@ -122,7 +122,7 @@ fn t041_a_file_that_does_not_hold_still_is_not_taken_half() {
 fn what_cannot_be_read_is_not_passed_over() {
     let a = Attack::new();
     a.write("examples/deep/new.txt", "x\n");
-    fs::set_permissions(a.at("examples/deep"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(a.at("examples/deep"), fs::Permissions::from_mode(0o0)).unwrap();
     match a.collect() {
         Err(CollectError::Unreadable { path }) => assert_eq!(path, "examples/deep"),
         Ok(found) => assert_eq!(found.changed.len(), 1, "root"),

@@ -1,4 +1,5 @@
-//! A hub that takes a question and never answers it: a file of its is a pipe that nobody writes to.
+//! A hub that takes a question and never answers it: a file of its is a pipe that nobody writes to. And a supervisor that
+//! says nothing for longer than builders may go on, and for less than they may live.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -55,4 +56,28 @@ fn a_hub_that_hangs_keeps_no_other_project_out() {
     assert!(until(ONE, || submit_to(&cluster, "shop", &work::patch("first")).code == 0), "{}", cluster.logs());
     ends(&cluster, "first");
     cluster.ann.run(&["audit", "verify"]).expect(0);
+}
+
+/// The state of a process, as `/proc` has it: `T` where it is stopped.
+fn state_of(pid: &str) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().unwrap_or_default().chars().take(1).collect()
+}
+
+#[test]
+fn builders_stand_still_while_nothing_is_heard() {
+    let cluster = Cluster::start(1, 1, 1);
+    let seen = cluster.roots().join("builder");
+    cluster.ann.submit(&work::long("slow", 15, &seen)).expect(0);
+    assert!(until(ONE, || std::fs::read_to_string(&seen).is_ok_and(|pid| pid.ends_with('\n'))), "{}", cluster.logs());
+    let pid = std::fs::read_to_string(&seen).unwrap().trim().to_owned();
+    assert_eq!(state_of(&pid), "S");
+    cluster.supervisors[0].freeze();
+    let frozen = until(ONE, || state_of(&pid) == "T" || state_of(&pid).is_empty());
+    let stopped = state_of(&pid);
+    cluster.supervisors[0].thaw();
+    assert!(frozen && stopped == "T", "it goes on: {stopped:?}\n{}", cluster.logs());
+    assert!(until(ONE, || state_of(&pid) != "T"), "it stays frozen:\n{}", cluster.logs());
+    assert!(until(ONE, || !super::pending(&cluster.ann).is_empty()), "it does not end:\n{}", cluster.logs());
+    assert_eq!(cluster.ann.ask(&["runs", "show", "slow"])["phases"][0]["attempt"], 1, "it was the same builder");
 }

@@ -173,3 +173,54 @@ async fn a_result_whose_upload_cannot_be_read_is_refused() {
     assert_eq!(rig.run("odd").await.phases[0].state, "EXECUTING", "nothing of it was taken");
     rig.close().await;
 }
+
+#[tokio::test]
+async fn what_was_damaged_since_it_was_judged_is_not_applied() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let mut hand = Hand::open(&mut rig).await;
+    let packs = || -> std::collections::BTreeSet<std::path::PathBuf> {
+        let folder = std::fs::read_dir(site.repo().join(".git/objects/pack")).unwrap();
+        folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "pack")).collect()
+    };
+    let before = packs();
+    rig.submit("torn", &[("p", "true", json!({}))]).await;
+    let grant = hand.granted().await;
+    let made = made(&site, &grant.base);
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    hand.say(says(&grant, &made.tree)).await;
+    rig.until("torn", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
+
+    let pack = packs().difference(&before).next().unwrap().clone();
+    let whole = std::fs::read(&pack).unwrap();
+    let mut torn = whole.clone();
+    let middle = torn.len() / 2;
+    torn[middle..middle + 64].fill(0);
+    let put = |bytes: &[u8]| {
+        // Another file in its place: what has the old one open keeps it.
+        let fresh = pack.with_extension("fresh");
+        std::fs::write(&fresh, bytes).unwrap();
+        std::fs::rename(&fresh, &pack).unwrap();
+    };
+    put(&torn);
+    let request = rig.pending("torn").await;
+    rig.decide(&request, pb::Choice::Approve, "ok").await.unwrap();
+    let mut looks = 0;
+    loop {
+        let call = pb::GetRunRequest { run_id: "torn".to_owned() };
+        let blockers = rig.runs.explain(call).await.unwrap().into_inner().blockers;
+        if blockers.iter().any(|one| one.kind == "hub_corrupt") {
+            break;
+        }
+        looks += 1;
+        assert!(looks < 1500, "{blockers:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let tip = || Repository::open(site.repo()).unwrap().refname_to_id("refs/heads/autopack/torn").unwrap().to_string();
+    assert_eq!(tip(), grant.base, "nothing is moved to what cannot be read");
+    put(&whole);
+    rig.until("torn", "its end", |run| run.state == "SUCCEEDED").await;
+    assert_ne!(tip(), grant.base);
+    rig.audit_is_whole().await;
+    rig.close().await;
+}

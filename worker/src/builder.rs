@@ -12,6 +12,7 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
+use crate::contact::Frozen;
 use crate::process::output::Output;
 
 pub mod command;
@@ -43,6 +44,8 @@ pub struct Task {
     pub log_budget: u64,
     /// Where the output of its processes goes besides.
     pub output: Output,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
     /// Wall seconds of the attempt.
     pub seconds: u64,
     /// What models may be asked for.

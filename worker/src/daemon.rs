@@ -1,10 +1,12 @@
 //! One worker: opens its mirror, clears what an earlier life left, and serves sessions until stopped.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -12,9 +14,10 @@ use autopack_shared::repo::mirror::MirrorError;
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::builder::{BuildError, DISK_FULL};
+use crate::contact::{self, Contact};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Held, Identity, Leaving};
+use crate::link::{self, Held, Identity, Leaving};
 use crate::pool::WarmLimits;
 use crate::process;
 use crate::provision::Provision;
@@ -121,6 +124,7 @@ impl Worker {
             warm: config.warm,
             provision: Arc::new(config.provision),
             wish: Arc::default(),
+            frozen: watch::Sender::new(false),
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;
@@ -139,10 +143,15 @@ impl Worker {
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
+        let freezing = contact::freeze(contact.soft(), self.runners.frozen.clone(), tasks.stop().clone());
+        tasks.spawn("freeze", OnError::Log, async move {
+            freezing.await;
+            Ok::<(), Infallible>(())
+        });
         while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
             let connected = tokio::select! {
                 connected = self.line.connect() => connected,
-                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                () = contact::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
                     jobs.stop_all(link::STOP_GRACE).await;
                     Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
                 }
@@ -174,7 +183,7 @@ impl Worker {
             }
             tokio::select! {
                 () = tasks.stop().cancelled() => break,
-                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                () = contact::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
                     tracing::warn!("nothing was heard of a supervisor in time: everything is stopped");
                     jobs.stop_all(link::STOP_GRACE).await;
                 }

@@ -1,6 +1,7 @@
 //! The worker: scans a repository, and does the work of a phase in a leased worktree.
 
 pub mod builder;
+pub mod contact;
 pub mod daemon;
 mod fetch;
 pub mod gate;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
+use autopack_shared::domain::gate::Measured;
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
@@ -18,8 +19,9 @@ use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
-use crate::gate::{self, GateContext};
+use crate::gate;
 use crate::line::Line;
 use crate::process::output::Output;
 use crate::provision::Provision;
@@ -33,6 +35,7 @@ mod printed;
 mod provide;
 mod sink;
 mod trace;
+mod verify;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
@@ -67,6 +70,14 @@ pub struct Job {
     pub entry: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
+    /// How many of them come first and are the project's.
+    pub gate_of_project: usize,
+    /// The untouched base that their failures are compared with.
+    pub gate_base: Option<Oid>,
+    /// What is known of it.
+    pub baselines: Vec<Measured>,
+    /// Tests that are known to be flaky, each with its command's name.
+    pub flaky: Vec<(String, String)>,
     /// What earlier attempts were told.
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
@@ -101,6 +112,12 @@ impl Job {
             "" => Vec::new(),
             text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
         };
+        let baselines = list(&grant.baselines_json).map_err(|e| json("baselines_json", e))?;
+        let flaky = list(&grant.flaky_json).map_err(|e| json("flaky_json", e))?;
+        let gate_base = match grant.gate_base.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| format!("gate_base: {e}"))?),
+        };
         let allowance = match grant.allowance_json.as_str() {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
@@ -117,6 +134,10 @@ impl Job {
             spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
             entry,
             gate,
+            gate_of_project: usize::try_from(grant.gate_of_project).unwrap_or(usize::MAX),
+            gate_base,
+            baselines,
+            flaky,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
@@ -125,6 +146,11 @@ impl Job {
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
+}
+
+/// A list as JSON, none when empty.
+fn list<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
 /// Runs jobs.
@@ -151,12 +177,22 @@ pub struct Runner {
     pub transcript_limit: usize,
     /// What the operator provides.
     pub provision: Arc<Provision>,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
 }
 
 struct Built {
     tree: Oid,
     notes: Vec<String>,
     usage: Usage,
+    /// What the gate came to.
+    gate: Option<verify::Gated>,
+}
+
+impl Built {
+    fn of(tree: Oid) -> Self {
+        Self { tree, notes: Vec::new(), usage: Usage::default(), gate: None }
+    }
 }
 
 impl Runner {
@@ -245,7 +281,7 @@ impl Runner {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
                 self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
-                return Ok(Built { tree: imported, notes: Vec::new(), usage: Usage::default() });
+                return Ok(Built::of(imported));
             }
             Work::Build(builder) => builder,
         };
@@ -276,6 +312,7 @@ impl Runner {
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
             output: Output::recording(self.transcript_limit, sink.hidden.clone()),
+            frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
@@ -297,6 +334,10 @@ impl Runner {
                 format!("not there afterwards: {}", missing.join(", ")),
             ));
         }
+        let missing = gate::missing_symbols(space.tree(), &job.spec.symbols);
+        if !missing.is_empty() {
+            return Err(BuildError::new("symbols_missing", format!("not there afterwards: {}", missing.join(", "))));
+        }
         let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
         for notice in &collected.notices {
             sink.send("collect.note", notice.clone()).await;
@@ -305,7 +346,7 @@ impl Runner {
         notes.extend(collected.notices);
         self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
         sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
-        Ok(Built { tree: collected.tree, notes, usage: report.usage })
+        Ok(Built { tree: collected.tree, notes, usage: report.usage, gate: None })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {
@@ -324,48 +365,6 @@ impl Runner {
         tokio::select! {
             sent = upload::send(&self.line, header, pack) => sent,
             () = cancel.cancelled() => Err(BuildError::new("cancelled", "the lease ended")),
-        }
-    }
-
-    async fn verify(
-        &self,
-        job: &Job,
-        sink: &EventSink,
-        cancel: &CancellationToken,
-        used: &mut Option<Workspace>,
-    ) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
-        let space = used.insert(space.instrument(info_span!("workspace")).await?);
-        self.provide(job, space, sink).await?;
-        sink.ready().await;
-        let span = info_span!("gate");
-        let context = GateContext {
-            tree: space.tree().to_path_buf(),
-            scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space, &span)?,
-            lease: self.mark(job),
-            log_budget: self.log_budget,
-        };
-        let mut failed = None;
-        for command in &job.gate {
-            sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
-            let outcome = gate::run_command(&context, command, cancel).instrument(span.clone()).await;
-            sink.send(
-                if outcome.green { "gate.passed" } else { "gate.failed" },
-                format!("{} {}", outcome.name, outcome.text),
-            )
-            .await;
-            if !outcome.green {
-                for line in &outcome.tail {
-                    sink.send("gate.output", line.clone()).await;
-                }
-                failed = Some(format!("{} {}: {}", outcome.name, outcome.text, outcome.tail.join(" | ")));
-                break;
-            }
-        }
-        match failed {
-            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new(), usage: Usage::default() }),
-            Some(message) => Err(BuildError::new("gate_failed", message)),
         }
     }
 

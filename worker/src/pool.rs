@@ -145,15 +145,15 @@ impl Pool {
     }
 
     fn failed(&self, base: Oid, error: &MirrorError) {
-        match error {
-            MirrorError::Unwanted => return,
-            error if disk::is_full(error) => {
-                tracing::warn!(%error, "no room to prepare worktrees; what was prepared is thrown away");
-                self.make_room();
-                return;
-            }
-            error => tracing::info!(%base, %error, "no worktree is prepared"),
+        if matches!(error, MirrorError::Unwanted) {
+            return;
         }
+        if disk::is_full(error) {
+            tracing::warn!(%error, "no room to prepare worktrees; what was prepared is thrown away");
+            self.make_room();
+            return;
+        }
+        tracing::info!(%base, %error, "no worktree is prepared");
         self.state().rests_until = Some(Instant::now() + REST);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::ProjectId;
@@ -42,6 +42,8 @@ pub(crate) struct Runners {
     pub(crate) provision: Arc<Provision>,
     /// Told when worktrees could be prepared.
     pub(crate) wish: Arc<Notify>,
+    /// Whether builders stand still.
+    pub(crate) frozen: watch::Sender<bool>,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -101,6 +103,7 @@ impl Runners {
             log_budget: self.log_budget,
             transcript_limit: self.transcript_limit,
             provision: self.provision.clone(),
+            frozen: self.frozen.subscribe(),
         });
         open.insert(key, runner.clone());
         Ok(runner)

@@ -145,7 +145,9 @@ impl Workspaces {
     ) -> Result<Workspace, BuildError> {
         let mirror = self.mirror.clone();
         let key = WorkspaceKey { run: run.clone(), epoch, attempt, purpose };
-        let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}"));
+        // What runs on the base while the change's worktree stands leaves nothing in its scratch folder.
+        let beside = if purpose == Purpose::Baseline { "-baseline" } else { "" };
+        let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}{beside}"));
         let (made, pool) = (scratch.clone(), self.pool.clone());
         let inner = blocking("workspace", move || {
             std::fs::create_dir_all(&made).map_err(|e| BuildError::of("workspace", &e))?;

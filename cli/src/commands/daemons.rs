@@ -100,7 +100,8 @@ fn ended(stopped: bool, who: &str) -> Result<Exit, CliError> {
     Err(CliError::refused("unavailable", format!("{who} stopped by itself"), "a part of it failed", fix))
 }
 
-fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> {
+/// The URL of the control store.
+pub(crate) fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> {
     if let Some(file) = file {
         let text = std::fs::read_to_string(file).during(format!("read {}", file.display()))?;
         return Ok(text.trim().to_owned());
@@ -133,7 +134,8 @@ fn run_data(ctx: &Context, args: &Supervisor) -> Result<Option<RunDataConfig>, C
     Ok(Some(RunDataConfig { server, retention }))
 }
 
-fn private_dir(path: &Path) -> Result<(), CliError> {
+/// Makes a folder that only this user reads.
+pub(crate) fn private_dir(path: &Path) -> Result<(), CliError> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(path).during(format!("make {}", path.display()))

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
+use super::gate;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
 use super::run_data::RunDataModel;
 use super::run_file::{PhaseSpec, RunFile};
@@ -208,6 +209,9 @@ pub struct Attempt {
     /// What its builder printed, where it printed anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transcript: Option<Digest>,
+    /// What the gate came to, once it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<gate::Report>,
     /// Why it failed.
     pub reason: Option<String>,
     /// When it started.

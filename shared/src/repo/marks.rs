@@ -61,6 +61,7 @@ impl Look {
             dev: stat.st_dev,
             ino: stat.st_ino,
             mode: stat.st_mode,
+            #[allow(clippy::useless_conversion, reason = "it is another type on other machines")]
             links: u64::from(stat.st_nlink),
             size: stat.st_size,
             modified: (stat.st_mtime, stat.st_mtime_nsec as i64),

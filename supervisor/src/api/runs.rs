@@ -179,9 +179,11 @@ impl Core {
                 .rev()
                 .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
                 .map(|a| a.new);
-            let mut seen = show::phase(&phase, decision.as_ref(), commit);
-            let attempt = tx.attempt(&run.id, &phase.id, phase.attempt).await?;
-            seen.transcript = attempt.and_then(|a| a.transcript).map(|digest| digest.to_string()).unwrap_or_default();
+            let attempts = tx.attempts(&run.id, &phase.id).await?;
+            let gate = attempts.iter().rev().find_map(|attempt| attempt.gate.as_ref());
+            let mut seen = show::phase(&phase, decision.as_ref(), commit, gate);
+            let newest = attempts.iter().find(|attempt| attempt.number == phase.attempt);
+            seen.transcript = newest.and_then(|a| a.transcript).map(|digest| digest.to_string()).unwrap_or_default();
             if phase.state == PhaseState::Blocked
                 && let Some(id) = &phase.request
                 && let Some(request) = tx.request(id).await?

@@ -140,6 +140,7 @@ impl Director {
             result_tree: None,
             notes: Vec::new(),
             transcript: None,
+            gate: None,
             reason: None,
             started_at: tx.now(),
             ended_at: None,

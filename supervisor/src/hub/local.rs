@@ -314,6 +314,10 @@ impl Hub for LocalHub {
         Ok(released)
     }
 
+    fn run_branches(&self) -> Result<Vec<(String, Oid)>, HubError> {
+        self.branches_of_runs()
+    }
+
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {
         refs::write_commit(&self.bare()?, spec)
     }

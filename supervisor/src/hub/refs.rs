@@ -14,6 +14,7 @@ use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::local::{LocalHub, io_error};
 use super::names::{CLUSTER, FENCE};
+use super::read::COMMITTER;
 use super::{CasOutcome, CommitSpec, HubError, RefName, fence};
 
 /// What to do with a ref that is locked and whose value is known.
@@ -228,5 +229,5 @@ pub(super) fn write_commit(repo: &Repository, spec: &CommitSpec) -> Result<Oid, 
 
 /// Who makes every commit and every reflog entry.
 fn signature(seconds: i64) -> Result<Signature<'static>, HubError> {
-    Ok(Signature::new("autopack", "apply@cluster", &Time::new(seconds, 0))?)
+    Ok(Signature::new("autopack", COMMITTER, &Time::new(seconds, 0))?)
 }

@@ -54,7 +54,8 @@ impl Builder for CommandBuilder {
         let file = task.scratch.join("task.json");
         let document = json!({
             "format": "task/1", "run": task.run, "phase": task.phase.id, "attempt": task.attempt, "goal": task.phase.goal,
-            "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
+            "scope": task.phase.scope, "deliverables": task.phase.deliverables, "symbols": task.phase.symbols,
+            "feedback": task.feedback,
             "timeout_seconds": task.seconds,
         });
         std::fs::write(&file, document.to_string()).map_err(|e| {
@@ -97,6 +98,7 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
         timeout: task.timeout(),
         log_budget: task.log_budget,
         output: task.output.clone(),
+        frozen: task.frozen.clone(),
     }
 }
 
@@ -130,6 +132,7 @@ mod tests {
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,
             output: process::output::Output::default(),
+            frozen: tokio::sync::watch::channel(false).1,
             seconds: 60,
             allowance: Allowance::default(),
         };

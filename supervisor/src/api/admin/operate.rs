@@ -24,9 +24,9 @@ const MAX_REASON: usize = 500;
 const BREAK: &str = "BreakLease";
 
 /// The chain that tells of workers.
-const CHAIN: &str = "cluster";
+pub(super) const CHAIN: &str = "cluster";
 
-fn reason_of(text: &str) -> String {
+pub(super) fn reason_of(text: &str) -> String {
     text.trim().chars().take(MAX_REASON).collect()
 }
 
@@ -67,16 +67,8 @@ impl Core {
                 reason: "no_lease",
             });
         }
-        if let (Some(lease), Some(seen)) = (&open, call.epoch)
-            && lease.epoch != seen
-        {
-            return Err(Error::State {
-                what: "lease of",
-                id: run.id.to_string(),
-                state: lease.state.as_str().to_uppercase(),
-                why: granted_since(lease, seen),
-                reason: "lease_moved",
-            });
+        if let (Some(lease), Some(seen)) = (&open, call.epoch) {
+            same_lease(lease, seen)?;
         }
         // Without a word of what was seen, it is what is open now.
         let epoch = Some(call.epoch.unwrap_or_else(|| open.as_ref().map_or(0, |lease| lease.epoch)));
@@ -100,6 +92,20 @@ impl Core {
         let command_id = command.id.to_string();
         Ok(pb::BreakLeaseResponse { command_id, lease: open.as_ref().map(show::lease), result: String::new() })
     }
+}
+
+/// Refuses a lease that is not the one that somebody saw.
+fn same_lease(lease: &Lease, seen: u64) -> Result<(), Error> {
+    if lease.epoch == seen {
+        return Ok(());
+    }
+    Err(Error::State {
+        what: "lease of",
+        id: lease.run.to_string(),
+        state: lease.state.as_str().to_uppercase(),
+        why: granted_since(lease, seen),
+        reason: "lease_moved",
+    })
 }
 
 /// The answer that was given before, with the lease as it is now and what became of the command.

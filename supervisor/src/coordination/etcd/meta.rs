@@ -78,6 +78,57 @@ impl Incarnation {
     }
 }
 
+/// What stands in etcd for whoever is to raise the incarnation there.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The incarnation; none where nobody ever claimed the prefix.
+    pub incarnation: Option<u32>,
+    /// The supervisors that are alive.
+    pub alive: Vec<String>,
+    value: Option<Vec<u8>>,
+}
+
+impl Standing {
+    /// Reads it; refuses a prefix that is another cluster's.
+    pub(super) async fn read(link: &Link, keys: &Keys, store: &StoreIdentity) -> Result<Self, CoordinationError> {
+        let key = keys.incarnation();
+        let mut alive: Vec<String> = Vec::new();
+        for found in link.list(&keys.supervisors()).await? {
+            let name = found.key_str().unwrap_or_default();
+            alive.push(name.trim_start_matches(&keys.supervisors()).to_owned());
+        }
+        let Some(stands) = link.get(&key).await? else {
+            return Ok(Self { incarnation: None, alive, value: None });
+        };
+        let meta: Meta = parsed(&key, stands.value())?;
+        if meta.cluster != store.cluster {
+            let found = format!("says {}; this is {}", meta.cluster, store.cluster);
+            let hint = "another cluster uses this prefix: name ours by --cluster-id";
+            let endpoints = link.endpoints().to_owned();
+            return Err(CoordinationError::Foreign { endpoints, key, found, reason: "cluster_mismatch", hint });
+        }
+        Ok(Self { incarnation: Some(meta.incarnation), alive, value: Some(stands.value().to_vec()) })
+    }
+
+    /// Writes the incarnation of the store, if all is as it was read and nobody directs; whether it was.
+    pub(super) async fn raise(
+        &self,
+        link: &Link,
+        keys: &Keys,
+        store: &StoreIdentity,
+    ) -> Result<bool, CoordinationError> {
+        let key = keys.incarnation();
+        let value = written(&key, &Meta { incarnation: store.incarnation, cluster: store.cluster.clone() })?;
+        let same = match &self.value {
+            Some(value) => Compare::value(key.as_str(), CompareOp::Equal, value.clone()),
+            None => Compare::create_revision(key.as_str(), CompareOp::Equal, 0),
+        };
+        let nobody = Compare::create_revision(keys.director(), CompareOp::Equal, 0);
+        let put = TxnOp::put(key.as_str(), value, None);
+        Ok(link.txn(Txn::new().when([same, nobody]).and_then([put])).await?.succeeded())
+    }
+}
+
 /// Whether a version is 3.4 or later. One that cannot be read is taken for new.
 fn new_enough(version: &str) -> bool {
     let mut parts = version.split('.').map_while(|part| part.parse::<u32>().ok());

@@ -135,6 +135,7 @@ impl RemoteHub {
             return Ok(());
         }
         self.fetch()?;
+        self.shrink();
         if self.cache.packs() >= MANY_PACKS {
             match self.git.tidy(self.options.carry) {
                 Ok(ended) if ended.well => {}
@@ -143,6 +144,23 @@ impl RemoteHub {
             }
         }
         Ok(())
+    }
+
+    /// Drops what no ref needs any more, once there may be much of it: whenever the cache has doubled, so that it costs a
+    /// share of what was fetched. Just after a fetch the cache's refs are the server's; the cache's turn is the caller's.
+    fn shrink(&self) {
+        let (was, now) = (self.cache.kept(), self.cache.bytes());
+        let Some(was) = was else { return self.cache.keep(now) };
+        if now < was.saturating_mul(2).saturating_add(self.options.slack) {
+            return;
+        }
+        match self.git.shrink(self.options.expiry, self.options.carry) {
+            Ok(ended) if ended.well => {}
+            Ok(ended) => tracing::warn!(said = ended.complaint, "a cache could not be made smaller"),
+            Err(error) => tracing::warn!(%error, "a cache could not be made smaller"),
+        }
+        // Also where it came to nothing: the next try is a doubling away, and not at the next fetch.
+        self.cache.keep(self.cache.bytes());
     }
 
     /// Fetches everything; the cache's turn is the caller's.

@@ -124,6 +124,7 @@ async fn memory_is_flat_however_much_is_printed() {
         timeout: Duration::from_secs(110),
         log_budget: 1 << 20,
         output: Output::recording(8 << 20, Hidden::default()),
+        frozen: tokio::sync::watch::channel(false).1,
     };
     let before = peak();
     let report = run(&spec, &CancellationToken::new()).await.unwrap();

@@ -61,6 +61,9 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// What somebody does to a prepared tree.
+type Touch<'a> = &'a dyn Fn(&Path);
+
 /// A worktree for `base` from one that was prepared for `from`, which `touch` was at in between.
 fn given(f: &Fixture, mirror: &Mirror, from: Oid, base: Oid, touch: impl FnOnce(&Path)) -> (Workspace, bool) {
     let prepared = mirror.prepare(from, ALL, &yes).unwrap();
@@ -106,7 +109,7 @@ fn one_that_somebody_was_at_is_not_given_away() {
     let mirror = f.mirror();
     let outside = f.dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
-    let touches: [(&str, &dyn Fn(&Path)); 8] = [
+    let touches: [(&str, Touch<'_>); 8] = [
         ("content", &|tree| fs::write(tree.join("a.txt"), "b\n").unwrap()),
         ("content, with its old time", &|tree| {
             let file = fs::File::options().write(true).open(tree.join("a.txt")).unwrap();
