@@ -20,4 +20,5 @@ mod quality;
 mod recovery;
 mod session;
 mod surveys;
+mod transcripts;
 mod uploads;

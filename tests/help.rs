@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "runs show",
     "runs watch",
     "runs logs",
+    "runs transcript",
     "runs diff",
     "runs cancel",
     "runs pause",

@@ -36,3 +36,4 @@ mod policy_cases;
 mod sandbox;
 mod stuck;
 mod telemetry;
+mod transcripts;

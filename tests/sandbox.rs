@@ -68,6 +68,7 @@ impl Jail {
             timeout: self.timeout,
             log_budget: 1 << 20,
             frozen: tokio::sync::watch::channel(false).1,
+            output: autopack_worker::process::output::Output::default(),
             cage: Cage::Sandboxed(self.sandbox.clone(), Box::new(place)),
         }
     }

@@ -69,7 +69,8 @@ fn phase_json(phase: &Phase) -> Value {
         "attempt": phase.attempt, "base": some(&phase.base), "tree": some(&phase.tree),
         "request_id": some(&phase.request_id), "verdict": some(&phase.verdict),
         "tier": (phase.tier > 0).then_some(phase.tier), "reason": some(&phase.reason), "feedback": phase.feedback,
-        "commit": some(&phase.commit), "scope": phase.scope, "told": feedback_json(phase), "gate": gate_json(phase),
+        "commit": some(&phase.commit), "scope": phase.scope, "told": feedback_json(phase),
+        "transcript": some(&phase.transcript), "gate": gate_json(phase),
         "attempts": phase.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
     })
 }
@@ -127,6 +128,9 @@ fn phase_text(phase: &Phase, color: bool) -> String {
     if !phase.reason.is_empty() {
         let _ = writeln!(text, "      {}", line(&phase.reason));
     }
+    if !phase.transcript.is_empty() {
+        let _ = writeln!(text, "      printed {}", line(&phase.transcript));
+    }
     text.push_str(&gate_text(phase, color));
     if !phase.request_id.is_empty() && matches!(phase.state.as_str(), "APPROVAL_PENDING" | "BLOCKED") {
         let _ = writeln!(text, "      autopack approvals show {}", line(&phase.request_id));
@@ -153,9 +157,18 @@ pub(crate) fn event_json(event: &Event) -> Value {
     })
 }
 
-/// An event as a line.
+/// The kind of an event that carries lines of a builder.
+const OUTPUT: &str = "worker.builder.output";
+
+/// An event as a line, or as the lines that it carries.
 pub(crate) fn event_text(event: &Event, color: bool) -> String {
     let state = event.kind.rsplit('.').next().unwrap_or_default();
+    let at = paint(color, Tone::Faint, &clock(event.at_ms));
+    if event.kind == OUTPUT {
+        // Lines of a builder, many at a time.
+        let lines = event.text.trim_end_matches('\n').split('\n');
+        return lines.map(|text| format!("{at}  {}", line(text))).collect::<Vec<_>>().join("\n");
+    }
     let text = line(event.text.trim_end());
     let shown = match event.kind.split('.').next() {
         Some("run" | "phase" | "request" | "apply") => match tone_of(state) {
@@ -164,7 +177,7 @@ pub(crate) fn event_text(event: &Event, color: bool) -> String {
         },
         Some(_) | None => text,
     };
-    format!("{}  {shown}", paint(color, Tone::Faint, &clock(event.at_ms)))
+    format!("{at}  {shown}")
 }
 
 /// A request.

@@ -18,6 +18,7 @@ pub use self::budgets::{Governors, Spending, SpentBy};
 use self::facts::Facts;
 pub use self::gates::Gates;
 pub use self::surveys::Surveys;
+pub use self::transcripts::Transcripts;
 
 pub mod batches;
 pub mod budgets;
@@ -29,6 +30,7 @@ pub mod sqlite;
 mod state_tables;
 mod subject;
 pub mod surveys;
+pub mod transcripts;
 pub mod verify;
 
 /// Why the store refused.
@@ -179,7 +181,19 @@ pub trait Store: Send + Sync {
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
 pub trait Tx:
-    Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Gates + Spending + Governors + Send
+    Fences
+    + Runs
+    + Phases
+    + Requests
+    + Applies
+    + Journal
+    + Surveys
+    + Batches
+    + Gates
+    + Spending
+    + Governors
+    + Transcripts
+    + Send
 {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;

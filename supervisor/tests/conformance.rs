@@ -57,6 +57,8 @@ mod shared;
 mod surveys;
 #[path = "conformance/time.rs"]
 mod time;
+#[path = "conformance/transcripts.rs"]
+mod transcripts;
 
 use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
@@ -105,6 +107,7 @@ macro_rules! store_cases {
                 parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
                 a_credential_rests_for_everybody
             }
+            transcripts { a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence }
             gates {
                 a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }

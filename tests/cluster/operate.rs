@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::site::{Cluster, Desk};
 use super::{ONE, faults, proof, text, until, work};
+use crate::transcripts;
 
 /// A run whose first attempt hangs, and whose second does its work.
 fn hangs_once(run: &str, folder: &Path) -> Value {
@@ -141,5 +142,15 @@ fn workers_leave_when_their_work_is_done() {
     approve(&cluster, "third");
     assert_eq!(cluster.number("SELECT count(*) FROM autopack.lease WHERE state <> 'released'"), 0, "no work was lost");
     cluster.ann.run(&["workers", "drain", "nobody"]).expect(3);
+    cluster.ann.run(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_builder_elsewhere_is_heard_while_it_works() {
+    let cluster = Cluster::start(1, 2, 1);
+    let flag = cluster.roots().join("go");
+    cluster.ann.submit(&transcripts::talks(&flag)).expect(0);
+    let follow = cluster.ann.command(&["runs", "logs", "talks", "-f"]);
+    transcripts::is_followed(follow, &flag, |args| cluster.ann.run(args));
     cluster.ann.run(&["audit", "verify"]).expect(0);
 }

@@ -45,11 +45,17 @@ pub(super) struct Desk {
 impl Desk {
     /// Runs a command.
     pub(super) fn run(&self, args: &[&str]) -> Ran {
+        ran(&self.command(args).output().unwrap())
+    }
+
+    /// A command, ready to be started.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
         command.env_clear().env("HOME", &self.folder).env("PATH", "/usr/bin:/bin").env("COLUMNS", "100");
         command.env("AUTOPACK_SERVER", &self.servers).envs(self.token.iter().map(|token| ("AUTOPACK_TOKEN", token)));
         command.envs(self.env.iter().cloned());
-        ran(&command.current_dir(&self.folder).stdin(Stdio::null()).args(args).output().unwrap())
+        command.current_dir(&self.folder).stdin(Stdio::null()).args(args);
+        command
     }
 
     /// Runs a command that has to succeed, and reads its document.

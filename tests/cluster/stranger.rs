@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use autopack_shared::wire::pb::worker_service_server::{WorkerService, WorkerServiceServer};
 use autopack_shared::wire::pb::{
-    FetchChunk, FetchRequest, SupervisorMessage, UploadChunk, UploadResult, WorkerMessage,
+    FetchChunk, FetchRequest, SupervisorMessage, TranscriptChunk, TranscriptResult, UploadChunk, UploadResult,
+    WorkerMessage,
 };
 use autopack_supervisor::error::Error;
 
@@ -35,6 +36,13 @@ impl WorkerService for Stranger {
     }
 
     async fn upload_objects(&self, _: Request<Streaming<UploadChunk>>) -> Result<Response<UploadResult>, Status> {
+        unreachable!("a worker without a session")
+    }
+
+    async fn upload_transcript(
+        &self,
+        _: Request<Streaming<TranscriptChunk>>,
+    ) -> Result<Response<TranscriptResult>, Status> {
         unreachable!("a worker without a session")
     }
 

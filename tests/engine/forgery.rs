@@ -80,7 +80,7 @@ async fn scenario(site: &Site) {
     rig.admin.register(pb::RegisterRequest { files, ..Default::default() }).await.unwrap();
     let script = "if grep -q nicely \"$AUTOPACK_TASK\"; then echo please >> examples/b.txt; else echo rude >> examples/b.txt; fi";
     let phases = [
-        ("one", "echo good >> examples/a.txt", json!({})),
+        ("one", "echo good | tee -a examples/a.txt", json!({})),
         ("two", script, json!({ "depends_on": ["one"], "max_attempts": 2 })),
     ];
     rig.submit("work", &phases).await;

@@ -161,6 +161,7 @@ impl Rig {
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             sandbox: Some(sandbox(&site.dir.path().join("worker/.sandbox"))),
             log_budget: 1 << 20,
+            transcript_limit: 1 << 20,
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),
         };

@@ -131,6 +131,8 @@ pub(crate) const FENCES: &[Fence] = &[
             "worker/src/phase/data.rs",
             "worker/src/phase/ending.rs",
             "worker/src/phase/output.rs",
+            "worker/src/phase/printed.rs",
+            "worker/src/phase/sink.rs",
             "worker/src/surveys.rs",
             "worker/src/upload.rs",
         ],

@@ -14,6 +14,7 @@ use autopack_shared::repo::disk;
 
 use crate::contact::Frozen;
 use crate::process::Cage;
+use crate::process::output::Output;
 
 pub mod command;
 pub mod remediation;
@@ -44,6 +45,8 @@ pub struct Task {
     pub scratch: std::path::PathBuf,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Where the output of its processes goes besides.
+    pub output: Output,
     /// Whether its processes stand still.
     pub frozen: Frozen,
     /// Wall seconds of the attempt.

@@ -51,6 +51,8 @@ pub struct WorkerConfig {
     pub sandbox: Option<SandboxConfig>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Bytes of what a builder prints that are kept for people.
+    pub transcript_limit: usize,
     /// Worktrees that are kept ready.
     pub warm: WarmLimits,
     /// What projects may have besides their commits.
@@ -140,6 +142,7 @@ impl Worker {
             env: config.env,
             sandbox,
             log_budget: config.log_budget,
+            transcript_limit: config.transcript_limit,
             warm: config.warm,
             provision: Arc::new(config.provision),
             wish: Arc::default(),

@@ -18,6 +18,7 @@ use autopack_shared::domain::run_file::{GateCommand, GateReport};
 use crate::builder::BuildError;
 use crate::builder::command::last_lines;
 use crate::contact::Frozen;
+use crate::process::output::Output;
 use crate::process::{self, Cage, ProcEnd, ProcSpec};
 use file::ReportFile;
 
@@ -90,6 +91,7 @@ pub async fn observe(
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
         cage: context.cage.clone(),
+        output: Output::default(),
         frozen: context.frozen.clone(),
     };
     // A gate that cannot run is a gate that failed.

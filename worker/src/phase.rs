@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -24,7 +23,8 @@ use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::line::Line;
-use crate::provision::{Hidden, Provision};
+use crate::process::output::Output;
+use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
@@ -33,13 +33,16 @@ mod cage;
 mod data;
 mod ending;
 mod output;
+mod printed;
 mod provide;
+mod sink;
 mod trace;
 mod verify;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
 pub use output::JobOutput;
+pub use sink::EventSink;
 
 /// Pause between two looks whether a full disk has room again.
 const ROOM_PAUSE: Duration = Duration::from_secs(2);
@@ -155,33 +158,6 @@ fn list<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json
     if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
-/// Sends a job's events, numbered.
-#[derive(Debug)]
-pub struct EventSink {
-    job: Job,
-    out: mpsc::Sender<JobOutput>,
-    seq: AtomicU64,
-    began: tokio::time::Instant,
-    hidden: Hidden,
-}
-
-impl EventSink {
-    /// One event. A stream that is gone is no error here: the job is about to be cancelled.
-    pub async fn send(&self, kind: &str, text: impl Into<String>) {
-        let event = pb::RunEvent {
-            run_id: self.job.run.to_string(),
-            epoch: self.job.epoch,
-            phase_id: self.job.phase.to_string(),
-            attempt: self.job.attempt,
-            run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
-            kind: kind.to_owned(),
-            text: self.hidden.cover(&text.into()),
-            data_json: String::new(),
-        };
-        let _gone = self.out.send(JobOutput::Event(event)).await;
-    }
-}
-
 /// Runs jobs.
 pub struct Runner {
     /// Where worktrees are made.
@@ -204,6 +180,8 @@ pub struct Runner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Bytes of what a builder prints that are kept for people.
+    pub transcript_limit: usize,
     /// What the operator provides.
     pub provision: Arc<Provision>,
     /// Whether its processes stand still.
@@ -231,14 +209,14 @@ impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
         let began = tokio::time::Instant::now();
-        let sink =
-            EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began, hidden: Hidden::default() };
+        let sink = EventSink::new(job.clone(), out.clone(), began);
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let mut result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            let mut result = ending::result(&job, sink.said(), done);
+            result.transcript = sink.transcript();
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
@@ -345,12 +323,20 @@ impl Runner {
             env,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
+            output: Output::recording(self.transcript_limit, sink.hidden.clone()),
             frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
-        let report = builder.build(&task, space.tree(), cancel).instrument(span).await?;
-        for note in &report.notes {
+        let work = builder.build(&task, space.tree(), cancel).instrument(span);
+        let (report, printed) = printed::told(work, &task.output, sink).await;
+        let silent = printed.is_none();
+        if let Some(printed) = printed {
+            self.keep(job, printed, sink, cancel).await;
+        }
+        let report = report?;
+        // What a process printed was told already.
+        for note in report.notes.iter().filter(|_| silent) {
             sink.send("builder.output", note.clone()).await;
         }
         // Whether its deliverables are there is the supervisor's to say: it has the tree, and tells what was written.

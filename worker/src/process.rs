@@ -14,9 +14,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use self::output::{Output, Stream};
 use crate::contact::Frozen;
 use crate::sandbox::{Confined, Place, Sandbox, SandboxError};
 use crate::sys;
+
+pub mod output;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
@@ -53,6 +56,8 @@ pub struct ProcSpec {
     pub log_budget: u64,
     /// How it is confined.
     pub cage: Cage,
+    /// Where its output goes besides.
+    pub output: Output,
     /// Whether it stands still: what runs is stopped until it may go on, what does not is not begun.
     pub frozen: Frozen,
 }
@@ -141,7 +146,9 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     let out = child.stdout.take();
     let err = child.stderr.take();
     let budget = spec.log_budget;
-    let pump = async { tokio::join!(drain(out, budget), drain(err, budget)) };
+    let pump = async {
+        tokio::join!(drain(out, budget, (&spec.output, Stream::Out)), drain(err, budget, (&spec.output, Stream::Err)))
+    };
     let limit = tokio::time::sleep(spec.timeout);
     tokio::pin!(pump, limit);
     let mut output = None;
@@ -273,12 +280,13 @@ impl Drained {
 }
 
 /// Reads to the end, keeping the last bytes; past the budget it still reads, so that the writer never blocks.
-async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64) -> Drained {
+async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64, (output, stream): (&Output, Stream)) -> Drained {
     let mut drained = Drained::default();
     let Some(mut source) = source else { return drained };
     let mut buffer = vec![0u8; 16 * 1024];
     while let Ok(n @ 1..) = source.read(&mut buffer).await {
         drained.total += n as u64;
+        output.write(stream, &buffer[..n]);
         if drained.total <= budget {
             drained.tail.extend(&buffer[..n]);
             let excess = drained.tail.len().saturating_sub(TAIL);
@@ -327,6 +335,7 @@ mod tests {
             timeout,
             log_budget: 1 << 20,
             cage: Cage::None,
+            output: Output::default(),
             frozen: tokio::sync::watch::channel(false).1,
         }
     }

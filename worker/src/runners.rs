@@ -39,6 +39,7 @@ pub(crate) struct Runners {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) sandbox: Option<Arc<Sandbox>>,
     pub(crate) log_budget: u64,
+    pub(crate) transcript_limit: usize,
     pub(crate) warm: WarmLimits,
     pub(crate) provision: Arc<Provision>,
     /// Told when worktrees could be prepared.
@@ -103,6 +104,7 @@ impl Runners {
             env: self.env.clone(),
             sandbox: self.sandbox.clone(),
             log_budget: self.log_budget,
+            transcript_limit: self.transcript_limit,
             provision: self.provision.clone(),
             frozen: self.frozen.subscribe(),
         });

@@ -3,7 +3,9 @@
 use tokio_stream::iter;
 use tonic::Code;
 
-use autopack_shared::wire::pb::{UploadChunk, UploadHeader, upload_chunk};
+use autopack_shared::wire::pb::{
+    TranscriptChunk, TranscriptHeader, UploadChunk, UploadHeader, transcript_chunk, upload_chunk,
+};
 
 use crate::builder::{BuildError, DISK_FULL};
 use crate::line::{Line, passes};
@@ -49,4 +51,31 @@ fn chunks(header: UploadHeader, pack: &bytes::Bytes) -> Vec<UploadChunk> {
         at = end;
     }
     chunks
+}
+
+/// Has a transcript kept; the digest it is kept under. A supervisor that is away is asked again for as long as the caller
+/// waits: keeping it twice changes nothing.
+///
+/// # Errors
+/// Why it is not kept, in words.
+pub(crate) async fn transcript(line: &Line, header: &TranscriptHeader, body: Vec<u8>) -> Result<String, String> {
+    let body = bytes::Bytes::from(body);
+    let mut pauses = line.pauses();
+    let mut last = "no supervisor is connected".to_owned();
+    loop {
+        if let Some(mut client) = line.client() {
+            let header = TranscriptChunk { body: Some(transcript_chunk::Body::Header(header.clone())) };
+            let data = body.chunks(CHUNK).map(|chunk| transcript_chunk::Body::Data(chunk.to_vec()));
+            let data = data.map(|data| TranscriptChunk { body: Some(data) });
+            let chunks: Vec<TranscriptChunk> = std::iter::once(header).chain(data).collect();
+            match client.upload_transcript(iter(chunks)).await {
+                Ok(kept) => return Ok(kept.into_inner().digest),
+                Err(status) if passes(&status) => status.message().clone_into(&mut last),
+                Err(status) => return Err(status.message().to_owned()),
+            }
+        }
+        if !pauses.next().await {
+            return Err(last);
+        }
+    }
 }

@@ -78,6 +78,9 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+    /// Mebibytes of what a builder prints that are kept; of more, the beginning and the end
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=16))]
+    pub(crate) transcript_mib: usize,
 
     /// Worktrees of each project that are kept ready for the next leases; 0: none
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]

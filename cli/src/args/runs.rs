@@ -25,9 +25,16 @@ pub(crate) enum Runs {
     /// Follow a run until it ends, or only decisions are left
     #[command(after_help = "Examples:\n  autopack runs watch tidy-1\n  autopack runs watch tidy-1 --after 42 -o jsonl")]
     Watch(Watch),
-    /// Print a run's history so far
-    #[command(after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01")]
+    /// Print a run's history so far, and with -f what happens from now on
+    #[command(
+        after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01 -f\n\nOf much output only some is told as it comes; autopack runs transcript has the rest."
+    )]
     Logs(Logs),
+    /// Print what a builder printed
+    #[command(
+        after_help = "Examples:\n  autopack runs transcript tidy-1 p01\n  autopack runs transcript tidy-1 p01 --attempt 2 | less\n\nSecrets are taken out before it is kept. Of very much output the beginning and the end are there."
+    )]
+    Transcript(Transcript),
     /// Print what a run, or one phase, changed
     #[command(after_help = "\
 Examples:
@@ -117,9 +124,25 @@ pub(crate) struct Logs {
     /// Only this phase
     #[arg(long, value_name = "PHASE")]
     pub(crate) phase: Option<PhaseId>,
+    /// Go on until the run ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
     /// Start after this event
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     pub(crate) after: u64,
+}
+
+/// `runs transcript`.
+#[derive(Debug, Args)]
+pub(crate) struct Transcript {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// The phase
+    #[arg(value_name = "PHASE")]
+    pub(crate) phase: PhaseId,
+    /// Which attempt [default: the newest that printed anything]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) attempt: Option<u32>,
 }
 
 /// A run, or one phase of it.

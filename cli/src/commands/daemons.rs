@@ -167,6 +167,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         env: builder_env(ctx),
         sandbox: Some(sandbox::config(ctx, &args.sandbox, &root.join("sandbox"))?),
         log_budget: LOG_BUDGET,
+        transcript_limit: args.transcript_mib * 1024 * 1024,
         warm: warm_limits(args.warm),
         provision: provision(args.provision.as_deref())?,
     };

@@ -1,5 +1,6 @@
 //! `runs`: submit, look at and steer runs.
 
+mod logs;
 pub(crate) mod look;
 mod steer;
 pub(crate) mod submit;
@@ -19,7 +20,8 @@ pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> 
         Runs::List(args) => look::list(ctx, args).await,
         Runs::Show(args) => look::show(ctx, &args.run).await,
         Runs::Watch(args) => look::watch(ctx, &args).await,
-        Runs::Logs(args) => look::logs(ctx, &args).await,
+        Runs::Logs(args) => logs::logs(ctx, &args).await,
+        Runs::Transcript(args) => logs::transcript(ctx, &args).await,
         Runs::Diff(args) => look::diff(ctx, args).await,
         Runs::Budget(args) => steer::budget(ctx, &args).await,
         Runs::Explain(args) => look::explain(ctx, &args.run).await,

@@ -41,6 +41,7 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         env: builder_env(ctx),
         sandbox: Some(sandbox),
         log_budget: 64 * 1024 * 1024,
+        transcript_limit: 8 * 1024 * 1024,
         warm: warm_limits(place.settings.worker_warm),
         provision: Provision {
             include: Some(place.root.clone()),

@@ -212,6 +212,9 @@ pub struct Attempt {
     pub result_tree: Option<Oid>,
     /// Notices of the collection, and the builder's own words cut short.
     pub notes: Vec<String>,
+    /// What its builder printed, where it printed anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Digest>,
     /// What the gate came to, once it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<gate::Report>,

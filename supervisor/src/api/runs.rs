@@ -36,6 +36,7 @@ mod moves;
 mod plan;
 mod submit;
 mod survey;
+mod transcript;
 
 /// Events read at a time.
 const PAGE: u32 = 200;
@@ -57,6 +58,7 @@ type Runs = Pin<Box<dyn Stream<Item = Result<pb::Run, Status>> + Send>>;
 impl RunService for RunApi {
     type WatchStream = Events;
     type MovesStream = Runs;
+    type TranscriptStream = transcript::Parts;
 
     async fn submit(&self, call: Call<pb::SubmitRequest>) -> Result<Response<pb::SubmitResponse>, Status> {
         let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
@@ -109,6 +111,11 @@ impl RunService for RunApi {
     async fn diff(&self, call: Call<pb::DiffRequest>) -> Result<Response<pb::DiffResponse>, Status> {
         let call = call.into_inner();
         Ok(Response::new(self.cores.of_run(&call.run_id).await?.diff(&call).await?))
+    }
+
+    async fn transcript(&self, call: Call<pb::TranscriptRequest>) -> Result<Response<transcript::Parts>, Status> {
+        let call = call.into_inner();
+        Ok(Response::new(self.cores.of_run(&call.run_id).await?.transcript(&call).await?))
     }
 
     async fn steer(&self, call: Call<pb::SteerRequest>) -> Result<Response<pb::SteerResponse>, Status> {
@@ -178,6 +185,8 @@ impl Core {
             let attempts = tx.attempts(&run.id, &phase.id).await?;
             let gate = attempts.iter().rev().find_map(|attempt| attempt.gate.as_ref());
             let mut seen = show::phase(&phase, decision.as_ref(), commit, gate);
+            let newest = attempts.iter().find(|attempt| attempt.number == phase.attempt);
+            seen.transcript = newest.and_then(|a| a.transcript).map(|digest| digest.to_string()).unwrap_or_default();
             if phase.state == PhaseState::Blocked
                 && let Some(id) = &phase.request
                 && let Some(request) = tx.request(id).await?

@@ -83,6 +83,7 @@ pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>, ga
         attempts: Vec::new(),
         commit: text(commit),
         scope: phase.spec.scope.paths.clone(),
+        transcript: String::new(),
         // Plain data, which is always written.
         gate_json: gate.and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
     }

@@ -31,6 +31,7 @@ mod said;
 mod seen;
 mod session;
 mod surveys;
+mod transcript;
 
 pub use room::{Room, Transfers};
 pub use seen::Lookout;
@@ -139,6 +140,13 @@ impl WorkerService for WorkerApi {
     async fn fetch_objects(&self, call: Request<pb::FetchRequest>) -> Result<Response<fetch::Chunks>, Status> {
         Pass::of(&call).check(&call.get_ref().worker_id)?;
         Ok(Response::new(self.send(call.into_inner()).await?))
+    }
+
+    async fn upload_transcript(
+        &self,
+        request: Request<Streaming<pb::TranscriptChunk>>,
+    ) -> Result<Response<pb::TranscriptResult>, Status> {
+        Ok(Response::new(self.take_transcript(request).await?))
     }
 
     async fn upload_objects(

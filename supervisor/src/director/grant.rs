@@ -133,6 +133,7 @@ impl Director {
             base,
             result_tree: None,
             notes: Vec::new(),
+            transcript: None,
             gate: None,
             reason: None,
             started_at: tx.now(),

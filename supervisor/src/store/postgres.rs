@@ -49,6 +49,7 @@ mod schema;
 mod server;
 mod skew;
 mod surveys;
+mod transcripts;
 mod tx;
 mod watcher;
 

@@ -35,6 +35,7 @@ mod schema;
 mod surveys;
 #[cfg(test)]
 mod tests;
+mod transcripts;
 mod tx;
 
 /// How long a writer waits for its turn before the store counts as unavailable.

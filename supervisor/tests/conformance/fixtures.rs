@@ -134,6 +134,7 @@ pub(crate) fn attempt(run: &str, phase: &str, number: u32) -> Attempt {
         base: oid(4),
         result_tree: Some(oid(5)),
         notes: vec!["skipped a socket".to_owned()],
+        transcript: None,
         gate: Some(gate::Report { green: true, base: oid(3), commands: Vec::new() }),
         reason: Some("exit 1".to_owned()),
         started_at: at(13),

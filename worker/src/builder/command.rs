@@ -99,6 +99,7 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
         timeout: task.timeout(),
         log_budget: task.log_budget,
         cage: task.cage.clone(),
+        output: task.output.clone(),
         frozen: task.frozen.clone(),
     }
 }
@@ -133,6 +134,7 @@ mod tests {
             env: Vec::new(),
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,
+            output: process::output::Output::default(),
             frozen: tokio::sync::watch::channel(false).1,
             seconds: 60,
             allowance: Allowance::default(),

@@ -160,6 +160,7 @@ mod tests {
             lease: String::new(),
             timeout: Duration::from_secs(1),
             log_budget: 1,
+            output: crate::process::output::Output::default(),
             frozen: tokio::sync::watch::channel(false).1,
             cage: Cage::None,
         };

@@ -174,6 +174,7 @@ impl Sandbox {
             timeout: LIMIT,
             log_budget: 1 << 16,
             frozen: tokio::sync::watch::channel(false).1,
+            output: crate::process::output::Output::default(),
             cage: Cage::Sandboxed(self.clone(), Box::new(canaries.place())),
         };
         let report = process::run(&spec, &CancellationToken::new()).await.map_err(|error| with_sources(&error))?;

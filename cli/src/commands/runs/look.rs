@@ -1,23 +1,21 @@
-//! Looking at runs: list, show, watch, logs, diff, explain.
+//! Looking at runs: list, show, watch, diff, explain.
 
 use serde_json::json;
-use tokio_stream::StreamExt as _;
 
 use autopack_shared::domain::ids::RunId;
-use autopack_shared::wire::pb::{
-    DiffRequest, Event, ExplainResponse, GetRunRequest, ListRunsRequest, Run, WatchRequest,
-};
+use autopack_shared::wire::pb::{DiffRequest, ExplainResponse, GetRunRequest, ListRunsRequest, Run};
 
-use crate::args::runs::{Diff, List, Logs, PhaseOf, Watch};
+use super::logs;
+use crate::args::runs::{Diff, List, PhaseOf, Watch};
 use crate::commands::autopilot::keep_up;
 use crate::commands::decide::colored_diff;
-use crate::connect::{Need, Session, connect};
+use crate::connect::{Need, connect};
 use crate::context::Context;
 use crate::drive::{Drive, Leave, Manner, Outcome, Rest, close};
 use crate::exit::{CliError, During as _, Exit};
 use crate::follow::{Follow, is_terminal};
 use crate::output::tagged;
-use crate::show::{blocker_json, event_json, event_text, run_json, run_text, short_branch, span};
+use crate::show::{blocker_json, run_json, run_text, short_branch, span};
 use crate::terminal::{Table, Tone, line, paint};
 
 /// `runs list`.
@@ -157,45 +155,6 @@ pub(crate) async fn show_diff(ctx: &Context, args: &PhaseOf, which: Which) -> Re
     Ok(Exit::Done)
 }
 
-/// `runs logs`: what happened so far.
-pub(super) async fn logs(ctx: &Context, args: &Logs) -> Result<Exit, CliError> {
-    let phase = args.phase.as_ref().map(ToString::to_string);
-    let mut session = connect(ctx, Need::Passive).await?;
-    let fits = |event: &Event| phase.as_ref().is_none_or(|phase| *phase == event.phase_id);
-    let printed = print_history(ctx, &mut session, &args.named.run, args.after, fits).await;
-    session.close().await;
-    if printed? == 0 {
-        ctx.out.note(&format!("no such events; next: autopack runs show {}", args.named.run));
-    }
-    Ok(Exit::Done)
-}
-
-async fn print_history(
-    ctx: &Context,
-    session: &mut Session,
-    run: &RunId,
-    after_seq: u64,
-    fits: impl Fn(&Event) -> bool,
-) -> Result<usize, CliError> {
-    let what = format!("read the history of the run {run}");
-    let call = WatchRequest { run_id: run.to_string(), after_seq, once: true };
-    let mut events = session.runs.watch(call).await.during(what.clone())?.into_inner();
-    let mut printed = 0;
-    while let Some(event) = events.next().await {
-        let event = event.during(what.clone())?;
-        if !fits(&event) {
-            continue;
-        }
-        printed += 1;
-        if ctx.out.machine() {
-            ctx.out.event(&event_json(&event))?;
-        } else {
-            ctx.out.text(&format!("{}\n", event_text(&event, ctx.out.data_color)))?;
-        }
-    }
-    Ok(printed)
-}
-
 /// `runs watch`: what happened, then what happens, until only a person can move it on.
 pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError> {
     let name = args.named.run.to_string();
@@ -203,7 +162,7 @@ pub(super) async fn watch(ctx: &Context, args: &Watch) -> Result<Exit, CliError>
     let mut session = connect(ctx, Need::Passive).await?;
     if session.owns() {
         // Nobody drives: there is a history and no future, and holding the engine would only keep others out.
-        let printed = print_history(ctx, &mut session, &args.named.run, args.after, |_| true).await;
+        let printed = logs::print_history(ctx, &mut session, &args.named.run, (args.after, true), |_| true).await;
         let run =
             session.runs.get(GetRunRequest { run_id: name.clone() }).await.during(format!("look at the run {name}"));
         session.close().await;

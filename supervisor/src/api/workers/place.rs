@@ -11,6 +11,12 @@ use autopack_shared::wire::pb;
 use crate::error::Error;
 use crate::store::Tx;
 
+/// Characters that are kept of an event's text, and of one that has lines of a builder's output.
+const TEXT: (usize, usize) = (500, 8192);
+
+/// Kinds of events whose text is output, many lines at a time.
+const OUTPUT: &str = "builder.output";
+
 /// Events read at a time.
 const PAGE: u32 = 500;
 
@@ -120,7 +126,7 @@ pub(super) fn line(event: &pb::RunEvent, run: RunId, phase: PhaseId, tx: &dyn Tx
         run,
         phase: Some(phase),
         kind: format!("worker.{}", event.kind),
-        text: redact(&event.text).chars().take(500).collect(),
+        text: redact(&event.text).chars().take(if event.kind == OUTPUT { TEXT.1 } else { TEXT.0 }).collect(),
         data: Heard::marked(event.epoch, event.run_seq, data),
         at: tx.now(),
         prev: None,

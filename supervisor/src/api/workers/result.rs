@@ -5,7 +5,7 @@ use std::time::Duration;
 use autopack_shared::domain::breaker::is_of_provider;
 use autopack_shared::domain::budget::Ending;
 use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
-use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
+use autopack_shared::domain::ids::{Digest, Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
@@ -205,6 +205,7 @@ async fn accept_build(
     }
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
+    attempt.transcript = printed(tx, &phase.run, &result.transcript).await?;
     if let Some(reason) = &reason
         && (result.reason.starts_with("fetch_")
             || result.reason == "upload_cut"
@@ -238,4 +239,13 @@ async fn accept_build(
     phase.base = Some(attempt.base);
     phase.tree = Some(tree);
     moves::phase(tx, phase, PhaseEvent::Collect, Some(format!("tree {}", tree.short())), &system).await
+}
+
+/// The transcript that a result names, where it was kept for this run: what was not cannot be shown to anybody.
+async fn printed(tx: &mut dyn Tx, run: &RunId, named: &str) -> Result<Option<Digest>, Error> {
+    if named.is_empty() {
+        return Ok(None);
+    }
+    let digest: Digest = named.parse()?;
+    Ok(tx.has_transcript(run, &digest).await?.then_some(digest))
 }

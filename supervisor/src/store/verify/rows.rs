@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::audit::AuditBreak;
-use autopack_shared::domain::ids::{PhaseId, RowId, RunId};
+use autopack_shared::domain::ids::{Digest, PhaseId, RowId, RunId};
 use autopack_shared::domain::record::{Apply, ApplyKind, Command, Decision, Notice, Project, Run};
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 
@@ -97,6 +97,12 @@ async fn attempts(
 ) -> StoreResult<()> {
     for attempt in view.attempts(run, phase).await? {
         let id = format!("{run}/{phase}/{}", attempt.number);
+        if let Some(printed) = &attempt.transcript {
+            let kept = view.transcript(run, printed).await?;
+            if kept.is_none_or(|kept| Digest::of(&kept) != *printed) {
+                found.push(semantic(format!("transcript of {id}"), "it is not the one that was logged"));
+            }
+        }
         found.extend(replay.row(AttemptState::MACHINE, id, attempt.state.as_str(), &digest(&attempt)?));
     }
     Ok(())

@@ -1,0 +1,59 @@
+//! What builders print: kept whole or by both ends, without secrets, under a digest that the attempt names.
+
+use serde_json::json;
+
+use autopack_shared::domain::ids::Digest;
+use autopack_shared::wire::pb::{self, transcript_part};
+
+use super::harness::{Rig, Site, reason};
+
+async fn transcript(rig: &mut Rig, run: &str, attempt: u32) -> Result<(pb::TranscriptHead, String), tonic::Status> {
+    let call = pb::TranscriptRequest { run_id: run.into(), phase_id: "p".into(), attempt };
+    let mut parts = rig.runs.transcript(call).await?.into_inner();
+    let (mut head, mut body) = (pb::TranscriptHead::default(), Vec::new());
+    while let Some(part) = parts.message().await? {
+        match part.body.unwrap() {
+            transcript_part::Body::Head(told) => head = told,
+            transcript_part::Body::Data(data) => body.extend(data),
+        }
+    }
+    assert_eq!(head.digest, Digest::of(&body).to_string());
+    Ok((head, String::from_utf8(body).unwrap()))
+}
+
+/// Its second attempt prints more than is kept, and more than is told.
+const SCRIPT: &str = r#"t=ghp_; t="${t}a1B2c3D4e5F6g7H8i9J0a1B2c3D4e5F6g7H8"
+printf 'my token is %s' "${t%?????????}"; sleep 0.3; echo "${t#???????????????????????????????}."
+echo oops >&2
+if [ "$AUTOPACK_ATTEMPT" = 1 ]; then exit 3; fi
+yes 'and so on, and so on' | head -n 100000; echo the end; echo x >> examples/a.txt"#;
+
+#[tokio::test]
+async fn what_builders_print_is_kept_for_each_attempt() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("loud", &[("p", SCRIPT, json!({ "max_attempts": 2 }))]).await;
+    rig.submit("quiet", &[("p", "echo x >> examples/b.txt", json!({}))]).await;
+    let asks = |r: &pb::Run| r.phases[0].state == "APPROVAL_PENDING";
+    let loud = rig.until("loud", "a request", asks).await;
+    let quiet = rig.until("quiet", "a request", asks).await;
+
+    let (first, text) = transcript(&mut rig, "loud", 1).await.unwrap();
+    assert_eq!((first.attempt, text.as_str()), (1, "my token is ghp_...[40 characters].\noops\n"));
+    let (newest, text) = transcript(&mut rig, "loud", 0).await.unwrap();
+    assert_eq!((newest.attempt, &newest.digest), (2, &loud.phases[0].transcript));
+    assert!(text.starts_with("my token is ghp_...[40 characters].\n") && text.ends_with("so on\nthe end\n"));
+    assert!(text.contains(" bytes are left out here ...]\n") && text.len() < (1 << 20) + 1000, "{}", text.len());
+
+    assert_eq!(quiet.phases[0].transcript, "");
+    for (run, attempt) in [("quiet", 0), ("loud", 3), ("nobody", 0)] {
+        let refused = transcript(&mut rig, run, attempt).await.unwrap_err();
+        assert_eq!(reason(&refused).to_lowercase(), "not_found", "{run}: {refused}");
+    }
+    let told: Vec<String> = rig.history("loud").await.into_iter().filter(|l| l.starts_with("worker.builder")).collect();
+    assert!(told.iter().any(|line| line.contains("and so on")) && !told.iter().any(|line| line.contains("a1B2c3")));
+    let bytes: usize = told.iter().map(String::len).sum();
+    assert!(bytes < 400_000 && told.iter().any(|line| line.contains("bytes more were printed")), "{bytes}");
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
