@@ -5,7 +5,10 @@ mod hand;
 mod harness;
 
 mod approvals;
+mod attempts;
+mod budgets;
 mod cancel;
+mod crowd;
 mod forgery;
 mod gate;
 mod leases;

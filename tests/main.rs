@@ -15,6 +15,7 @@ mod bad_input;
 mod bad_services;
 mod bench;
 mod builders;
+mod cli_attempts;
 mod cli_engine;
 mod cli_gate;
 mod cli_local;

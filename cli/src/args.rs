@@ -113,6 +113,9 @@ pub(crate) enum Command {
     /// Look at leases, and break one
     #[command(subcommand)]
     Leases(operate::Leases),
+    /// Look at builders that failed again and again, and have one used again
+    #[command(subcommand)]
+    Builders(operate::Builders),
     /// Ask the policy about a change; nothing is written
     #[command(subcommand)]
     Policy(local::Policy),
@@ -180,6 +183,7 @@ impl Command {
             | Self::Approvals(_)
             | Self::Governance(_)
             | Self::Leases(_)
+            | Self::Builders(_)
             | Self::Policy(_)
             | Self::Gate(_)
             | Self::Audit(_)

@@ -5,6 +5,7 @@ mod anchor;
 mod approvals;
 mod audit;
 mod autopilot;
+mod builders;
 mod daemons;
 pub(crate) mod decide;
 mod demo;
@@ -44,6 +45,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Approvals(command) => approvals::run(context, command).await,
         Command::Governance(command) => approvals::governance(context, command).await,
         Command::Leases(command) => leases::run(context, command).await,
+        Command::Builders(command) => builders::run(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
         Command::Gate(command) => gate::run(context, &command).await,
         Command::Audit(command) => audit::run(context, command).await,

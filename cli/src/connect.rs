@@ -28,7 +28,6 @@ use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
 use autopack_shared::wire::pb::governance_service_client::GovernanceServiceClient;
 use autopack_shared::wire::pb::run_service_client::RunServiceClient;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
-use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
@@ -39,6 +38,7 @@ pub(crate) use self::worker::{builder_env, provision, warm_limits};
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
+use crate::governing::director;
 
 /// How long a command waits for another one that is just starting or just ending.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -311,7 +311,7 @@ async fn open(
         repo: place.root.clone(),
         data_dir: data_dir.to_path_buf(),
         drive,
-        director: DirectorConfig::default(),
+        director: director(&place.settings.spend),
     };
     let engine = Engine::open(config, coordinator, ctx.clock.clone(), ctx.ids.clone()).await?;
     let channel = engine.connect_in_memory().await?;

@@ -11,6 +11,7 @@ mod context;
 mod drive;
 mod exit;
 mod follow;
+mod governing;
 mod output;
 mod rules;
 mod show;

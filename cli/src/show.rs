@@ -8,6 +8,10 @@ use autopack_shared::domain::gate::Report;
 use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::wire::pb::{AuditEntry, Blocker, Event, Held, Lease, Phase, Request, Run, SavePoint};
 
+mod attempts;
+
+use attempts::{attempt_json, attempts_text, budget_json, budgets_text, feedback_json};
+
 use crate::terminal::{Tone, line, paint, tone_of};
 
 /// Tests of a gate's report that people are shown of each kind.
@@ -55,6 +59,7 @@ pub(crate) fn run_json(run: &Run) -> Value {
         "policy_digest": some(&run.policy_digest), "anchor_digest": some(&run.anchor_digest),
         "plan_digest": some(&run.plan_digest),
         "phases": run.phases.iter().map(phase_json).collect::<Vec<_>>(),
+        "budgets": run.budgets.iter().map(budget_json).collect::<Vec<_>>(), "budget_hit": some(&run.budget_hit),
     })
 }
 
@@ -64,7 +69,8 @@ fn phase_json(phase: &Phase) -> Value {
         "attempt": phase.attempt, "base": some(&phase.base), "tree": some(&phase.tree),
         "request_id": some(&phase.request_id), "verdict": some(&phase.verdict),
         "tier": (phase.tier > 0).then_some(phase.tier), "reason": some(&phase.reason), "feedback": phase.feedback,
-        "commit": some(&phase.commit), "scope": phase.scope, "gate": gate_json(phase),
+        "commit": some(&phase.commit), "scope": phase.scope, "told": feedback_json(phase), "gate": gate_json(phase),
+        "attempts": phase.attempts.iter().map(attempt_json).collect::<Vec<_>>(),
     })
 }
 
@@ -106,6 +112,7 @@ pub(crate) fn run_text(run: &Run, color: bool) -> String {
         let _ =
             writeln!(text, "  {}", paint(color, Tone::Warn, "built without a sandbox: every change is asked about"));
     }
+    text.push_str(&budgets_text(&run.budgets));
     for phase in &run.phases {
         text.push_str(&phase_text(phase, color));
     }
@@ -124,6 +131,7 @@ fn phase_text(phase: &Phase, color: bool) -> String {
     if !phase.request_id.is_empty() && matches!(phase.state.as_str(), "APPROVAL_PENDING" | "BLOCKED") {
         let _ = writeln!(text, "      autopack approvals show {}", line(&phase.request_id));
     }
+    text.push_str(&attempts_text(phase));
     text
 }
 

@@ -2,8 +2,11 @@
 
 pub mod anchor;
 pub mod audit;
+pub mod breaker;
+pub mod budget;
 pub mod change;
 pub mod evaluate;
+pub mod feedback;
 pub mod gap;
 pub mod gate;
 pub mod ids;

@@ -6,7 +6,7 @@ use autopack_shared::domain::ids::{ProjectId, RunId};
 use autopack_shared::domain::record::Run;
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
-use crate::director::{Denial, Director};
+use crate::director::{Denial, Director, Governing};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::policy::PolicyBook;
@@ -45,6 +45,8 @@ pub struct Core {
     pub director: DirectorSlot,
     /// The server for data of runs, where there is one.
     pub run_data: Option<Arc<dyn RunDatabases>>,
+    /// What attempts may use.
+    pub governing: Governing,
     /// `embedded` or `cluster`.
     pub mode: &'static str,
 }

@@ -25,7 +25,10 @@ use crate::workers::Workers;
 mod admit;
 mod apply;
 mod ask;
+pub(crate) mod attempts;
 mod board;
+pub(crate) mod breaker;
+pub(crate) mod budget;
 mod data;
 mod denial;
 pub(crate) mod grant;
@@ -50,6 +53,7 @@ mod trace;
 pub(crate) mod uploaded;
 pub mod view;
 
+pub use budget::Governing;
 use data::Rest;
 pub use denial::Denial;
 pub(crate) use revert::shown;
@@ -69,6 +73,8 @@ pub struct DirectorConfig {
     pub reap: bool,
     /// How long a worker's builders may live on after its last heartbeat; zero where they end with its session.
     pub worker_self: Duration,
+    /// What attempts may use.
+    pub governing: Governing,
 }
 
 impl Default for DirectorConfig {
@@ -79,6 +85,7 @@ impl Default for DirectorConfig {
             hub_deadline: Duration::from_secs(600),
             reap: false,
             worker_self: Duration::ZERO,
+            governing: Governing::default(),
         }
     }
 }

@@ -113,6 +113,7 @@ fn run(id: RunId, now: autopack_shared::domain::ids::Timestamp) -> Result<Run, E
         tainted: false,
         run_data: RunDataModel::default(),
         pause_requested: false,
+        budget: autopack_shared::domain::budget::RunBudget::default(),
         trace: None,
         reason: None,
         created_at: now,

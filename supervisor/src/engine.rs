@@ -99,6 +99,7 @@ impl Engine {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, Error> {
         coordinator.campaign("embedded").await?;
+        let governing = config.director.governing;
         let hub = open_hub(&config).await?;
         // After the hub: a data directory gets a store only where there is something to keep in it.
         let store: Arc<dyn Store> =
@@ -124,8 +125,10 @@ impl Engine {
                 notifier: Arc::new(FileNotifier::new(config.data_dir.join("notices.jsonl"))),
                 config: config.director,
             };
-            let director =
-                Arc::new(Director::take_over(parts, Claim::raise(store.as_ref(), "embedded", found).await?).await?);
+            let director = {
+                let claim = Claim::raise(store.as_ref(), "embedded", found).await?;
+                Arc::new(Box::pin(Director::take_over(parts, claim)).await?)
+            };
             let (serving, stop) = (director.clone(), tasks.stop().clone());
             tasks.spawn("director", OnError::Stop, async move { serving.serve(&stop).await });
             census::start(store.clone(), &tasks);
@@ -142,6 +145,7 @@ impl Engine {
             ids,
             director: DirectorSlot::default(),
             run_data: None,
+            governing,
             mode: "embedded",
         };
         core.direct(director);

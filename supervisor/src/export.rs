@@ -193,7 +193,7 @@ fn phase_page(phase: &Phase) -> String {
     }
     if !phase.feedback.is_empty() {
         page.push_str("\n## What earlier attempts were told\n\n");
-        phase.feedback.iter().for_each(|words| page.push_str(&quote(words)));
+        phase.feedback.iter().for_each(|told| page.push_str(&quote(&told.render())));
     }
     page
 }

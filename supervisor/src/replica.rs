@@ -21,7 +21,7 @@ use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
 use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
 use crate::coordination::timers::Timers;
-use crate::director::{DirectorConfig, run_blocking};
+use crate::director::{DirectorConfig, Governing, run_blocking};
 use crate::door::Door;
 use crate::error::Error;
 use crate::hub::{Hub, HubError, HubOptions, LocalHub, Place, RemoteHub, RemoteOptions};
@@ -97,6 +97,7 @@ struct HubOpener {
     state_dir: PathBuf,
     run_data: Option<Arc<dyn RunDatabases>>,
     hub_credentials: Option<PathBuf>,
+    governing: Governing,
 }
 
 #[async_trait]
@@ -113,6 +114,7 @@ impl Opener for HubOpener {
             ids: self.ids.clone(),
             director: DirectorSlot::default(),
             run_data: self.run_data.clone(),
+            governing: self.governing,
             mode: "cluster",
         })
     }
@@ -250,6 +252,7 @@ impl Replica {
             ids: ids.clone(),
             state_dir: config.state_dir.clone(),
             run_data: run_data.clone(),
+            governing: config.director.governing,
             hub_credentials: config.hub_credentials,
         };
         let tasks = Tasks::new();

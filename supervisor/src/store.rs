@@ -14,11 +14,13 @@ use autopack_shared::domain::record::{
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 pub use self::batches::Batches;
+pub use self::budgets::{Governors, Spending, SpentBy};
 use self::facts::Facts;
 pub use self::gates::Gates;
 pub use self::surveys::Surveys;
 
 pub mod batches;
+pub mod budgets;
 mod doc;
 pub mod facts;
 pub mod gates;
@@ -176,7 +178,9 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Gates + Send {
+pub trait Tx:
+    Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Gates + Spending + Governors + Send
+{
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

@@ -18,6 +18,8 @@ macro_rules! cases_of {
 mod applies;
 #[path = "conformance/batches.rs"]
 mod batches;
+#[path = "conformance/budgets.rs"]
+mod budgets;
 #[path = "conformance/crash.rs"]
 mod crash;
 #[path = "conformance/crowd.rs"]
@@ -98,6 +100,11 @@ macro_rules! store_cases {
             surveys {
                 a_question_is_open_once a_survey_is_given_to_one_worker surveys_that_are_over_are_forgotten
             }
+            budgets {
+                what_is_reserved_and_used_is_summed_by_scope a_reservation_is_settled_once_and_under_a_fence
+                parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
+                a_credential_rests_for_everybody
+            }
             gates {
                 a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }
@@ -113,7 +120,7 @@ macro_rules! store_cases {
             }
             crowd {
                 every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
-                leases_are_noted_in_the_order_of_the_log
+                leases_are_noted_in_the_order_of_the_log leases_that_begin_together_are_whole
             }
         }
     };

@@ -28,12 +28,17 @@ pub(super) struct Hand {
 impl Hand {
     /// Opens a session with one slot.
     pub(super) async fn open(rig: &mut Rig) -> Self {
+        Self::open_with(rig, 1).await
+    }
+
+    /// Opens a session with so many slots.
+    pub(super) async fn open_with(rig: &mut Rig, slots: u32) -> Self {
         let hello = pb::Hello {
             worker_id: NAME.to_owned(),
             session: SESSION.to_owned(),
             boot_id: "b".to_owned(),
             protocol: PROTOCOL,
-            slots: 1,
+            slots,
             sandbox_level: "S3".to_owned(),
             held: Vec::new(),
         };

@@ -20,7 +20,7 @@ use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
 use autopack_shared::wire::pb::{self, Choice};
 use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
-use autopack_supervisor::director::DirectorConfig;
+use autopack_supervisor::director::{DirectorConfig, Governing};
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
@@ -140,7 +140,13 @@ impl Rig {
         clock: Arc<dyn Clock>,
         locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
     ) -> Self {
-        let rig = Self::engine(site, clock, true, locks).await;
+        let rig = Self::engine(site, clock, (true, DirectorConfig::default()), locks).await;
+        rig.with_worker(site)
+    }
+
+    /// Gives it a real worker.
+    fn with_worker(self, site: &Site) -> Self {
+        let rig = self;
         let worker = WorkerConfig {
             identity: Identity {
                 worker: "embedded".into(),
@@ -165,18 +171,30 @@ impl Rig {
 
     /// Opens an engine that has no worker.
     pub(super) async fn alone(site: &Site, clock: Arc<dyn Clock>) -> Self {
-        Self::engine(site, clock, true, |locks| locks).await
+        Self::governed(site, clock, Governing::default()).await
+    }
+
+    /// Opens an engine that has no worker, with budgets and breakers.
+    pub(super) async fn governed(site: &Site, clock: Arc<dyn Clock>, governing: Governing) -> Self {
+        let director = DirectorConfig { governing, ..DirectorConfig::default() };
+        Self::engine(site, clock, (true, director), |locks| locks).await
+    }
+
+    /// Opens an engine with a worker, with budgets and breakers.
+    pub(super) async fn governed_with_worker(site: &Site, governing: Governing) -> Self {
+        Self::governed(site, Arc::new(SystemClock::default()), governing).await.with_worker(site)
     }
 
     /// Opens an engine that only records.
     pub(super) async fn undriven(site: &Site) -> Self {
-        Self::engine(site, Arc::new(SystemClock::default()), false, |locks| locks).await
+        let passive = (false, DirectorConfig::default());
+        Self::engine(site, Arc::new(SystemClock::default()), passive, |locks| locks).await
     }
 
     async fn engine(
         site: &Site,
         clock: Arc<dyn Clock>,
-        drive: bool,
+        (drive, director): (bool, DirectorConfig),
         locks: impl FnOnce(Arc<dyn Coordinator>) -> Arc<dyn Coordinator>,
     ) -> Self {
         let root = site.dir.path().join("worker");
@@ -186,9 +204,9 @@ impl Rig {
             repo: site.repo(),
             data_dir: site.data(),
             drive,
-            director: DirectorConfig::default(),
+            director,
         };
-        let engine = Engine::open(config, coordinator, clock, Arc::new(SystemIds)).await.unwrap();
+        let engine = Box::pin(Engine::open(config, coordinator, clock, Arc::new(SystemIds))).await.unwrap();
         let channel = engine.connect_in_memory().await.unwrap();
         Self {
             runs: RunServiceClient::new(channel.clone()),
@@ -332,6 +350,12 @@ impl Rig {
             lines.push(format!("{} {}", event.kind, event.text));
         }
         lines
+    }
+
+    /// The most leases that were active at once.
+    pub(super) async fn peak(&self) -> u64 {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        view.peak_leases(&self.engine.core.project).await.unwrap()
     }
 
     /// The audit log is whole and agrees with the tables.

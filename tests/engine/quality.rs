@@ -83,7 +83,7 @@ async fn a_new_failure_is_taken_back_and_told_to_the_next_attempt() {
     assert_eq!(site.log("again")[..3], log);
     assert_eq!(site.text_at("refs/heads/autopack/again", "examples/new.t").as_deref(), Some("pass\n"));
     let told = &run.phases[0].feedback[0];
-    assert!(told.starts_with("gate_failed: suite exited with 1, 1 new failures\n- s::new: fail: token AKIA"), "{told}");
+    assert!(told.contains("(gate_failed): suite exited with 1, 1 new failures\n- s::new: fail: token AKIA"), "{told}");
     assert!(!told.contains("Q3EGWMZ6XJ4N2PLT"), "{told}");
     let gate: Value = serde_json::from_str(&run.phases[0].gate_json).unwrap();
     assert_eq!((&gate["green"], &gate["commands"][0]["baseline"]), (&json!(true), &json!("stored")));
@@ -218,7 +218,7 @@ async fn symbols_that_are_not_there_fail_the_attempt() {
     let wanted = json!({ "max_attempts": 1, "symbols": ["examples/lib.rs::parse_config"] });
     rig.submit("without", &[("p", "echo 'fn parse_configs() {}' > examples/lib.rs", wanted.clone())]).await;
     let run = rig.until_state("without", "FAILED").await;
-    assert!(run.phases[0].reason.starts_with("symbols_missing: not there afterwards: examples/lib.rs"), "{run:#?}");
+    assert!(run.phases[0].reason.starts_with("symbols_missing: examples/lib.rs"), "{run:#?}");
     // A link is no file, also where what it leads to has the symbol.
     let link = "echo 'fn parse_config() {}' > examples/real.rs; ln -s real.rs examples/lib.rs";
     rig.submit("link", &[("p", link, wanted.clone())]).await;

@@ -73,6 +73,8 @@ pub struct BuildReport {
     pub notes: Vec<String>,
     /// What its models were asked for.
     pub usage: Usage,
+    /// The name of the credential they were asked with, never the key.
+    pub credential: Option<String>,
 }
 
 /// Why a builder came to nothing.
@@ -83,13 +85,34 @@ pub struct BuildError {
     pub reason: &'static str,
     /// For people, and for the next attempt.
     pub message: String,
+    /// What its models were asked for all the same; none where it is not known.
+    pub usage: Option<Usage>,
+    /// How long the provider asks to wait.
+    pub retry_after: Option<Duration>,
+    /// The name of the credential that was used, never the key.
+    pub credential: Option<String>,
 }
 
 impl BuildError {
     /// A failure with its stable code.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), usage: None, retry_after: None, credential: None }
+    }
+
+    /// The same with what its models were asked for before it failed.
+    #[must_use]
+    pub const fn after(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
+        self
+    }
+
+    /// The same with the name of the credential that was used, and how long its provider asks to wait.
+    #[must_use]
+    pub fn of_credential(mut self, name: impl Into<String>, retry_after: Option<Duration>) -> Self {
+        self.credential = Some(name.into());
+        self.retry_after = retry_after;
+        self
     }
 
     /// A failure with its causes on one line; `disk_full` where that is the cause, whatever it came to.
@@ -102,7 +125,7 @@ impl BuildError {
             message.push_str(&source.to_string());
             next = source.source();
         }
-        Self { reason: if disk::is_full(error) { DISK_FULL } else { reason }, message }
+        Self::new(if disk::is_full(error) { DISK_FULL } else { reason }, message)
     }
 }
 

@@ -88,7 +88,7 @@ pub enum DaemonError {
 impl From<DaemonError> for io::Error {
     /// With all its causes on one line, and a full disk as what it is.
     fn from(error: DaemonError) -> Self {
-        let BuildError { reason, message } = BuildError::of("unavailable", &error);
+        let BuildError { reason, message, .. } = BuildError::of("unavailable", &error);
         let kind = if reason == DISK_FULL { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
         Self::new(kind, message)
     }

@@ -6,12 +6,12 @@ mod junit;
 mod libtest;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::gate::{End, MAX_NAME, Observation, Reading, SymbolRef, TestResult, has_symbol};
+use autopack_shared::domain::gate::{End, MAX_NAME, Observation, Reading, TestResult};
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::run_file::{GateCommand, GateReport};
 
@@ -26,9 +26,6 @@ pub const REPORT: &str = "AUTOPACK_REPORT";
 
 /// Bytes that a report may have, unless the worker is told otherwise.
 pub const MAX_REPORT: u64 = 16 * 1024 * 1024;
-
-/// Bytes of a file that is searched for a symbol.
-const MAX_SOURCE: u64 = 4 * 1024 * 1024;
 
 /// Where and as what the commands run.
 #[derive(Debug, Clone)]
@@ -150,29 +147,4 @@ fn merge(tests: &mut BTreeMap<String, TestResult>, name: String, result: TestRes
             tests.insert(name, result);
         }
     }
-}
-
-/// Deliverables that the tree lacks; one that ends in `/` wants a file below it.
-#[must_use]
-pub fn missing_deliverables(tree: &Path, deliverables: &[String]) -> Vec<String> {
-    let present = |name: &str| {
-        let path = tree.join(name);
-        if name.ends_with('/') {
-            std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some())
-        } else {
-            path.symlink_metadata().is_ok()
-        }
-    };
-    deliverables.iter().filter(|name| !present(name)).cloned().collect()
-}
-
-/// Symbols that the files of a tree lack. What cannot be read, or is a link, lacks them.
-#[must_use]
-pub fn missing_symbols(tree: &Path, symbols: &[String]) -> Vec<String> {
-    let present = |symbol: &String| {
-        let Ok(wanted) = SymbolRef::parse(symbol) else { return false };
-        let file = ReportFile { root: tree.to_path_buf(), path: wanted.path.to_string() };
-        file.read(MAX_SOURCE).is_ok_and(|bytes| has_symbol(&String::from_utf8_lossy(&bytes), &wanted.name))
-    };
-    symbols.iter().filter(|symbol| !present(symbol)).cloned().collect()
 }

@@ -119,7 +119,7 @@ impl ProcError {
         match self {
             Self::Sandbox(SandboxError::Failed(_)) => "sandbox_failed",
             Self::Sandbox(SandboxError::NoProgram { .. }) | Self::Empty | Self::Start { .. } | Self::Wait { .. } => {
-                "builder_failed"
+                "builder_unavailable"
             }
         }
     }

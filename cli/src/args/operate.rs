@@ -107,6 +107,32 @@ pub(crate) struct Reject {
     pub(crate) expect_digest: Option<String>,
 }
 
+/// `builders`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Builders {
+    /// List the builders that have failed, and whether they are used
+    #[command(after_help = "Examples:\n  autopack builders list\n  autopack builders list -o json")]
+    List(BuildersList),
+    /// Have a builder used again that is left alone
+    #[command(after_help = "Examples:\n  autopack builders reset llm:some-model --reason 'its provider is back'")]
+    Reset(BuildersReset),
+}
+
+/// `builders list`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildersList {}
+
+/// `builders reset`.
+#[derive(Debug, Args)]
+pub(crate) struct BuildersReset {
+    /// The builder, as `builders list` names it
+    #[arg(value_name = "BUILDER")]
+    pub(crate) builder: String,
+    /// Why; kept in the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
 /// `leases`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Leases {

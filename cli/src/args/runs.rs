@@ -29,8 +29,12 @@ pub(crate) enum Runs {
     #[command(after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01")]
     Logs(Logs),
     /// Print what a run, or one phase, changed
-    #[command(after_help = "Examples:\n  autopack runs diff tidy-1\n  autopack runs diff tidy-1 --phase p01 | less")]
-    Diff(PhaseOf),
+    #[command(after_help = "\
+Examples:
+  autopack runs diff tidy-1
+  autopack runs diff tidy-1 p01 | less
+  autopack runs diff tidy-1 p01 --attempts 2..3    from what one attempt left to what another left")]
+    Diff(Diff),
     /// End a run; what is applied stays
     #[command(after_help = "Examples:\n  autopack runs cancel tidy-1")]
     Cancel(Named),
@@ -46,6 +50,11 @@ Examples:
   autopack runs retry tidy-1 --feedback 'leave docs/ alone'
   autopack runs retry tidy-1 --phase p02 --scope src/ --scope examples/")]
     Retry(Retry),
+    /// Set bounds of a run anew; one that was held up by its own bound goes on
+    #[command(
+        after_help = "Examples:\n  autopack runs budget tidy-1 --tokens 2000000\n  autopack runs budget tidy-1 --cost 12.50 --seconds 7200"
+    )]
+    Budget(Budget),
     /// Say why a run does not move, and what would move it
     #[command(after_help = "Examples:\n  autopack runs explain tidy-1")]
     Explain(Named),
@@ -121,6 +130,55 @@ pub(crate) struct PhaseOf {
     /// Only this phase
     #[arg(long, value_name = "PHASE")]
     pub(crate) phase: Option<PhaseId>,
+}
+
+/// `runs diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Only this phase
+    #[arg(value_name = "PHASE")]
+    pub(crate) only: Option<PhaseId>,
+    /// Only this phase, as a flag
+    #[arg(long, value_name = "PHASE", conflicts_with = "only")]
+    pub(crate) phase: Option<PhaseId>,
+    /// From what attempt A of the phase left to what attempt B left
+    #[arg(long, value_name = "A..B", value_parser = attempts)]
+    pub(crate) attempts: Option<(u32, u32)>,
+}
+
+/// Reads `2..3`.
+fn attempts(text: &str) -> Result<(u32, u32), String> {
+    let why = || "it must be two attempts, such as 2..3".to_owned();
+    let (from, to) = text.split_once("..").ok_or_else(why)?;
+    match (from.parse(), to.parse()) {
+        (Ok(from @ 1..), Ok(to @ 1..)) => Ok((from, to)),
+        (..) => Err(why()),
+    }
+}
+
+/// `runs budget`.
+#[derive(Debug, Args)]
+#[group(id = "bounds", required = true, multiple = true, args = ["tokens", "cost", "calls", "seconds", "files"])]
+pub(crate) struct Budget {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Tokens of models in all
+    #[arg(long, value_name = "N")]
+    pub(crate) tokens: Option<u64>,
+    /// Money in all, in the currency of the price list
+    #[arg(long, value_name = "AMOUNT")]
+    pub(crate) cost: Option<f64>,
+    /// Calls of models in all
+    #[arg(long, value_name = "N")]
+    pub(crate) calls: Option<u64>,
+    /// Wall seconds of builders in all
+    #[arg(long, value_name = "N")]
+    pub(crate) seconds: Option<u64>,
+    /// Changed files in all
+    #[arg(long, value_name = "N")]
+    pub(crate) files: Option<u64>,
 }
 
 /// `runs resume`.

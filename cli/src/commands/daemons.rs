@@ -12,7 +12,6 @@ use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::runtime::process::Tasks;
 use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
-use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
 use autopack_supervisor::error::Error;
 use autopack_supervisor::replica::{Replica, ReplicaConfig, RunDataConfig};
@@ -29,6 +28,7 @@ use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
+use crate::governing::director;
 
 /// The variable with the database's URL: it may hold a password, so it is no flag.
 const DATABASE_URL: &str = "AUTOPACK_DATABASE_URL";
@@ -70,7 +70,7 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
             uploads: u64::from(args.upload_memory) << 20,
             fetches: u64::from(args.fetch_memory) << 20,
         },
-        director: DirectorConfig::default(),
+        director: director(&ctx.host_settings()?.spend),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;
     let address = replica.address().to_string();

@@ -4,7 +4,7 @@ pub(crate) mod look;
 mod steer;
 pub(crate) mod submit;
 
-pub(crate) use look::show_diff;
+pub(crate) use look::{Which, show_diff};
 pub(crate) use steer::{drive_one, roll_back, rollback};
 
 use crate::args::runs::Runs;
@@ -20,7 +20,8 @@ pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> 
         Runs::Show(args) => look::show(ctx, &args.run).await,
         Runs::Watch(args) => look::watch(ctx, &args).await,
         Runs::Logs(args) => look::logs(ctx, &args).await,
-        Runs::Diff(args) => look::show_diff(ctx, &args, false).await,
+        Runs::Diff(args) => look::diff(ctx, args).await,
+        Runs::Budget(args) => steer::budget(ctx, &args).await,
         Runs::Explain(args) => look::explain(ctx, &args.run).await,
         Runs::Cancel(args) => steer::cancel(ctx, &args.run).await,
         Runs::Pause(args) => steer::pause(ctx, &args.run).await,

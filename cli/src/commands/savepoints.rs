@@ -3,7 +3,7 @@
 use autopack_shared::wire::pb::{SavePoint, SavePointsRequest};
 
 use crate::args::runs::{Restore, Savepoints, SavepointsList};
-use crate::commands::runs::{roll_back, show_diff};
+use crate::commands::runs::{Which, roll_back, show_diff};
 use crate::connect::{Need, connect};
 use crate::context::Context;
 use crate::exit::{CliError, During as _, Exit};
@@ -15,7 +15,7 @@ pub(crate) async fn run(ctx: &Context, command: Savepoints) -> Result<Exit, CliE
     ctx.out.no_sarif()?;
     match command {
         Savepoints::List(args) => list_savepoints(ctx, args).await,
-        Savepoints::Diff(args) => show_diff(ctx, &args, true).await,
+        Savepoints::Diff(args) => show_diff(ctx, &args, Which { since_save_point: true, attempts: None }).await,
         Savepoints::Restore(args) => restore(ctx, &args).await,
     }
 }

@@ -88,6 +88,9 @@ pub struct AuditPlace<'a> {
     pub at: Timestamp,
 }
 
+/// The position of a record that has not got one yet.
+pub const UNNUMBERED: u64 = i64::MAX as u64;
+
 /// What the first record of a chain names as the one before it.
 pub const NO_RECORD: Digest = Digest::from_bytes([0; 32]);
 

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
+use super::budget::{Caps, RunBudget};
+use super::feedback::Feedback;
 use super::gate;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
 use super::run_data::RunDataModel;
@@ -103,6 +105,9 @@ pub struct Run {
     pub run_data: RunDataModel,
     /// A pause was asked for and waits for the lease to end.
     pub pause_requested: bool,
+    /// Bounds that were raised, and the one that holds it up.
+    #[serde(default, skip_serializing_if = "RunBudget::is_empty")]
+    pub budget: RunBudget,
     /// The trace of the call that created it: what is done for it later belongs there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
@@ -135,7 +140,8 @@ impl Run {
         let moved = (RunState::Created, 0, false, None, self.created_at);
         let (state, version, pause_requested, reason, updated_at) = moved;
         // A supervisor of before, which knows no traces, may write it in between.
-        Self { state, version, pause_requested, reason, updated_at, trace: None, checkout: None, ..self.clone() }
+        let (budget, checkout) = (RunBudget::default(), None);
+        Self { state, version, pause_requested, reason, updated_at, budget, trace: None, checkout, ..self.clone() }
     }
 }
 
@@ -173,7 +179,7 @@ pub struct Phase {
     /// The request whose approval may be carried on: its change was rebased and is still the same.
     pub carry: Option<RequestId>,
     /// What earlier attempts were told, oldest first; goes to the builder.
-    pub feedback: Vec<String>,
+    pub feedback: Vec<Feedback>,
     /// A rollback was ordered by a person, not by the gate.
     pub rollback_ordered: bool,
     /// An operator had it tried again: the next answer is asked about even if it is one that was rejected.
@@ -290,6 +296,11 @@ pub enum CommandOp {
         phase: Option<PhaseId>,
         /// Why.
         reason: String,
+    },
+    /// Set bounds of the run anew; what is absent stays.
+    Budget {
+        /// The new bounds.
+        caps: Caps,
     },
     /// Take the run's lease from whoever has it, locks and all.
     BreakLease {

@@ -52,6 +52,12 @@ pub struct Allowance {
     /// Calls of models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls: Option<u64>,
+    /// Tokens of one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_tokens: Option<u64>,
+    /// Money of one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_cost_micros: Option<u64>,
 }
 
 #[cfg(test)]

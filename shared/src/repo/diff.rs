@@ -18,8 +18,15 @@ pub fn unified_diff(
     result_tree: Oid,
     limit: usize,
 ) -> Result<(Vec<u8>, bool), TreeError> {
-    let old = repo.find_tree(to_git(tree_of(repo, base_commit)?))?;
-    let new = repo.find_tree(to_git(result_tree))?;
+    tree_diff(repo, tree_of(repo, base_commit)?, result_tree, limit)
+}
+
+/// The same from one tree to another.
+///
+/// # Errors
+/// [`TreeError`] when an object cannot be read.
+pub fn tree_diff(repo: &Repository, old: Oid, new: Oid, limit: usize) -> Result<(Vec<u8>, bool), TreeError> {
+    let (old, new) = (repo.find_tree(to_git(old))?, repo.find_tree(to_git(new))?);
     let mut options = DiffOptions::new();
     options.id_abbrev(40).context_lines(3).ignore_submodules(false).include_typechange(true);
     let diff = repo.diff_tree_to_tree(Some(&old), Some(&new), Some(&mut options))?;

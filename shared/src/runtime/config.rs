@@ -138,6 +138,44 @@ pub struct LimitSettings {
     pub files: Option<u64>,
     /// Cost in the currency of the builders' price list.
     pub cost: Option<f64>,
+    /// Calls of models.
+    pub calls: Option<u64>,
+}
+
+/// Bounds of one scope: a call, an attempt, a phase, a project, a day.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ScopeSettings {
+    /// Model tokens.
+    pub tokens: Option<u64>,
+    /// Cost in the currency of the builders' price list.
+    pub cost: Option<f64>,
+    /// Calls of models.
+    pub calls: Option<u64>,
+    /// Builder seconds.
+    pub seconds: Option<u64>,
+    /// Changed files.
+    pub files: Option<u64>,
+}
+
+/// What attempts may use, and when their builders are left alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SpendSettings {
+    /// One call.
+    pub call: ScopeSettings,
+    /// One attempt.
+    pub attempt: ScopeSettings,
+    /// A phase that names no bound itself.
+    pub phase: ScopeSettings,
+    /// A project, ever.
+    pub project: ScopeSettings,
+    /// A project on one day, by UTC.
+    pub day: ScopeSettings,
+    /// Failures in a row after which a builder is left alone.
+    pub breaker_failures: u32,
+    /// Seconds until one attempt tries it again.
+    pub breaker_seconds: u32,
+    /// Attempts that may use one credential at once.
+    pub credential_uses: u32,
 }
 
 /// Every setting of the host, ready to use.
@@ -169,6 +207,8 @@ pub struct Settings {
     pub otel_endpoint: Option<String>,
     /// Bounds of a run that names none itself.
     pub limits: LimitSettings,
+    /// Bounds of everything else, and breakers.
+    pub spend: SpendSettings,
     shown: Vec<Resolved>,
 }
 
@@ -216,6 +256,13 @@ impl Settings {
         // Every value was checked against its kind, so a parse fails only where there is no value.
         let number = |key: &str| text(key).and_then(|value| value.parse::<u64>().ok());
         let small = |key: &str| number(key).and_then(|n| u32::try_from(n).ok());
+        let scope = |name: &str| ScopeSettings {
+            tokens: number(&format!("limits.{name}_tokens")),
+            cost: text(&format!("limits.{name}_cost")).and_then(|value| value.parse().ok()),
+            calls: number(&format!("limits.{name}_calls")),
+            seconds: number(&format!("limits.{name}_seconds")),
+            files: number(&format!("limits.{name}_files")),
+        };
         Self {
             server: text("server"),
             token_file: text("token_file").map(PathBuf::from),
@@ -236,6 +283,17 @@ impl Settings {
                 seconds: number("limits.seconds"),
                 files: number("limits.files"),
                 cost: text("limits.cost").and_then(|value| value.parse().ok()),
+                calls: number("limits.calls"),
+            },
+            spend: SpendSettings {
+                call: scope("call"),
+                attempt: scope("attempt"),
+                phase: scope("phase"),
+                project: scope("project"),
+                day: scope("day"),
+                breaker_failures: small("limits.breaker_failures").unwrap_or(1),
+                breaker_seconds: small("limits.breaker_seconds").unwrap_or(1),
+                credential_uses: small("limits.credential_uses").unwrap_or(1),
             },
             shown,
         }

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::store::{Store, verify};
 use crate::workers::Workers;
 
+mod builders;
 mod gates;
 mod leases;
 mod operate;
@@ -64,6 +65,15 @@ impl AdminService for AdminApi {
         let call = call.into_inner();
         let core = self.cores.of_run(&call.run_id).await?;
         Ok(Response::new(core.break_lease(self.coordinator.as_ref(), call, principal).await?))
+    }
+
+    async fn builders(&self, call: Call<pb::BuildersRequest>) -> Result<Response<pb::BuildersResponse>, Status> {
+        Ok(Response::new(self.cores.asked(&call).await?.builders().await?))
+    }
+
+    async fn reset_builder(&self, call: Call<pb::ResetBuilderRequest>) -> Result<Response<pb::Builder>, Status> {
+        let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
+        Ok(Response::new(core.reset_builder(call.into_inner(), principal).await?))
     }
 
     async fn drain_worker(&self, call: Call<pb::DrainWorkerRequest>) -> Result<Response<pb::Worker>, Status> {

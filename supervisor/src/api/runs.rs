@@ -10,6 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request as Call, Response, Status};
 
 use autopack_shared::domain::audit::ROW;
+use autopack_shared::domain::budget::Caps;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Principal, Run};
@@ -21,6 +22,7 @@ use autopack_shared::wire::pb::{self, SteerOp};
 use super::cores::{Cores, caller};
 use super::{Core, show};
 use crate::coordination::Coordinator;
+use crate::director::budget::ledgers;
 use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
@@ -147,7 +149,8 @@ impl RunService for RunApi {
 
     async fn autopilot(&self, call: Call<pb::AutopilotRequest>) -> Result<Response<pb::AutopilotResponse>, Status> {
         let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
-        Ok(Response::new(core.autopilot(self.coordinator.as_ref(), call.into_inner(), &principal).await?))
+        let driven = Box::pin(core.autopilot(self.coordinator.as_ref(), call.into_inner(), &principal));
+        Ok(Response::new(driven.await?))
     }
 }
 
@@ -186,8 +189,14 @@ impl Core {
             if run.state == RunState::Blocked && phase.state == PhaseState::Blocked {
                 shown.reason = format!("{} is blocked: {}", phase.id, seen.reason);
             }
+            for attempt in tx.attempts(&run.id, &phase.id).await? {
+                let spend = tx.spend(&run.id, attempt.epoch).await?;
+                seen.attempts.push(show::attempt(&attempt, spend.as_ref()));
+            }
             shown.phases.push(seen);
         }
+        let now = tx.now();
+        shown.budgets = show::budgets(&ledgers(tx.as_mut(), &run, None, &self.governing.budgets, now).await?, now);
         let undone = shown.phases.iter().filter(|phase| phase.state == "ROLLED_BACK").count();
         if run.state == RunState::Succeeded && undone > 0 {
             // The run ended before it was taken back; its row does not change any more.
@@ -263,6 +272,7 @@ impl Core {
                 CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) }
             }
             SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
+            SteerOp::Budget => CommandOp::Budget { caps: caps(&call.caps_json)? },
             SteerOp::Unspecified => {
                 return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() });
             }
@@ -297,6 +307,16 @@ impl Core {
     }
 }
 
+/// The bounds of a call; at least one has to be named.
+fn caps(text: &str) -> Result<Caps, Error> {
+    let refused = |why: String| Error::Invalid { field: "caps_json".to_owned(), why };
+    let caps: Caps = serde_json::from_str(text).map_err(|e| refused(e.to_string()))?;
+    if caps == Caps::default() {
+        return Err(refused("name at least one bound".to_owned()));
+    }
+    Ok(caps)
+}
+
 /// Refuses at once what the director would refuse later: nobody should wait for what cannot happen.
 async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Error> {
     let refused = |what, id: String, state: &str, why: &str| Error::State {
@@ -310,7 +330,7 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
         CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
         CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
         CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
-        CommandOp::BreakLease { .. } => (None, "it has ended"),
+        CommandOp::BreakLease { .. } | CommandOp::Budget { .. } => (None, "it has ended"),
     };
     if run.state.is_terminal() && !why.is_empty() {
         return Err(refused("run", run.id.to_string(), run.state.as_str(), why));
@@ -334,6 +354,7 @@ pub(in crate::api) async fn record_command(tx: &mut dyn Tx, command: &Command) -
         CommandOp::Retry { .. } => "retry",
         CommandOp::Rollback { .. } => "rollback",
         CommandOp::BreakLease { .. } => "break of its lease",
+        CommandOp::Budget { .. } => "another budget",
     };
     note(
         tx,

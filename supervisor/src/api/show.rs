@@ -1,11 +1,14 @@
 //! Stored things as wire messages, and diffs as text.
 
+use autopack_shared::domain::breaker::{Breaker, Credential};
+use autopack_shared::domain::budget::{BudgetScope, Ledger, Spend, Unit, next_day};
+use autopack_shared::domain::feedback::Feedback;
 use autopack_shared::domain::gate::Report;
-use autopack_shared::domain::ids::Oid;
-use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Project, Request, Run};
+use autopack_shared::domain::ids::{Oid, Timestamp};
+use autopack_shared::domain::record::{Attempt, Decision, Event, Lease, Phase, Project, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
-use autopack_shared::repo::diff::unified_diff;
+use autopack_shared::repo::diff::{tree_diff, unified_diff};
 use autopack_shared::wire::pb;
 
 use crate::coordination::{SUSPECT, SessionEntry};
@@ -54,6 +57,8 @@ pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
         anchor_digest: text(run.anchor_digest),
         plan_digest: text(run.plan_digest),
         phases: Vec::new(),
+        budgets: Vec::new(),
+        budget_hit: text(run.budget.hit.as_ref()),
     }
 }
 
@@ -73,11 +78,68 @@ pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>, ga
         verdict: decision.map(|d| d.verdict.clone()).unwrap_or_default(),
         tier: decision.and_then(|d| d.tier).map_or(0, u32::from),
         reason: phase.reason.clone().unwrap_or_default(),
-        feedback: phase.feedback.clone(),
+        feedback: phase.feedback.iter().map(Feedback::render).collect(),
+        feedback_json: serde_json::to_string(&phase.feedback).unwrap_or_default(),
+        attempts: Vec::new(),
         commit: text(commit),
         scope: phase.spec.scope.paths.clone(),
         // Plain data, which is always written.
         gate_json: gate.and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
+    }
+}
+
+/// One attempt, with what its builder says it used.
+#[must_use]
+pub fn attempt(attempt: &Attempt, spend: Option<&Spend>) -> pb::Attempt {
+    pb::Attempt {
+        number: attempt.number,
+        state: attempt.state.as_str().to_uppercase(),
+        base: attempt.base.to_string(),
+        tree: text(attempt.result_tree),
+        reason: attempt.reason.clone().unwrap_or_default(),
+        started_at_ms: attempt.started_at.as_millis(),
+        ended_at_ms: attempt.ended_at.map(|t| t.as_millis()).unwrap_or_default(),
+        usage: spend.and_then(|spend| spend.reported).map(|usage| pb::Usage {
+            input_tokens: usage.input_tokens,
+            output_tokens: usage.output_tokens,
+            cost_micros: usage.cost_micros,
+            calls: usage.calls,
+        }),
+    }
+}
+
+/// The budgets that bind, unit by unit.
+#[must_use]
+pub fn budgets(ledgers: &[Ledger], now: Timestamp) -> Vec<pb::Budget> {
+    let of = |ledger: &Ledger| {
+        let (scope, caps, spent) = (ledger.scope, ledger.caps, ledger.spent);
+        let bounds = Unit::ALL.into_iter().filter_map(move |unit| caps.get(unit).map(|limit| (unit, limit)));
+        bounds.map(move |(unit, limit)| pb::Budget {
+            scope: scope.as_str().to_owned(),
+            unit: unit.as_str().to_owned(),
+            limit,
+            used: spent.settled.get(unit),
+            reserved: spent.reserved.get(unit),
+            resets_at_ms: if scope == BudgetScope::Day { next_day(now).as_millis() } else { 0 },
+        })
+    };
+    ledgers.iter().flat_map(of).collect()
+}
+
+/// A builder by its breaker, with its credential.
+#[must_use]
+pub fn builder(breaker: &Breaker, credential: Option<&Credential>, now: Timestamp) -> pb::Builder {
+    let at = |instant: Option<Timestamp>| instant.map(Timestamp::as_millis).unwrap_or_default();
+    pb::Builder {
+        builder: breaker.builder.clone(),
+        state: breaker.state.as_str().to_owned(),
+        failures: breaker.failures,
+        reason: breaker.reason.clone().unwrap_or_default(),
+        opened_at_ms: at(breaker.opened_at),
+        probes_at_ms: at(breaker.probes_at),
+        probe: text(breaker.probe.as_ref()),
+        credential: breaker.credential.clone().unwrap_or_default(),
+        credential_rests_until_ms: at(credential.and_then(|credential| credential.rests(now))),
     }
 }
 
@@ -151,11 +213,23 @@ pub fn lease(lease: &Lease) -> pb::Lease {
 /// When an object cannot be read.
 pub fn diff(hub: &dyn Hub, base: Oid, tree: Oid) -> Result<(Vec<u8>, bool), Error> {
     let repo = hub.repository(&[base, tree])?;
-    let (text, cut) = unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?;
+    Ok(hidden(unified_diff(&repo, base, tree, MAX_DIFF).map_err(HubError::from)?))
+}
+
+/// The diff from one tree to another, in the same way.
+///
+/// # Errors
+/// When an object cannot be read.
+pub fn interdiff(hub: &dyn Hub, from: Oid, to: Oid) -> Result<(Vec<u8>, bool), Error> {
+    let repo = hub.repository(&[from, to])?;
+    Ok(hidden(tree_diff(&repo, from, to, MAX_DIFF).map_err(HubError::from)?))
+}
+
+fn hidden((text, cut): (Vec<u8>, bool)) -> (Vec<u8>, bool) {
     let shown = String::from_utf8_lossy(&text);
     let redacted = redact(&shown);
     // Bytes that are no UTF-8 stay as they are unless there is something to hide.
-    Ok(if redacted == shown { (text, cut) } else { (redacted.into_bytes(), cut) })
+    if redacted == shown { (text, cut) } else { (redacted.into_bytes(), cut) }
 }
 
 /// A project.

@@ -16,6 +16,7 @@ use self::keys::Keys;
 use self::link::Link;
 use self::meta::Incarnation;
 pub use self::meta::Standing;
+use self::renewals::Renewals;
 use super::timers::Timers;
 use super::{
     CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, LockWish, Renewal, SeatEntry,
@@ -30,6 +31,7 @@ mod keys;
 mod link;
 mod locks;
 mod meta;
+mod renewals;
 mod sessions;
 mod watcher;
 
@@ -42,6 +44,7 @@ pub struct EtcdCoordinator {
     replica: Replica,
     timers: Timers,
     election: Arc<Election>,
+    renewals: Renewals,
 }
 
 impl std::fmt::Debug for EtcdCoordinator {
@@ -75,7 +78,8 @@ impl EtcdCoordinator {
             seat: Mutex::default(),
             tasks: Mutex::default(),
         });
-        Ok(Self { link, keys, incarnation, clock, replica, timers, election })
+        let renewals = Renewals::start(link.clone());
+        Ok(Self { link, keys, incarnation, clock, replica, timers, election, renewals })
     }
 }
 

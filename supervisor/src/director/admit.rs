@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::Span;
 
+use autopack_shared::domain::budget::{Ending, Spend};
 use autopack_shared::domain::ids::{Fence, Oid, Scope};
 use autopack_shared::domain::record::{Lease, Phase, Principal, Run};
 use autopack_shared::domain::state::LeaseEvent;
@@ -14,6 +15,7 @@ use autopack_shared::runtime::telemetry::context;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::board::{Board, Slot};
+use super::budget::{self, Afford, Batch};
 use super::grant::note_granting;
 use super::locks::unlock;
 use super::look::Candidate;
@@ -31,6 +33,8 @@ struct Ready {
     candidate: Candidate,
     base: Oid,
     data: bool,
+    /// What its attempt reserves.
+    spend: Option<Box<Spend>>,
 }
 
 /// A grant between its two transactions.
@@ -69,15 +73,8 @@ impl Director {
         let seats = self.coordinator.seats().await?;
         let mut board = Board::default();
         board.read(self.store.read().await?.as_mut(), &self.project).await?;
-        let mut likely = Vec::new();
-        for one in self.sandboxed(free).await? {
-            match self.let_in(&mut board, &one, &seats) {
-                Ok(_) if likely.len() < BATCH => likely.push(one),
-                // The commit of this batch wakes us for the rest.
-                Ok(_) => break,
-                Err(denial) => self.deny(&one.view.run.id, denial),
-            }
-        }
+        let free = self.sandboxed(free).await?;
+        let likely = self.likely(free, &mut board, &seats).await?;
         let (mut plain, mut with_data) = (Vec::new(), Vec::new());
         for one in likely {
             let run = one.view.run.id.clone();
@@ -98,6 +95,36 @@ impl Director {
             self.grant_all(vec![one], &mut board, &seats).await?;
         }
         Ok(())
+    }
+
+    /// Those that would be let in as things stand, as many as are granted at once. Runs whose budget is used up pause.
+    async fn likely(&self, free: Vec<Candidate>, board: &mut Board, seats: &[Seated]) -> Result<Vec<Candidate>, Error> {
+        let (mut likely, mut batch, mut short) = (Vec::new(), Batch::looking(), Vec::new());
+        let mut view = self.store.read().await?;
+        for one in free {
+            if likely.len() >= BATCH {
+                // The commit of this batch wakes us for the rest.
+                break;
+            }
+            let spend = match self.afford(view.as_mut(), &one, &batch).await? {
+                Afford::Yes(spend) => spend,
+                Afford::Waits => continue,
+                Afford::Exhausted(hit) => {
+                    short.push((one.view.run.id.clone(), hit));
+                    continue;
+                }
+            };
+            match self.let_in(board, &one, seats) {
+                Ok(_) => {
+                    batch.take(spend.as_deref());
+                    likely.push(one);
+                }
+                Err(denial) => self.deny(&one.view.run.id, denial),
+            }
+        }
+        drop(view);
+        self.pause_all(short).await?;
+        Ok(likely)
     }
 
     fn let_in(&self, board: &mut Board, one: &Candidate, seats: &[Seated]) -> Result<Slot, Denial> {
@@ -136,7 +163,7 @@ impl Director {
             self.deny(&view.run.id, denial);
             return Ok(None);
         }
-        Ok(Some(Ready { candidate, base, data }))
+        Ok(Some(Ready { candidate, base, data, spend: None }))
     }
 
     /// Grants what still can be granted when the gate is held.
@@ -175,10 +202,16 @@ impl Director {
         tx.lock_gate(&self.project).await?;
         tx.lock_slots().await?;
         board.read(tx.as_mut(), &self.project).await?;
-        let mut chosen = Vec::new();
-        for one in ready {
+        let (mut chosen, mut batch) = (Vec::new(), Batch::granting());
+        for mut one in ready {
+            // What is exhausted by now is found so by the next look.
+            let Afford::Yes(spend) = self.afford(tx.as_mut(), &one.candidate, &batch).await? else { continue };
             match self.let_in(board, &one.candidate, seats) {
-                Ok(slot) => chosen.push((one, slot)),
+                Ok(slot) => {
+                    batch.take(spend.as_deref());
+                    one.spend = spend;
+                    chosen.push((one, slot));
+                }
                 Err(denial) => self.deny(&one.candidate.view.run.id, denial),
             }
         }
@@ -222,6 +255,7 @@ impl Director {
         span.record("epoch", lease.epoch).record("worker", slot.worker.as_str());
         tx.insert_lease(&lease).await?;
         note_granting(tx, &lease).await?;
+        budget::reserve(tx, one.spend.as_deref(), &lease).await?;
         Ok(Granting { run, phase, lease, base: one.base, data: one.data, waited, span })
     }
 
@@ -290,6 +324,7 @@ impl Director {
         let mut tx = self.fenced(&[fence]).await?;
         let why = Some(denial.what.clone());
         moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
+        budget::settle(tx.as_mut(), &one.lease, Ending::NotStarted).await?;
         tx.commit().await?;
         if locked {
             unlock(self.coordinator.as_ref(), &one.lease).await;

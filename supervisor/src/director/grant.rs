@@ -30,12 +30,6 @@ impl Director {
             self.move_phase(view, phase, PhaseEvent::ScopeForbidden, Some(reason)).await?;
             return Ok(None);
         }
-        if purpose == LeasePurpose::Build
-            && let Some(reason) = self.out_of_seconds(view).await?
-        {
-            self.move_phase(view, phase, PhaseEvent::Exhaust, Some(reason)).await?;
-            return Ok(None);
-        }
         let (hub, branch) = (self.hub.clone(), ref_of(&view.run));
         if purpose == LeasePurpose::Verify {
             return self.verifiable(view, phase).await;

@@ -6,10 +6,11 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::evaluate::{self, PhaseScope, Spent, Subject, Verdict, Window, evaluate};
+use autopack_shared::domain::feedback::{FeedbackKind, Told};
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RequestId, RowId};
 use autopack_shared::domain::path::PathRoots;
 use autopack_shared::domain::policy::PathClass;
-use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums};
+use autopack_shared::domain::record::{Decision, Phase, Run, WindowSums};
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
@@ -21,7 +22,7 @@ use super::ask::subject_ref;
 use super::grant::reread_phase;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, limits, system};
+use super::{Director, attempts, system};
 use crate::error::Error;
 use crate::hub::HubRead as _;
 use crate::policy::PolicyInForce;
@@ -42,7 +43,7 @@ impl Director {
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
         let judgement = judgement_of(&fork, target.as_deref());
-        let missing = self.missing(seen, base, tree).await?;
+        let missing = self.missing(seen, (base, tree), &facts).await?;
         let rejected = self.rejected_before(seen, base, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
@@ -73,12 +74,12 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        let refusal = match missing {
-            None => nothing_done(&phase, &verdict).or(limits::too_many_files(tx.as_mut(), &view.run, &facts).await?),
-            missing => missing,
+        let refusal = match missing.or_else(|| nothing_done(&phase, &verdict)) {
+            Some(refusal) => Some(refusal),
+            None => self.too_many_files(tx.as_mut(), view, &phase, &facts).await?,
         };
         match refusal {
-            Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
+            Some((reason, told)) => attempts::refuse(tx.as_mut(), view, &mut phase, reason, told).await?,
             None => self.follow(tx.as_mut(), view, &mut phase, &decision, &verdict, rejected).await?,
         }
         tx.commit().await?;
@@ -122,9 +123,15 @@ impl Director {
     }
 
     /// What the result lacks, or that the gate has refused it before; the worker's word is not taken for it.
-    async fn missing(&self, phase: &Phase, base: Oid, tree: Oid) -> Result<Option<String>, Error> {
+    async fn missing(
+        &self,
+        phase: &Phase,
+        (base, tree): (Oid, Oid),
+        facts: &Result<ChangeFacts, String>,
+    ) -> Result<Option<(String, Told)>, Error> {
         if let Some(refused) = self.refused_by_gate(phase, base, tree).await? {
-            return Ok(Some(refused));
+            let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", &refused, Vec::new());
+            return Ok(Some((refused, told)));
         }
         let (hub, files, symbols) = (self.hub.clone(), phase.spec.deliverables.clone(), phase.spec.symbols.clone());
         if files.is_empty() && symbols.is_empty() {
@@ -136,8 +143,7 @@ impl Director {
             Ok((files, missing_symbols(&repo, tree, &symbols)?))
         });
         let (files, symbols) = lacks.await?;
-        let told = |code: &str, what: &[String]| (!what.is_empty()).then(|| format!("{code}: {}", what.join(", ")));
-        Ok(told("deliverables_missing", &files).or(told("symbols_missing", &symbols)))
+        Ok(attempts::missing(phase, &files, facts).or_else(|| attempts::missing_symbols(phase, symbols)))
     }
 
     /// Nobody is asked about a change again that the gate has refused: it would only be taken back again.
@@ -281,13 +287,11 @@ impl Director {
                 moves::phase(tx, phase, PhaseEvent::NoChange, Some("nothing to change".to_owned()), &system).await
             }
             Word::Rejected | Word::Conflict => {
-                let why = verdict
-                    .reasons
-                    .iter()
-                    .map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", ")))
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                refuse(tx, view, phase, format!("{}: {why}", decision.verdict)).await
+                let why: Vec<String> =
+                    verdict.reasons.iter().map(|r| format!("{} {}", r.code.as_str(), r.paths.join(", "))).collect();
+                let reason = format!("{}: {}", decision.verdict, why.join("; "));
+                let told = Told::new(FeedbackKind::Policy, phase.attempt, &decision.verdict, "", why);
+                attempts::refuse(tx, view, phase, reason, told).await
             }
         }
     }
@@ -308,19 +312,13 @@ impl Director {
 }
 
 /// Why an attempt failed that changed nothing where something had to change.
-fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<String> {
+fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<(String, Told)> {
     let empty = phase.spec.must_change && verdict.verdict == evaluate::Decision::NoChange;
-    empty.then(|| "nothing_done: the builder changed nothing, so what it was asked for is not done".to_owned())
-}
-
-/// Refuses a change: an attempt that counts, with words for the builder.
-pub(super) async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
-    moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-    phase.failed_attempts += 1;
-    phase.feedback.push(reason.clone());
-    phase.carry = None;
-    let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
-    moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system()).await
+    empty.then(|| {
+        let text = "the builder changed nothing, so what it was asked for is not done";
+        let told = Told::new(FeedbackKind::Builder, phase.attempt, "nothing_done", text, Vec::new());
+        (format!("nothing_done: {text}"), told)
+    })
 }
 
 /// The policy digest that a verdict carries: the fork commit's, joined by the target tip's where that differs. Made

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{MutexGuard, PoisonError};
 
+use autopack_shared::domain::budget::Ending;
 use autopack_shared::domain::ids::{Fence, Scope};
 use autopack_shared::domain::record::{Command, Lease, LeasePurpose, Phase, Principal, Run};
 use autopack_shared::domain::state::{
@@ -10,6 +11,7 @@ use autopack_shared::domain::state::{
 };
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::budget;
 use super::liveness::Sightings;
 use super::locks::unlock;
 use super::view::RunView;
@@ -152,8 +154,11 @@ async fn end(
     if lease.state.is_terminal() {
         return Ok(false);
     }
-    let event = if lease.state == LeaseState::Granting { LeaseEvent::Revoke } else { event };
+    let granting = lease.state == LeaseState::Granting;
+    let event = if granting { LeaseEvent::Revoke } else { event };
     moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
+    let ending = if granting { Ending::NotStarted } else { Ending::Lost };
+    budget::settle(tx, &lease, ending).await?;
     if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
         if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
             lose_verify(tx, &mut phase, reason).await?;
@@ -191,7 +196,9 @@ pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<S
             moves::run(tx, run, RunEvent::Start, None, &system).await?;
         }
         run.pause_requested = false;
-        return moves::run(tx, run, RunEvent::Pause, Some("paused when its attempt ended".to_owned()), &system).await;
+        let hit = run.budget.hit.as_ref().map(ToString::to_string);
+        let why = hit.unwrap_or_else(|| "paused when its attempt ended".to_owned());
+        return moves::run(tx, run, RunEvent::Pause, Some(why), &system).await;
     }
     let event = if reason.is_none() && run.state.next(RunEvent::Requeue).is_ok() {
         RunEvent::Requeue

@@ -40,6 +40,8 @@ pub(super) struct Look {
     pub(super) busy: BTreeSet<RunId>,
     /// Runs that wait for somebody else.
     pub(super) waiting: BTreeSet<RunId>,
+    /// When the first of these goes on by itself, where one does.
+    pub(super) wake: Option<Timestamp>,
     /// How long the history of each is.
     pub(super) lines: HashMap<RunId, u64>,
 }
@@ -152,6 +154,8 @@ impl Look {
                 self.busy.insert(view.run.id);
             }
             None => {
+                let until = view.run.budget.hit.as_ref().and_then(|hit| hit.until);
+                self.wake = self.wake.into_iter().chain(until).min();
                 self.waiting.insert(view.run.id);
             }
         }

@@ -108,6 +108,9 @@ pub(crate) async fn run(
     run.state = before.next(event)?;
     run.updated_at = tx.now();
     run.reason.clone_from(&reason);
+    if event == RunEvent::Resume {
+        run.budget.hit = None;
+    }
     if event != RunEvent::Park {
         run.checkout = None;
     }

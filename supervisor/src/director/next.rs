@@ -238,6 +238,9 @@ fn unfinished(view: &RunView, now: Timestamp) -> Option<Step> {
 
 /// A paused run starts nothing: time still runs out for requests, and what is half reverted is reverted.
 fn paused(view: &RunView, now: Timestamp) -> Option<Step> {
+    if view.run.budget.hit.as_ref().and_then(|hit| hit.until).is_some_and(|until| now >= until) {
+        return Some(Step::MoveRun(RunEvent::Resume, Some("a new day has a new budget".to_owned())));
+    }
     newest_rolling(view).or_else(|| {
         view.phases.iter().find_map(|phase| match request_step(view, phase, now) {
             Some(step @ Step::Expire(_)) => Some(step),

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use autopack_shared::domain::budget::{BudgetScope, Caps, Unit};
+use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::ids::{PhaseId, RowId};
 use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Phase, Run};
 use autopack_shared::domain::state::{
@@ -26,6 +28,7 @@ impl Director {
         let result = match &command.op {
             CommandOp::Cancel => steer(tx.as_mut(), &mut run, RunEvent::Cancel, command).await?,
             CommandOp::Resume => steer(tx.as_mut(), &mut run, RunEvent::Resume, command).await?,
+            CommandOp::Budget { caps } => raise(tx.as_mut(), &mut run, command, *caps).await?,
             CommandOp::Pause => self.pause(tx.as_mut(), &mut run, view, command).await?,
             CommandOp::Retry { phase, feedback, scope } => {
                 retry(tx.as_mut(), &mut run, command, phase.as_ref(), feedback, scope.as_ref()).await?
@@ -89,12 +92,32 @@ async fn cancel_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) -> Re
     Ok(())
 }
 
+/// Sets bounds of a run anew; one that was held up by its own bound goes on.
+async fn raise(tx: &mut dyn Tx, run: &mut Run, command: &Command, caps: Caps) -> Result<String, Error> {
+    if run.state.is_terminal() || run.state == RunState::Cancelling {
+        return Ok(format!("refused: the run is {}", run.state));
+    }
+    run.budget.raised = caps.or(run.budget.raised);
+    let why = format!("budget set by {}: {}", command.principal.id, told(caps));
+    if run.budget.hit.as_ref().is_some_and(|hit| hit.scope == BudgetScope::Run) && run.state == RunState::Paused {
+        moves::run(tx, run, RunEvent::Resume, Some(why), &command.principal).await?;
+    } else {
+        moves::update_run(tx, run, &command.principal, &why).await?;
+    }
+    Ok("done".to_owned())
+}
+
+fn told(caps: Caps) -> String {
+    let set = Unit::ALL.into_iter().filter_map(|unit| caps.get(unit).map(|cap| format!("{} {cap}", unit.as_str())));
+    set.collect::<Vec<_>>().join(", ")
+}
+
 async fn retry(
     tx: &mut dyn Tx,
     run: &mut Run,
     command: &Command,
     wanted: Option<&PhaseId>,
-    feedback: &str,
+    words: &str,
     scope: Option<&Vec<String>>,
 ) -> Result<String, Error> {
     if run.state.is_terminal() || run.state == RunState::Cancelling {
@@ -107,8 +130,9 @@ async fn retry(
         }
         cancel_open_request(tx, &phase, command).await?;
         moves::end_attempt(tx, &phase, AttemptEvent::Fail, Some("retried".to_owned())).await?;
-        if !feedback.is_empty() {
-            phase.feedback.push(feedback.to_owned());
+        if !words.is_empty() {
+            let told = Told::new(FeedbackKind::Operator, phase.attempt, "", words, Vec::new());
+            feedback::add(&mut phase.feedback, told);
         }
         if let Some(scope) = scope {
             phase.spec.scope.paths.clone_from(scope);

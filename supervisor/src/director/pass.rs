@@ -74,6 +74,7 @@ impl Director {
             .await?
             .map_or(IDLE, |at| Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)).max(RETRY));
         let expiry = self.next_reminder(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
+        let expiry = self.pauses().next_wake(now).map_or(expiry, |wait| expiry.min(wait.max(RETRY)));
         let idle = if self.config.reap { SWEEP } else { IDLE };
         Ok(if undone { expiry.min(RETRY) } else { expiry.min(idle) })
     }
@@ -87,6 +88,7 @@ impl Director {
         if !self.coordinator.is_director().await? {
             return Err(Error::Coordination(CoordinationError::Unavailable("the directorship was lost".to_owned())));
         }
+        self.pauses().wake = None;
         // What is due for the whole project must not keep any run from its next step.
         let leased = match self.reap().await {
             Err(error) => self.tried("leases", Err(error)).await?,
@@ -110,6 +112,7 @@ impl Director {
             look = Look { busy: look.busy, waiting: look.waiting, ..self.look().await? };
             undone |= self.admit(std::mem::take(&mut look.candidates)).await?;
         }
+        self.wake_at(look.wake);
         look.waiting.iter().for_each(|run| self.eased(run));
         self.export(&look).await;
         undone |= self.pauses().any(self.clock.monotonic());

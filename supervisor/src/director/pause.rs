@@ -1,10 +1,12 @@
 //! How long a run waits after a grant that failed: what is in the way will not be gone at once, and each try costs two
-//! transactions and an epoch.
+//! transactions and an epoch. And when the director looks again for runs that wait for an instant.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use autopack_shared::domain::ids::RunId;
+use autopack_shared::domain::ids::{RunId, Timestamp};
+
+use super::Director;
 
 /// The first pause; each further one is twice as long.
 const FIRST: Duration = Duration::from_millis(500);
@@ -19,29 +21,49 @@ fn pause(failures: u32) -> Duration {
 
 /// Runs whose grants failed, on a monotonic clock.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(HashMap<RunId, (u32, Duration)>);
+pub(super) struct Pauses {
+    runs: HashMap<RunId, (u32, Duration)>,
+    /// When somebody waits for an instant of the store's clock: the earliest.
+    pub(super) wake: Option<Timestamp>,
+}
 
 impl Pauses {
     /// A grant failed.
     pub(super) fn failed(&mut self, run: &RunId, now: Duration) {
-        let (failures, until) = self.0.entry(run.clone()).or_default();
+        let (failures, until) = self.runs.entry(run.clone()).or_default();
         *failures = failures.saturating_add(1);
         *until = now + pause(*failures);
     }
 
     /// Whether a run has to wait.
     pub(super) fn holds(&self, run: &RunId, now: Duration) -> bool {
-        self.0.get(run).is_some_and(|(_, until)| now < *until)
+        self.runs.get(run).is_some_and(|(_, until)| now < *until)
     }
 
     /// Whether any run waits.
     pub(super) fn any(&self, now: Duration) -> bool {
-        self.0.values().any(|(_, until)| now < *until)
+        self.runs.values().any(|(_, until)| now < *until)
+    }
+
+    /// How long until somebody's instant.
+    pub(super) fn next_wake(&self, now: Timestamp) -> Option<Duration> {
+        let at = self.wake?;
+        Some(Duration::from_millis(u64::try_from(at.millis_since(now)).unwrap_or(0)))
     }
 
     /// It went well, or there is nothing to grant any more.
     pub(super) fn forget(&mut self, run: &RunId) {
-        self.0.remove(run);
+        self.runs.remove(run);
+    }
+}
+
+impl Director {
+    /// Sees to it that the director looks again at an instant, at the latest. Forgotten at each pass: who still waits
+    /// then says so again.
+    pub(super) fn wake_at(&self, at: Option<Timestamp>) {
+        let Some(at) = at else { return };
+        let mut pauses = self.pauses();
+        pauses.wake = Some(pauses.wake.map_or(at, |earlier| earlier.min(at)));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tracing::Instrument as _;
 
+use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::ids::{PhaseId, RequestId};
 use autopack_shared::domain::state::{
     AttemptEvent, LeaseEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunEvent,
@@ -186,7 +187,11 @@ impl Director {
             RequestState::Approved => (PhaseEvent::Approve, Some(format!("{} approved", request.id))),
             RequestState::Rejected if request.tier == 3 => {
                 let code = request.reason_code.clone().unwrap_or_else(|| "rejected".to_owned());
-                phase.feedback.push(format!("rejected ({code}): {}", word.clone().unwrap_or_default()));
+                let told = word.clone().unwrap_or_default();
+                let mut comments = told.lines().map(str::to_owned);
+                let first = comments.next().unwrap_or_default();
+                let told = Told::new(FeedbackKind::Review, request.attempt, &code, &first, comments.collect());
+                feedback::add(&mut phase.feedback, told);
                 phase.failed_attempts += 1;
                 phase.retried = false;
                 if phase.failed_attempts < phase.spec.max_attempts {

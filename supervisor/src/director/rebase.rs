@@ -1,5 +1,6 @@
 //! Putting a change on a branch that moved on, and the policy of where it is to land.
 
+use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::ids::{PhaseId, RequestId};
 use autopack_shared::domain::record::{Phase, Run, RunKind};
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, RequestEvent, RequestState};
@@ -62,7 +63,8 @@ impl Director {
                 let reason = format!("CONFLICT: the branch moved to {} and differs in {}", tip.short(), shown(&paths));
                 phase.carry = None;
                 moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(reason.clone())).await?;
-                phase.feedback.push(reason.clone());
+                let told = Told::new(FeedbackKind::Conflict, phase.attempt, "conflict", &reason, Vec::new());
+                feedback::add(&mut phase.feedback, told);
                 let event = if view.run.kind == RunKind::Patch { PhaseEvent::Retry } else { PhaseEvent::Exhaust };
                 moves::phase(tx.as_mut(), &mut phase, event, Some(reason), &system()).await?;
             }

@@ -1,12 +1,13 @@
 //! Whether the tree that is to be judged is the one that its attempt has uploaded. A result that came while the hub was
 //! away was taken at its word; nothing is judged at its word.
 
+use autopack_shared::domain::feedback::{FeedbackKind, Told};
 use autopack_shared::domain::ids::{Oid, PhaseId};
 use autopack_shared::domain::record::Phase;
 use autopack_shared::domain::state::{PhaseEvent, PhaseState};
 
+use super::attempts::refuse;
 use super::grant::reread_phase;
-use super::judge::refuse;
 use super::view::RunView;
 use super::{Director, moves, system};
 use crate::error::Error;
@@ -40,7 +41,8 @@ impl Director {
         if phase.state != PhaseState::Governance {
             moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Judge, None, &system()).await?;
         }
-        refuse(tx.as_mut(), view, &mut phase, why).await?;
+        let told = Told::new(FeedbackKind::Builder, phase.attempt, "tree_mismatch", &why, Vec::new());
+        refuse(tx.as_mut(), view, &mut phase, why, told).await?;
         Ok(tx.commit().await?)
     }
 }

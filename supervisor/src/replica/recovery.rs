@@ -15,7 +15,7 @@ use super::HubOpener;
 use crate::coordination::etcd::Recovery;
 use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
 use crate::coordination::timers::Timers;
-use crate::director::run_blocking;
+use crate::director::{Governing, run_blocking};
 use crate::error::Error;
 use crate::hub::names::RUNS;
 use crate::hub::{Hub, HubError, HubRead as _};
@@ -112,6 +112,7 @@ pub async fn new_incarnation(
         state_dir: config.state_dir.clone(),
         run_data: None,
         hub_credentials: config.hub_credentials.clone(),
+        governing: Governing::default(),
     };
     let mut found = NewIncarnation {
         before,

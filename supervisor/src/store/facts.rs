@@ -10,6 +10,8 @@ use autopack_shared::domain::record::{Command, Notice};
 pub struct Facts {
     /// How many records the store says its log has.
     pub leaves: u64,
+    /// How many of them have their position in the whole log: a store may give it a moment later.
+    pub numbered: u64,
     /// Every fence.
     pub fences: Vec<FenceRow>,
     /// Every row of the size windows.

@@ -33,6 +33,7 @@ pub use self::closed::Place;
 mod applies;
 mod audit;
 mod batches;
+mod budgets;
 mod closed;
 mod error;
 mod facts;

@@ -21,6 +21,7 @@ use super::{Store, StoreResult, Tx};
 
 mod applies;
 mod batches;
+mod budgets;
 mod clock;
 mod error;
 mod facts;

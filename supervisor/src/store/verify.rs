@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use autopack_shared::domain::audit::{AuditBreak, AuditEntry, ChainCheck, row_digest};
+use autopack_shared::domain::audit::{AuditBreak, AuditEntry, ChainCheck, UNNUMBERED, row_digest};
 use autopack_shared::domain::ids::Digest;
 
 use super::facts::{FenceRow, LeaseChange};
@@ -83,8 +83,8 @@ struct Log {
     chains: BTreeSet<String>,
     /// Whether a chain is broken: then rows are not compared with it, and holes need no second report.
     broken: bool,
-    /// How many records the store says there are.
-    leaves: Option<u64>,
+    /// How many records the store says there are, and how many of them with a position.
+    leaves: Option<(u64, u64)>,
     /// The store's id.
     cluster: String,
     /// That the log is another store's.
@@ -115,7 +115,9 @@ impl Log {
             let Some(last) = page.last() else { break };
             from = last.seq.saturating_add(1);
             for record in &page {
-                self.positions.push(record.leaf_index);
+                if record.leaf_index != UNNUMBERED {
+                    self.positions.push(record.leaf_index);
+                }
                 self.report.records += 1;
                 match check.push(record) {
                     Ok(entry) => {
@@ -167,7 +169,7 @@ impl Log {
         for notice in facts.notices {
             self.sides.entry(format!("run/{}", notice.run)).or_default().notices.push(notice);
         }
-        (self.leaves, self.lease_changes) = (Some(facts.leaves), facts.leases);
+        (self.leaves, self.lease_changes) = (Some((facts.leaves, facts.numbered)), facts.leases);
         Ok(Vec::new())
     }
 
@@ -211,16 +213,23 @@ impl Log {
     /// A chain that is gone with its head leaves a hole in the numbering of the whole log, or an end before its end.
     fn check_positions(&mut self) {
         self.positions.sort_unstable();
-        let (found, chain) = (self.report.records, "(all)".to_owned());
-        let expected = self.leaves.unwrap_or(found);
-        if !self.broken && expected > found {
-            self.report.breaks.push(AuditBreak::MissingTail { chain, found, expected });
-        } else if !self.broken && expected < found {
-            let why = format!("the store says that there are {expected} records only");
-            self.report.breaks.push(AuditBreak::Chain { chain, seq: expected, why });
+        if self.broken {
+            return;
+        }
+        let (found, numbered) = (self.report.records, self.positions.len() as u64);
+        let (all, positions) = self.leaves.unwrap_or((found, numbered));
+        let counts = [(found, all), (numbered, positions)];
+        if let Some((found, expected)) = counts.into_iter().find(|(found, expected)| found != expected) {
+            let chain = "(all)".to_owned();
+            self.report.breaks.push(if expected > found {
+                AuditBreak::MissingTail { chain, found, expected }
+            } else {
+                let why = format!("the store says that there are {expected} records only");
+                AuditBreak::Chain { chain, seq: expected, why }
+            });
         }
         let hole = self.positions.iter().zip(0..).find(|(position, expected)| *position != expected);
-        if let (Some((_, expected)), false) = (hole, self.broken) {
+        if let Some((_, expected)) = hole {
             let why = format!("no chain has the record at position {expected} of the whole log");
             self.report.breaks.push(AuditBreak::Chain { chain: "(all)".to_owned(), seq: expected, why });
         }

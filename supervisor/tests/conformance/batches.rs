@@ -157,6 +157,7 @@ pub(crate) async fn what_waits_and_is_refused_leaves_nothing(lab: &mut impl Lab)
 pub(crate) async fn no_worker_gets_more_than_its_slots(lab: &mut impl Lab) {
     const ASKING: usize = 64;
     const SLOTS: usize = 3;
+    const GATE: usize = 2;
     let mut tx = directing(&*lab.store()).await;
     for n in 0..ASKING {
         tx.insert_run(&in_project(n)).await.unwrap();
@@ -172,7 +173,9 @@ pub(crate) async fn no_worker_gets_more_than_its_slots(lab: &mut impl Lab) {
             let mut tx = store.tx(std::slice::from_ref(&fence)).await.unwrap();
             tx.lock_gate(&run.project).await.unwrap();
             tx.lock_slots().await.unwrap();
-            if tx.active_leases(None).await.unwrap().len() >= SLOTS {
+            let active = tx.active_leases(None).await.unwrap();
+            let mine = active.iter().filter(|lease| lease.project == run.project).count();
+            if active.len() >= SLOTS || mine >= GATE {
                 return false;
             }
             tx.bump_all(&[(Scope::Run(run.id.clone()), "w-1".to_owned())]).await.unwrap();
@@ -189,6 +192,7 @@ pub(crate) async fn no_worker_gets_more_than_its_slots(lab: &mut impl Lab) {
     assert_eq!(view.active_leases(None).await.unwrap().len(), SLOTS);
     let peaks = [view.peak_leases(&name("even")).await.unwrap(), view.peak_leases(&name("odd")).await.unwrap()];
     assert_eq!(peaks.iter().sum::<u64>(), SLOTS as u64, "{peaks:?}");
+    assert!(peaks.iter().all(|peak| *peak <= GATE as u64), "{peaks:?}");
 }
 
 fn in_project(n: usize) -> autopack_shared::domain::record::Run {

@@ -88,6 +88,36 @@ pub(crate) async fn only_the_newest_director_writes(lab: &mut impl Lab) {
     }
 }
 
+/// Several leases may begin in one commit; what began before another one ended never counts as after it.
+pub(crate) async fn leases_that_begin_together_are_whole(lab: &mut impl Lab) {
+    for run in ["a", "b"] {
+        add_logged_run(&*lab.store(), run).await;
+    }
+    let mut tx = directing(&*lab.store()).await;
+    let mut given = [lease("l-a", "a"), lease("l-b", "b")];
+    for one in &given {
+        tx.insert_lease(one).await.unwrap();
+        let began = draft(&format!("run/{}", one.run), "lease.granting", "lease", one.id.as_str(), Some("granting"));
+        tx.append_audit(pinned(began, one)).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(lab.store().read().await.unwrap().peak_leases(&name("shop")).await.unwrap(), 2);
+    assert_eq!(verify(&*lab.store()).await.unwrap().problems(), [""; 0]);
+    // One that ends and one that begins in one commit is nothing that is ever done: it would hide a peak.
+    let mut tx = directing(&*lab.store()).await;
+    given[0].state = LeaseState::Revoked;
+    tx.update_lease(&mut given[0]).await.unwrap();
+    let ended = draft("run/a", "lease.revoked", "lease", "l-a", Some("revoked"));
+    tx.append_audit(pinned(ended, &given[0])).await.unwrap();
+    let again = lease("l-c", "a");
+    tx.insert_lease(&again).await.unwrap();
+    let began = draft("run/a", "lease.granting", "lease", "l-c", Some("granting"));
+    tx.append_audit(pinned(began, &again)).await.unwrap();
+    tx.commit().await.unwrap();
+    let problems = verify(&*lab.store()).await.unwrap().problems().join("; ");
+    assert!(problems.contains("lease history"), "{problems}");
+}
+
 /// Leases of many runs begin and end side by side; the history of them and the log are in one order all the same.
 pub(crate) async fn leases_are_noted_in_the_order_of_the_log(lab: &mut impl Lab) {
     let mut writers = JoinSet::new();

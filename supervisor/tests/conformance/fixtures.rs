@@ -8,6 +8,8 @@ use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
+use autopack_shared::domain::budget::{Caps, RunBudget};
+use autopack_shared::domain::feedback::{Feedback, FeedbackKind, Told};
 use autopack_shared::domain::gate;
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
@@ -83,12 +85,17 @@ pub(crate) fn run(id: &str) -> Run {
         tainted: true,
         run_data: RunDataModel::Schema,
         pause_requested: true,
+        budget: RunBudget { raised: Caps { tokens: Some(9), ..Caps::default() }, hit: None },
         trace: Some(TraceContext { parent: "00-aa-bb-01".to_owned(), state: "v=1".to_owned() }),
         reason: Some("line one\nline 'two'; --".to_owned()),
         checkout: None,
         created_at: at(10),
         updated_at: at(11),
     }
+}
+
+fn told() -> Feedback {
+    Told::new(FeedbackKind::Review, 1, "style", "say it nicely", vec!["line 3".to_owned()]).into()
 }
 
 pub(crate) fn phase(run: &str, id: &str, ordinal: u32) -> Phase {
@@ -108,7 +115,7 @@ pub(crate) fn phase(run: &str, id: &str, ordinal: u32) -> Phase {
         request: Some(name("q-1")),
         apply: Some(name("a-1")),
         carry: Some(name("q-0")),
-        feedback: vec!["again".to_owned()],
+        feedback: vec![Feedback::Words("again".to_owned()), told()],
         rollback_ordered: true,
         retried: true,
         reason: Some("because".to_owned()),

@@ -22,6 +22,7 @@ pub(crate) fn cases() -> Vec<Case> {
         opposite_orders_end_and_say_so a_lock_is_not_waited_for_for_ever a_run_is_written_by_one_at_a_time
         commits_of_other_processes_are_announced no_process_is_behind_the_commits_of_another
         a_transaction_whose_connection_is_gone_is_given_up readers_keep_their_view_and_hold_nobody_up
+        commits_of_different_runs_do_not_wait_for_each_other the_log_is_numbered_once_and_in_order
     } }
 }
 
@@ -253,6 +254,67 @@ async fn a_transaction_whose_connection_is_gone_is_given_up(lab: &mut PostgresLa
     assert!(tx.projects().await.unwrap().is_empty());
     tx.put_project(&project("third")).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// What is committed for one run is not held up by another transaction that has written to the log already.
+async fn commits_of_different_runs_do_not_wait_for_each_other(lab: &mut PostgresLab) {
+    for id in ["a", "b"] {
+        add_run(&*lab.store(), id).await;
+    }
+    let write = async |id: &str| {
+        let mut tx = lab.store().tx(&[]).await.unwrap();
+        tx.append_event(&mut event(id, "x")).await.unwrap();
+        tx.append_audit(draft(&format!("run/{id}"), "x.y", "run", id, None)).await.unwrap();
+        tx
+    };
+    let mut slow = write("a").await;
+    // From here on it holds all that a commit holds until it is durable.
+    slow.audit_heads().await.unwrap();
+    write("b").await.commit().await.unwrap();
+    slow.commit().await.unwrap();
+}
+
+async fn the_log_is_numbered_once_and_in_order(lab: &mut PostgresLab) {
+    for id in ["a", "b"] {
+        add_run(&*lab.store(), id).await;
+    }
+    for n in 0..3 {
+        for id in ["b", "a"] {
+            let mut tx = lab.store().tx(&[run_fence(id, 1)]).await.unwrap();
+            tx.append_audit(draft(&format!("run/{id}"), "x.y", "run", id, None)).await.unwrap();
+            if n == 2 && id == "a" {
+                // The history of leases is compared with the log: such a commit has its positions at once.
+                tx.insert_lease(&lease("l-1", "a")).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+        }
+    }
+    let positions = async |lab: &PostgresLab| {
+        let mut view = lab.store().read().await.unwrap();
+        let (a, b) = (view.audit("run/a", 1, 9).await.unwrap(), view.audit("run/b", 1, 9).await.unwrap());
+        assert!(a.is_sorted_by_key(|r| r.leaf_index) && b.is_sorted_by_key(|r| r.leaf_index));
+        let mut all: Vec<u64> = a.iter().chain(&b).map(|r| r.leaf_index).collect();
+        all.sort_unstable();
+        (a.last().unwrap().leaf_index, all)
+    };
+    assert_eq!(positions(lab).await, (5, (0..6).collect()), "with the lease, all that came before it");
+    assert_eq!(lab.raw("SELECT 1 WHERE autopack.number_pending() = 0").await, Ok(1));
+    let refusal = lab.raw("UPDATE audit SET leaf_index = 7 WHERE leaf_index = 5").await.unwrap_err();
+    assert!(refusal.starts_with("AP004"), "{refusal}");
+    let mut tx = lab.store().tx(&[]).await.unwrap();
+    tx.append_audit(draft("run/b", "x.y", "run", "b", None)).await.unwrap();
+    tx.commit().await.unwrap();
+    let facts = lab.store().read().await.unwrap().facts().await.unwrap();
+    assert_eq!(facts.leaves, 7, "it is counted at once");
+    // Nobody has to ask for its position.
+    for _ in 0..500 {
+        if lab.store().read().await.unwrap().facts().await.unwrap().numbered == 7 {
+            assert_eq!(positions(lab).await.1, (0..7).collect::<Vec<_>>());
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the log is not numbered");
 }
 
 async fn readers_keep_their_view_and_hold_nobody_up(lab: &mut PostgresLab) {

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::record::LeasePurpose;
+use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
 
 use super::verify::Gated;
@@ -98,20 +99,25 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
             }
             result.result_tree = built.tree.to_string();
             result.notes = built.notes;
-            result.usage = Some(pb::Usage {
-                input_tokens: built.usage.input_tokens,
-                output_tokens: built.usage.output_tokens,
-                cost_micros: built.usage.cost_micros,
-                calls: built.usage.calls,
-            });
+            result.usage = built.usage.map(usage);
+            result.credential = built.credential.unwrap_or_default();
         }
         Err(error) => {
             result.set_outcome(pb::Outcome::Failed);
             error.reason.clone_into(&mut result.reason);
             result.message = error.message.chars().take(2000).collect();
+            result.usage = error.usage.map(usage);
+            result.credential = error.credential.unwrap_or_default();
+            let wait = error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+            result.retry_after_ms = wait.unwrap_or_default();
         }
     }
     result
+}
+
+const fn usage(usage: Usage) -> pb::Usage {
+    let Usage { input_tokens, output_tokens, cost_micros, calls } = usage;
+    pb::Usage { input_tokens, output_tokens, cost_micros, calls }
 }
 
 #[cfg(test)]

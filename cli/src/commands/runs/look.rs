@@ -8,7 +8,7 @@ use autopack_shared::wire::pb::{
     DiffRequest, Event, ExplainResponse, GetRunRequest, ListRunsRequest, Run, WatchRequest,
 };
 
-use crate::args::runs::{List, Logs, PhaseOf, Watch};
+use crate::args::runs::{Diff, List, Logs, PhaseOf, Watch};
 use crate::commands::autopilot::keep_up;
 use crate::commands::decide::colored_diff;
 use crate::connect::{Need, Session, connect};
@@ -113,19 +113,37 @@ pub(super) async fn explain(ctx: &Context, run: &RunId) -> Result<Exit, CliError
     Ok(Exit::Done)
 }
 
-/// `runs diff`, and `savepoints diff`: what changed since a save point.
-pub(crate) async fn show_diff(ctx: &Context, args: &PhaseOf, since_save_point: bool) -> Result<Exit, CliError> {
+/// `runs diff`.
+pub(super) async fn diff(ctx: &Context, args: Diff) -> Result<Exit, CliError> {
+    let which = Which { since_save_point: false, attempts: args.attempts };
+    show_diff(ctx, &PhaseOf { named: args.named, phase: args.only.or(args.phase) }, which).await
+}
+
+/// Which change is shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Which {
+    /// What changed since a save point.
+    pub(crate) since_save_point: bool,
+    /// Between what two attempts left.
+    pub(crate) attempts: Option<(u32, u32)>,
+}
+
+/// `runs diff`, and `savepoints diff`.
+pub(crate) async fn show_diff(ctx: &Context, args: &PhaseOf, which: Which) -> Result<Exit, CliError> {
     let run = &args.named.run;
     let phase_id = args.phase.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.runs.diff(DiffRequest { run_id: run.to_string(), phase_id, since_save_point }).await;
+    let (from_attempt, to_attempt) = which.attempts.unwrap_or_default();
+    let since_save_point = which.since_save_point;
+    let call = DiffRequest { run_id: run.to_string(), phase_id, since_save_point, from_attempt, to_attempt };
+    let answer = session.runs.diff(call).await;
     session.close().await;
     let diff = answer.during(format!("show what the run {run} changed"))?.into_inner();
     if ctx.out.machine() {
         let text = String::from_utf8_lossy(&diff.diff);
         ctx.out.document(&json!({
             "format": "diff/1", "run_id": run, "phase_id": args.phase, "base": diff.base, "tree": diff.tree,
-            "diff": text, "truncated": diff.truncated,
+            "diff": text, "truncated": diff.truncated, "attempts": which.attempts,
         }))?;
         return Ok(Exit::Done);
     }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
+use autopack_shared::domain::budget::{Caps, micros};
 use autopack_shared::domain::ids::RunId;
 use autopack_shared::wire::pb::{GetRunRequest, LandRequest, Run, SteerOp, SteerRequest, SteerResponse, WatchRequest};
 
 use super::look::next_of;
-use crate::args::runs::{Resume, Retry, Rollback};
+use crate::args::runs::{Budget, Resume, Retry, Rollback};
 use crate::commands::autopilot::keep_up;
 use crate::connect::{Need, Session, connect};
 use crate::context::Context;
@@ -32,11 +33,12 @@ struct Wish<'a> {
     phase: Option<String>,
     text: &'a str,
     scope: Vec<String>,
+    caps: String,
 }
 
 impl Wish<'_> {
     const fn plain(op: SteerOp) -> Self {
-        Self { op, phase: None, text: "", scope: Vec::new() }
+        Self { op, phase: None, text: "", scope: Vec::new(), caps: String::new() }
     }
 }
 
@@ -48,6 +50,7 @@ async fn steer(ctx: &Context, session: &mut Session, run: &RunId, wish: Wish<'_>
         phase_id: wish.phase.unwrap_or_default(),
         text: wish.text.to_owned(),
         scope: wish.scope,
+        caps_json: wish.caps,
     };
     Ok(session.runs.steer(call).await.during(format!("steer the run {run}"))?.into_inner())
 }
@@ -86,8 +89,26 @@ pub(super) async fn pause(ctx: &Context, run: &RunId) -> Result<Exit, CliError> 
 /// `runs retry`.
 pub(super) async fn retry(ctx: &Context, args: &Retry) -> Result<Exit, CliError> {
     let phase = args.phase.as_ref().map(ToString::to_string);
-    let wish = Wish { op: SteerOp::Retry, phase, text: &args.feedback, scope: args.scope.clone() };
+    let scope = args.scope.clone();
+    let wish = Wish { phase, text: &args.feedback, scope, ..Wish::plain(SteerOp::Retry) };
     record(ctx, &args.named.run, wish, "gets one more attempt").await
+}
+
+/// `runs budget`: sets bounds anew.
+pub(super) async fn budget(ctx: &Context, args: &Budget) -> Result<Exit, CliError> {
+    let amount = |cost: f64| cost.is_finite() && cost > 0.0;
+    if args.cost.is_some_and(|cost| !amount(cost)) {
+        return Err(CliError::invalid("--cost is no amount", "it must be more than 0", "autopack runs budget --help"));
+    }
+    let caps = Caps {
+        tokens: args.tokens,
+        cost_micros: args.cost.map(micros),
+        calls: args.calls,
+        seconds: args.seconds,
+        files: args.files,
+    };
+    let caps = serde_json::to_string(&caps).map_err(std::io::Error::from).during("write the bounds")?;
+    record(ctx, &args.named.run, Wish { caps, ..Wish::plain(SteerOp::Budget) }, "gets another budget").await
 }
 
 /// `runs cancel`: asks, and sees to it that it happens.
@@ -128,7 +149,7 @@ pub(crate) async fn roll_back(
     };
     let possible = |run: &Run| count(run, &["APPLIED", "VERIFYING", "ROLLING_BACK"]) > 0;
     let shows = |run: &Run| !possible(run);
-    let wish = Wish { op: SteerOp::Rollback, phase: phase.clone(), text: reason, scope: Vec::new() };
+    let wish = Wish { phase: phase.clone(), text: reason, ..Wish::plain(SteerOp::Rollback) };
     let order = Order { wish, possible: &possible, shows: &shows };
     let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
     if count(&found, &["ROLLED_BACK", "ROLLING_BACK", "APPLIED", "VERIFYING"]) == 0 {

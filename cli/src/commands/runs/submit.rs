@@ -97,5 +97,6 @@ pub(crate) fn limits(own: RunLimits, host: &LimitSettings) -> RunLimits {
         seconds: own.seconds.or(host.seconds),
         files: own.files.or(host.files),
         cost: own.cost.or(host.cost),
+        calls: own.calls.or(host.calls),
     }
 }

@@ -97,6 +97,7 @@ fn phase_of(number: usize, action: &PlanAction, earlier: &BTreeMap<&str, PhaseId
         timeout: if remediation { REMEDIATION_TIMEOUT } else { COMMAND_TIMEOUT },
         // A remediation that changes nothing found its gap gone; a program that does has not mended it.
         must_change: !remediation,
+        limits: RunLimits::default(),
     })
 }
 

@@ -31,6 +31,9 @@ pub struct Setting {
     pub about: &'static str,
 }
 
+/// Any whole number that is not 0.
+const ANY: Kind = Kind::Count { min: 1, max: u64::MAX };
+
 /// Every setting of this build.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -123,6 +126,115 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Amount,
         default: None,
         about: "cost of a run that names no bound itself",
+    },
+    Setting {
+        key: "limits.calls",
+        kind: ANY,
+        default: None,
+        about: "calls of models of a run that names no bound itself",
+    },
+    Setting { key: "limits.call_tokens", kind: ANY, default: None, about: "model tokens of one call" },
+    Setting { key: "limits.call_cost", kind: Kind::Amount, default: None, about: "cost of one call" },
+    Setting {
+        key: "limits.attempt_tokens",
+        kind: ANY,
+        default: Some("500000"),
+        about: "model tokens that one attempt reserves and may use",
+    },
+    Setting {
+        key: "limits.attempt_cost",
+        kind: Kind::Amount,
+        default: Some("5"),
+        about: "cost that one attempt reserves and may use",
+    },
+    Setting {
+        key: "limits.attempt_calls",
+        kind: ANY,
+        default: Some("200"),
+        about: "calls of models that one attempt reserves and may make",
+    },
+    Setting {
+        key: "limits.phase_tokens",
+        kind: ANY,
+        default: None,
+        about: "model tokens of a phase that names no bound itself",
+    },
+    Setting {
+        key: "limits.phase_cost",
+        kind: Kind::Amount,
+        default: None,
+        about: "cost of a phase that names no bound itself",
+    },
+    Setting {
+        key: "limits.phase_calls",
+        kind: ANY,
+        default: None,
+        about: "calls of models of a phase that names no bound itself",
+    },
+    Setting {
+        key: "limits.phase_seconds",
+        kind: ANY,
+        default: None,
+        about: "builder seconds of a phase that names no bound itself",
+    },
+    Setting {
+        key: "limits.phase_files",
+        kind: ANY,
+        default: None,
+        about: "changed files of a phase that names no bound itself",
+    },
+    Setting { key: "limits.project_tokens", kind: ANY, default: None, about: "model tokens of a project in all" },
+    Setting { key: "limits.project_cost", kind: Kind::Amount, default: None, about: "cost of a project in all" },
+    Setting { key: "limits.project_calls", kind: ANY, default: None, about: "calls of models of a project in all" },
+    Setting { key: "limits.project_seconds", kind: ANY, default: None, about: "builder seconds of a project in all" },
+    Setting { key: "limits.project_files", kind: ANY, default: None, about: "changed files of a project in all" },
+    Setting {
+        key: "limits.day_tokens",
+        kind: ANY,
+        default: None,
+        about: "model tokens of a project on one day, by UTC",
+    },
+    Setting {
+        key: "limits.day_cost",
+        kind: Kind::Amount,
+        default: None,
+        about: "cost of a project on one day, by UTC",
+    },
+    Setting {
+        key: "limits.day_calls",
+        kind: ANY,
+        default: None,
+        about: "calls of models of a project on one day, by UTC",
+    },
+    Setting {
+        key: "limits.day_seconds",
+        kind: ANY,
+        default: None,
+        about: "builder seconds of a project on one day, by UTC",
+    },
+    Setting {
+        key: "limits.day_files",
+        kind: ANY,
+        default: None,
+        about: "changed files of a project on one day, by UTC",
+    },
+    Setting {
+        key: "limits.breaker_failures",
+        kind: Kind::Count { min: 1, max: 1000 },
+        default: Some("5"),
+        about: "failures of its surroundings in a row after which a builder is left alone",
+    },
+    Setting {
+        key: "limits.breaker_seconds",
+        kind: Kind::Count { min: 1, max: 86_400 },
+        default: Some("300"),
+        about: "how long a builder is left alone before one attempt tries it again",
+    },
+    Setting {
+        key: "limits.credential_uses",
+        kind: Kind::Count { min: 1, max: 10_000 },
+        default: Some("8"),
+        about: "attempts that may use one credential at once",
     },
 ];
 

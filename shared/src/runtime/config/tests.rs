@@ -55,3 +55,39 @@ fn a_value_that_does_not_fit_is_refused_with_its_place() {
     assert_eq!(bad("[limits]\ncost = -1.0\n"), "f:2: limits.cost = \"-1.0\": it must be a number that is not negative");
     assert!(bad("[worker\n").starts_with("f:1: "));
 }
+
+#[test]
+fn every_bound_of_every_scope_is_read() {
+    let mut text = "[limits]\nbreaker_failures = 3\ncalls = 9\n".to_owned();
+    let mut number = 10;
+    let mut wanted = Vec::new();
+    for setting in SETTINGS {
+        let Some((scope, unit)) = setting.key.strip_prefix("limits.").and_then(|rest| rest.split_once('_')) else {
+            continue;
+        };
+        if matches!(scope, "call" | "attempt" | "phase" | "project" | "day") {
+            number += 1;
+            text.push_str(&format!("{scope}_{unit} = {number}\n"));
+            wanted.push((scope, unit, number));
+        }
+    }
+    let spend = Settings::resolve(Some((&text, "f")), &Environment::default(), &[]).unwrap().spend;
+    assert_eq!((spend.breaker_failures, wanted.len()), (3, 20));
+    for (scope, unit, number) in wanted {
+        let scope = match scope {
+            "call" => spend.call,
+            "attempt" => spend.attempt,
+            "phase" => spend.phase,
+            "project" => spend.project,
+            _ => spend.day,
+        };
+        let found = match unit {
+            "tokens" => scope.tokens,
+            "cost" => scope.cost.map(|cost| cost as u64),
+            "calls" => scope.calls,
+            "seconds" => scope.seconds,
+            _ => scope.files,
+        };
+        assert_eq!(found, Some(number), "{unit}");
+    }
+}

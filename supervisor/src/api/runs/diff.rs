@@ -16,6 +16,13 @@ impl Core {
         let mut tx = self.store.read().await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
         let phase = if call.phase_id.is_empty() { None } else { Some(PhaseId::new(call.phase_id.clone())?) };
+        if call.from_attempt > 0 || call.to_attempt > 0 {
+            let (from, to) = attempts(tx.as_mut(), &run, phase, (call.from_attempt, call.to_attempt)).await?;
+            drop(tx);
+            let hub = self.hub.clone();
+            let (diff, truncated) = run_blocking(move || show::interdiff(hub.as_ref(), from, to)).await?;
+            return Ok(pb::DiffResponse { base: from.to_string(), tree: to.to_string(), diff, truncated });
+        }
         let (base, tree) = if call.since_save_point {
             let points = self.points_of(tx.as_mut(), &run).await?;
             // A phase that was applied more than once goes back to its newest save point.
@@ -80,4 +87,29 @@ impl Core {
         }
         Ok(points)
     }
+}
+
+/// What two attempts of a phase left. Without a phase it is the only one of its run.
+async fn attempts(
+    tx: &mut dyn Tx,
+    run: &Run,
+    phase: Option<PhaseId>,
+    (from, to): (u32, u32),
+) -> Result<(Oid, Oid), Error> {
+    let phase = match (phase, tx.phases(&run.id).await?.as_slice()) {
+        (Some(phase), _) => phase,
+        (None, [only]) => only.id.clone(),
+        (None, _) => {
+            let why = "name the phase whose attempts are meant".to_owned();
+            return Err(Error::Invalid { field: "phase".to_owned(), why });
+        }
+    };
+    let mut trees = [Oid::ZERO; 2];
+    for (tree, number) in trees.iter_mut().zip([from, to]) {
+        let id = format!("{}/{phase} attempt {number}", run.id);
+        let attempt = tx.attempt(&run.id, &phase, number).await?;
+        let attempt = attempt.ok_or_else(|| Error::NotFound { what: "attempt", id: id.clone() })?;
+        *tree = attempt.result_tree.ok_or(Error::NotFound { what: "result of", id })?;
+    }
+    Ok((trees[0], trees[1]))
 }

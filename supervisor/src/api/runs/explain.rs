@@ -1,5 +1,6 @@
 //! Why a run stands where it stands: which rule, which holder, since when, and what would free it.
 
+use autopack_shared::domain::budget::{BudgetScope, Hit, Unit};
 use autopack_shared::domain::record::{Checkout, Phase, Run};
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 use autopack_shared::wire::pb;
@@ -63,6 +64,17 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
         return blocker("checked_out", format!("{branch} is checked out at {path}"), command.clone());
     }
     match run.state {
+        RunState::Paused if run.budget.hit.is_some() => {
+            let hit = run.budget.hit.as_ref();
+            let more = match hit.map(|hit| (hit.scope, hit.until)) {
+                Some((_, Some(until))) => format!("it goes on by itself at {until}"),
+                Some((BudgetScope::Run, None)) => {
+                    format!("autopack runs budget {} --{} N", run.id, hit.map_or("tokens", flag))
+                }
+                Some((_, None)) | None => format!("a larger bound in the supervisor's [limits], then {resume}"),
+            };
+            blocker("budget_exhausted", hit.map(ToString::to_string).unwrap_or_default(), more)
+        }
         RunState::Paused => blocker("paused", "an operator paused it".to_owned(), resume),
         RunState::Cancelling => {
             blocker("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())
@@ -83,6 +95,17 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
                 (false, _) => blocker("no_engine", what, resume),
             }
         }
+    }
+}
+
+/// The flag of `runs budget` that raises a bound.
+const fn flag(hit: &Hit) -> &'static str {
+    match hit.unit {
+        Unit::Tokens => "tokens",
+        Unit::CostMicros => "cost",
+        Unit::Calls => "calls",
+        Unit::Seconds => "seconds",
+        Unit::Files => "files",
     }
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::budget::RunBudget;
 use autopack_shared::domain::ids::{Oid, PhaseId, RunId};
 use autopack_shared::domain::record::{Principal, Run, RunKind};
-use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, ScopeSpec};
+use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec, RunFile, RunLimits, ScopeSpec};
 use autopack_shared::domain::state::{ApplyState, PhaseState, RunState};
 use autopack_shared::repo::merge::Merged;
 use autopack_shared::runtime::telemetry::context;
@@ -195,6 +196,7 @@ impl Core {
             max_attempts: 1,
             timeout: 60,
             must_change: false,
+            limits: RunLimits::default(),
         };
         let now = self.clock.wall();
         Ok(Run {
@@ -215,6 +217,7 @@ impl Core {
             file: RunFile { run_id: Some(id), phases: vec![phase], ..run.file.clone() },
             author: principal.clone(),
             pause_requested: false,
+            budget: RunBudget::default(),
             trace: context::current(),
             reason: None,
             checkout: None,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{ORIGIN, PHASE, ROW};
+use autopack_shared::domain::budget::RunBudget;
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_data;
@@ -71,6 +72,7 @@ impl Core {
             tainted,
             run_data,
             pause_requested: false,
+            budget: RunBudget::default(),
             trace: context::current(),
             reason: None,
             checkout: None,

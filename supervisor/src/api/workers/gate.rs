@@ -9,7 +9,7 @@ use autopack_shared::domain::state::{AttemptEvent, PhaseEvent};
 use autopack_shared::wire::pb;
 
 use crate::director::lease::lose_verify;
-use crate::director::moves;
+use crate::director::{attempts, moves};
 use crate::error::Error;
 use crate::store::{Store, Tx};
 
@@ -110,7 +110,7 @@ pub(super) async fn accept(
         return moves::phase(tx, phase, PhaseEvent::Pass, Some(said), &Principal::system()).await;
     }
     phase.failed_attempts += 1;
-    phase.feedback.push(report.map_or_else(|| said.clone(), |report| report.feedback()));
+    attempts::tell_gate(phase, &report.map_or_else(|| said.clone(), |report| report.feedback()));
     moves::phase(tx, phase, PhaseEvent::RollBack, Some(said), &Principal::system()).await
 }
 

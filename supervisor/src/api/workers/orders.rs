@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use autopack_shared::domain::feedback::Feedback;
 use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
 use autopack_shared::domain::run_data;
@@ -91,7 +92,8 @@ impl SessionTask {
 
     /// All that the worker needs, with the builder entry and the gate of the fork commit.
     async fn grant(&self, lease: &Lease, rows: Option<(Run, Phase, Oid)>) -> Result<Option<pb::Grant>, Error> {
-        let Some((run, phase, base)) = rows else { return Ok(None) };
+        let Some((run, mut phase, base)) = rows else { return Ok(None) };
+        let spend = self.cores.store().read().await?.spend(&lease.run, lease.epoch).await?;
         let core = self.cores.named(&lease.project).await?;
         let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
         let builder = match &phase.spec.builder {
@@ -107,6 +109,10 @@ impl SessionTask {
         let gate_base = gate::base_of(&run, &phase, lease.purpose);
         let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
         let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let allowance = spend.as_ref().map(|spend| spend.allowance(core.governing.budgets.call));
+        if let Some(seconds) = spend.and_then(|spend| spend.granted.seconds) {
+            phase.spec.timeout = phase.spec.timeout.min(seconds.max(1));
+        }
         let min_sandbox = sandbox::needed(&policy, &run, &phase, lease.purpose);
         let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
@@ -123,11 +129,12 @@ impl SessionTask {
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
             gate_json: json(serde_json::to_string(&commands))?,
-            feedback: phase.feedback,
+            feedback: phase.feedback.iter().map(Feedback::render).collect(),
+            feedback_json: json(serde_json::to_string(&phase.feedback))?,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
-            allowance_json: String::new(),
+            allowance_json: allowance.map(|a| json(serde_json::to_string(&a))).transpose()?.unwrap_or_default(),
             min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
             gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),

@@ -102,7 +102,7 @@ impl SessionTask {
                         (pulse.count(), pulse.held().to_vec())
                     };
                     if count.is_multiple_of(RECONCILE_BEATS)
-                        && let Err(error) = tried(self.reconcile(&place, &held, &mut book)).await
+                        && let Err(error) = tried(Box::pin(self.reconcile(&place, &held, &mut book))).await
                     {
                         tracing::warn!(worker = %self.worker, %error, "leases could not be compared");
                     }
@@ -127,7 +127,7 @@ impl SessionTask {
         let mut pauses = PAUSES.iter();
         let mut pause = PAUSES[0];
         loop {
-            match tried(self.compare(&self.held, true, book)).await {
+            match tried(Box::pin(self.compare(&self.held, true, book))).await {
                 Err(error) if is_of_the_store(&error) => {
                     tracing::warn!(worker = %self.worker, %error, "its leases cannot be read yet");
                 }
@@ -222,7 +222,7 @@ impl SessionTask {
                 Said::Goodbye => {
                     // It has stopped everything: its leases can be granted again at once.
                     if self.lingers
-                        && let Err(error) = tried(self.compare(&[], true, book)).await
+                        && let Err(error) = tried(Box::pin(self.compare(&[], true, book))).await
                     {
                         tracing::warn!(worker = %self.worker, %error, "its leases run out with its session");
                     }

@@ -151,9 +151,13 @@ impl EtcdCoordinator {
 
     /// Renews the lease. An etcd that does not answer is an error and no end: a worker outlives that.
     pub(super) async fn renew(&self, worker: &WorkerId, session: &str) -> Result<Renewal, CoordinationError> {
-        let Some(live) = self.live_as(worker, session).await? else { return Ok(Renewal::Gone) };
-        let kept = self.link.keep_alive(live.kv.lease()).await?;
-        Ok(if kept { Renewal::Kept { draining: live.value.draining } } else { Renewal::Gone })
+        let key = self.keys.worker(worker);
+        let Some(kv) = self.renewals.get(key.clone()).await? else { return Ok(Renewal::Gone) };
+        let WorkerValue { session_uuid, draining, .. } = parsed(&key, kv.value())?;
+        if session_uuid != session || !self.link.keep_alive(kv.lease()).await? {
+            return Ok(Renewal::Gone);
+        }
+        Ok(Renewal::Kept { draining })
     }
 
     /// Ends a session, unless another replica took it over.

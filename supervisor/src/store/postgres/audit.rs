@@ -71,11 +71,12 @@ impl PostgresTx {
         if drafts.is_empty() {
             return Ok(());
         }
-        let sql = "SELECT chain, seq, hash FROM autopack.append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        let sql = "SELECT chain, seq, hash FROM autopack.append($1, $2, $3, $4, $5, $6, $7, $8, $9, false)";
         for _ in 0..2 {
             let sealed = self.sealed(&drafts);
             let heads = self.rows(bind(query(sql), &sealed, self.now())).await?;
             if !self.corrected(&heads, 0)? {
+                self.appended += integer(sealed.records.len() as u64);
                 self.heads.extend(sealed.chains.into_iter().zip(sealed.after));
                 return Ok(());
             }
@@ -87,10 +88,12 @@ impl PostgresTx {
     pub(super) async fn finish(&mut self) -> StoreResult<()> {
         let (mut puts, drafts) = (std::mem::take(&mut self.puts), std::mem::take(&mut self.drafts));
         let sql = "SELECT place, code, message, detail, name, chain, seq, hash \
-                   FROM autopack.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+                   FROM autopack.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+                   $18, $19)";
         for _ in 0..2 {
             let sealed = self.sealed(&drafts);
-            let answer = self.rows(bind(puts::bind(query(sql), &puts), &sealed, self.now())).await?;
+            let asked = bind(puts::bind(query(sql), &puts), &sealed, self.now()).bind(self.leases).bind(self.appended);
+            let answer = self.rows(asked).await?;
             for row in &answer {
                 if let Some(refusal) = puts::refusal(&puts, row)? {
                     return Err(self.refused(refusal));

@@ -13,7 +13,7 @@ use crate::store::facts::{Facts, FenceRow, LeaseChange, WindowRow};
 use crate::store::{StoreError, StoreResult, doc};
 
 // Each in the order it was written, or of its keys byte by byte.
-const LEAVES: &str = "SELECT leaves FROM ledger";
+const LEAVES: &str = "SELECT (SELECT sum(leaves)::bigint FROM clock), leaves FROM ledger";
 const FENCES: &str = "SELECT scope, epoch, holder, autopack.millis(granted_at) FROM fence ORDER BY scope";
 const WINDOWS: &str = "SELECT apply_id, class, run_id, project, lines, autopack.millis(at) FROM size_window \
                        ORDER BY apply_id, class COLLATE \"C\"";
@@ -82,8 +82,10 @@ impl PostgresTx {
     pub(super) async fn all_facts(&mut self) -> StoreResult<Facts> {
         self.be_patient().await?;
         let gone = || StoreError::Corrupt("the ledger is missing".to_owned());
+        let leaves = self.one(query(LEAVES)).await?.ok_or_else(gone)?;
         Ok(Facts {
-            leaves: natural(&self.one(query(LEAVES)).await?.ok_or_else(gone)?, 0)?,
+            leaves: natural(&leaves, 0)?,
+            numbered: natural(&leaves, 1)?,
             fences: self.every(FENCES, fence).await?,
             windows: self.every(WINDOWS, window).await?,
             leases: self.every(LEASES, lease).await?,

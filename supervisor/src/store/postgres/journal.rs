@@ -102,7 +102,7 @@ impl Journal for PostgresTx {
 
     async fn audit(&mut self, chain: &str, from_seq: u64, limit: u32) -> StoreResult<Vec<AuditRecord>> {
         self.write_audit().await?;
-        let sql = "SELECT chain, seq, leaf_index, body, prev_hash, hash, at FROM audit \
+        let sql = "SELECT chain, seq, coalesce(leaf_index, 9223372036854775807), body, prev_hash, hash, at FROM audit \
                    WHERE chain = $1 AND seq >= $2 ORDER BY seq LIMIT $3";
         let sql = query(sql).bind(chain).bind(integer(from_seq)).bind(i64::from(limit));
         self.all(sql).await?.iter().map(record).collect()

@@ -80,6 +80,7 @@ impl PostgresTx {
     /// Writes a row, now or with others.
     pub(super) async fn put(&mut self, put: Put) -> StoreResult<()> {
         self.touch(&put.run).await?;
+        self.leases |= put.what.starts_with("lease");
         self.puts.push(put);
         if self.deferring { Ok(()) } else { self.flush().await }
     }

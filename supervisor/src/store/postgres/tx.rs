@@ -44,6 +44,10 @@ pub(super) struct PostgresTx {
     pub(super) deferring: bool,
     /// Writes that wait.
     pub(super) puts: Vec<Put>,
+    /// Whether it changes which leases are active.
+    pub(super) leases: bool,
+    /// Records of the log that it has written before its end.
+    pub(super) appended: i64,
     /// Records of the log that are written when everything else is done.
     pub(super) drafts: Vec<AuditDraft>,
     /// What the heads of their chains are taken for; compared when they are locked.
@@ -64,6 +68,8 @@ impl PostgresTx {
             held: BTreeMap::new(),
             deferring: false,
             puts: Vec::new(),
+            leases: false,
+            appended: 0,
             drafts: Vec::new(),
             heads: BTreeMap::new(),
         }

@@ -104,9 +104,18 @@ impl Watcher {
             Ok(now) if now != self.last => {
                 self.last = now;
                 self.announce();
+                self.number().await;
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "commits of other processes cannot be seen now"),
+        }
+    }
+
+    /// Sees to it that records of the log get their positions: commits do not wait for that.
+    async fn number(&self) {
+        let number = query("SELECT autopack.number_pending()");
+        if let Err(error) = within(ANSWER, number.execute(&self.pool)).await {
+            tracing::debug!(%error, "the log could not be numbered now");
         }
     }
 

@@ -69,6 +69,7 @@ fn notice(row: &SqliteRow) -> StoreResult<Notice> {
 impl SqliteTx {
     pub(super) async fn all_facts(&mut self) -> StoreResult<Facts> {
         let leaves = self.one(query("SELECT leaves FROM cluster")).await?;
+        let leaves = leaves.map_or(Ok(0), |row| natural(&row, 0))?;
         let fences = self.all(query("SELECT scope, epoch, holder, granted_at FROM fence ORDER BY scope")).await?;
         let windows = "SELECT apply_id, class, run_id, project, lines, at FROM size_window ORDER BY apply_id, class";
         let windows = self.all(query(windows)).await?;
@@ -77,7 +78,8 @@ impl SqliteTx {
         let commands = self.all(query("SELECT doc, done_at, result FROM command ORDER BY seq")).await?;
         let notices = self.all(query("SELECT doc, sent_at FROM notice ORDER BY seq")).await?;
         Ok(Facts {
-            leaves: leaves.map_or(Ok(0), |row| natural(&row, 0))?,
+            leaves,
+            numbered: leaves,
             fences: fences.iter().map(fence).collect::<StoreResult<_>>()?,
             windows: windows.iter().map(window).collect::<StoreResult<_>>()?,
             leases: leases.iter().map(lease).collect::<StoreResult<_>>()?,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use autopack_shared::domain::budget::RunBudget;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, ProjectId, RunId, Timestamp};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_data::RunDataModel;
@@ -25,6 +26,7 @@ fn spec(n: usize, after: Option<usize>) -> PhaseSpec {
         max_attempts: 2,
         timeout: 60,
         must_change: false,
+        limits: RunLimits::default(),
     }
 }
 
@@ -85,6 +87,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         tainted: false,
         run_data: RunDataModel::Sqlite,
         pause_requested: false,
+        budget: RunBudget::default(),
         trace: None,
         reason: None,
         checkout: None,
