@@ -31,8 +31,6 @@ impl Drop for Started {
 impl Started {
     fn new(bench: &Bench, args: &[&str]) -> Self {
         let mut command: Command = bench.command(&bench.repo());
-        // Where the gate looks: it sees nothing else of this machine.
-        command.env("AUTOPACK_WORKER_SANDBOX_PATHS", bench.path().join("shared"));
         let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let said = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, said }
@@ -71,7 +69,9 @@ fn gated() -> Bench {
     let bench = Bench::with(SITE);
     let go = bench.path().join("shared/go");
     std::fs::create_dir(bench.path().join("shared")).unwrap();
-    let wait = GATE.replace("{go}", go.to_str().unwrap());
+    // It sees nothing else of this machine.
+    let seen = format!("\n[worker]\nsandbox_paths = \"{}\"\n", bench.path().join("shared").display());
+    let wait = GATE.replace("{go}", go.to_str().unwrap()) + &seen;
     bench.write("autopack.toml", &wait);
     bench.commit("a gate that waits");
     bench

@@ -158,7 +158,7 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             drained = &mut pump, if output.is_none() => output = Some(drained),
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
-            never = beat(confined.as_ref()) => match never {},
+            never = Confined::beat_of(confined.as_ref()) => match never {},
             () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
@@ -171,7 +171,7 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     }
     stop_group(group, &mut child, gently && confined.is_none()).await;
     let inside = match &mut confined {
-        Some(confined) => after(confined).await,
+        Some(confined) => confined.end().await,
         None => None,
     };
     // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
@@ -215,23 +215,6 @@ impl ProcReport {
 fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().map_or_else(|| ProcEnd::Signal(status.signal().unwrap_or(0)), ProcEnd::Exit)
-}
-
-/// Signs of life for a sandbox; for none it never ends either.
-async fn beat(confined: Option<&Confined>) -> std::convert::Infallible {
-    match confined {
-        Some(confined) => confined.beat().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// How the program inside ended; afterwards nothing of it is left.
-async fn after(confined: &mut Confined) -> Option<ProcEnd> {
-    let ended = confined.ended().await;
-    let starved = confined.starved();
-    confined.clear().await;
-    let failed = !matches!(ended, Some(ProcEnd::Exit(0)));
-    if starved && failed { Some(ProcEnd::OutOfMemory) } else { ended }
 }
 
 async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined>), ProcError> {

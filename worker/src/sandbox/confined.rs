@@ -133,8 +133,25 @@ impl Confined {
         }
     }
 
+    /// Gives signs of life of one that is there; for none it never ends either.
+    pub(crate) async fn beat_of(confined: Option<&Self>) -> std::convert::Infallible {
+        match confined {
+            Some(confined) => confined.beat().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How the program inside ended; afterwards nothing of it is left.
+    pub(crate) async fn end(&mut self) -> Option<ProcEnd> {
+        let ended = self.ended().await;
+        let starved = self.starved();
+        self.clear().await;
+        let failed = !matches!(ended, Some(ProcEnd::Exit(0)));
+        if starved && failed { Some(ProcEnd::OutOfMemory) } else { ended }
+    }
+
     /// Gives signs of life for ever.
-    pub(crate) async fn beat(&self) -> std::convert::Infallible {
+    async fn beat(&self) -> std::convert::Infallible {
         let mut tick = tokio::time::interval(BEAT_EVERY);
         loop {
             tick.tick().await;
@@ -154,7 +171,7 @@ impl Confined {
     }
 
     /// How the one program ended, once the process outside has; none where PID 1 was killed.
-    pub(crate) async fn ended(&mut self) -> Option<ProcEnd> {
+    async fn ended(&mut self) -> Option<ProcEnd> {
         match tokio::time::timeout(Duration::from_secs(1), self.record()).await {
             Ok(Some(Record::Exit(code))) => Some(ProcEnd::Exit(code)),
             Ok(Some(Record::Signal(signal))) => Some(ProcEnd::Signal(signal)),
@@ -163,12 +180,12 @@ impl Confined {
     }
 
     /// Whether the kernel ended something for want of memory.
-    pub(crate) fn starved(&self) -> bool {
+    fn starved(&self) -> bool {
         self.group.as_ref().is_some_and(|group| group.oom_kills() > 0)
     }
 
     /// Ends everything that is left and gives its group and user back.
-    pub(crate) async fn clear(&mut self) {
+    async fn clear(&mut self) {
         let _closed = self.socket.shutdown().await;
         let Some(group) = self.group.take() else { return };
         group.kill();
