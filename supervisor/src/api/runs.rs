@@ -149,7 +149,9 @@ impl RunService for RunApi {
 
     async fn autopilot(&self, call: Call<pb::AutopilotRequest>) -> Result<Response<pb::AutopilotResponse>, Status> {
         let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
-        Ok(Response::new(core.autopilot(self.coordinator.as_ref(), call.into_inner(), &principal).await?))
+        let answer = core.autopilot(self.coordinator.as_ref(), call.into_inner(), &principal);
+        // Boxed, because it is much larger than the others.
+        Ok(Response::new(Box::pin(answer).await?))
     }
 }
 
