@@ -24,6 +24,11 @@ const TABLES: &[&str] = &[
     // What gates have learned: a report, which is logged, names the baseline it went by.
     "gate_baseline",
     "flaky_test",
+    // Which builders and credentials rest: nothing that is applied rests on it, and a reset is logged.
+    "breaker",
+    "credential",
+    // What attempts used: it says whether more may start, never what may be applied.
+    "spend",
     // Written anew from code at every start.
     "legal_move",
     "final_state",

@@ -131,7 +131,7 @@ pub(crate) async fn give_up(
 ) -> Result<(), Error> {
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
     tx.defer();
-    if end(tx.as_mut(), lease, LeaseEvent::Expire, reason, &Principal::system()).await? {
+    if Box::pin(end(tx.as_mut(), lease, LeaseEvent::Expire, reason, &Principal::system())).await? {
         tx.commit().await?;
         metrics().lease_lost("given_up");
         unlock(coordinator, lease).await;

@@ -41,6 +41,9 @@ fn spend(granted: Caps, models: bool) -> Spend {
     .reserve()
 }
 
+/// A scope with its limit, what is settled and what is reserved.
+type Scope = (BudgetScope, u64, u64, u64);
+
 #[test]
 fn an_attempt_gets_the_least_that_is_left() {
     // (attempt, scopes as limit/settled/reserved) -> granted, or who stops it
@@ -60,7 +63,7 @@ fn an_attempt_gets_the_least_that_is_left() {
         (Some(50), &[(BudgetScope::Run, 100, 0, 100), (BudgetScope::Day, 10, 10, 0)], "exhausted day"),
         (Some(50), &[(BudgetScope::Project, 100, 101, 0)], "exhausted project"),
         (Some(50), &[(BudgetScope::Run, 0, 0, 0)], "exhausted run"),
-        (Some(50), &[(BudgetScope::Run, u64::MAX, u64::MAX - 3, 1)], "2 run"),
+        (Some(50), &[(BudgetScope::Run, u64::MAX, u64::MAX - 3, 0)], "3 run"),
     ];
     for (attempt, scopes, expected) in cases {
         let ledgers: Vec<Ledger> =
