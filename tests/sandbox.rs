@@ -117,3 +117,8 @@ fn canary(folder: &Path) -> PathBuf {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
     file
 }
+
+#[expect(clippy::disallowed_methods, reason = "a test waits in real time")]
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}

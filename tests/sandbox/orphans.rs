@@ -1,12 +1,12 @@
 //! T126: a worker that is killed or stopped in mid-build leaves no builder.
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::running;
+use super::{now, running};
 use crate::harness::{Bench, SITE};
 
 /// A builder that ignores signals and sleeps, and a daemon of it.
@@ -30,7 +30,7 @@ fn start(bench: &Bench) -> Child {
 fn outlived(sleep: &str, signal: Signal) -> Duration {
     let bench = site(sleep);
     let mut worker = start(&bench);
-    let began = Instant::now();
+    let began = now();
     while running(sleep).len() < 2 {
         assert!(began.elapsed() < Duration::from_secs(60), "no builder was started");
         assert_eq!(worker.try_wait().unwrap(), None, "it ended");
@@ -38,7 +38,7 @@ fn outlived(sleep: &str, signal: Signal) -> Duration {
     }
     let pid = Pid::from_raw(i32::try_from(worker.id()).unwrap());
     kill(pid, signal).unwrap();
-    let began = Instant::now();
+    let began = now();
     while !running(sleep).is_empty() && began.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -41,9 +41,6 @@ fn spend(granted: Caps, models: bool) -> Spend {
     .reserve()
 }
 
-/// A scope with its limit, what is settled and what is reserved.
-type Scope = (BudgetScope, u64, u64, u64);
-
 #[test]
 fn an_attempt_gets_the_least_that_is_left() {
     // (attempt, scopes as limit/settled/reserved) -> granted, or who stops it

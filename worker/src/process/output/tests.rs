@@ -125,7 +125,7 @@ async fn memory_is_flat_however_much_is_printed() {
         log_budget: 1 << 20,
         output: Output::recording(8 << 20, Hidden::default()),
         cage: super::super::Cage::None,
-            frozen: tokio::sync::watch::channel(false).1,
+        frozen: tokio::sync::watch::channel(false).1,
     };
     let before = peak();
     let report = run(&spec, &CancellationToken::new()).await.unwrap();
