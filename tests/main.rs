@@ -26,6 +26,7 @@ mod help;
 mod house_rules;
 mod kill;
 mod leftovers;
+mod models;
 mod owners;
 mod playground;
 mod policy_cases;

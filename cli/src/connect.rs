@@ -2,6 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
+pub(crate) mod providers;
 mod remote;
 
 use std::io;
@@ -269,14 +270,16 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     // A full or read-only disk is told here as what it is.
     artifact::probe(&data_dir).during(format!("write in the data directory {}", data_dir.display()))?;
     let root = worker_root(ctx, place);
+    let worker = if drive { Some(worker_config(ctx, place, root.clone())?) } else { None };
     let (engine, channel) = Box::pin(open(ctx, place, &data_dir, &root, drive)).await.map_err(unopened)?;
     let socket = address::to_serve(&ctx.env, &data_dir);
     if drive {
         listen(&engine, &data_dir, &socket)?;
     }
-    let worker = worker_config(ctx, place, root);
     let session = session(channel.clone(), Far { engine: Some(engine), socket, data_dir, scratch: None });
-    if drive && let Err(error) = session.work(worker, channel).await {
+    if let Some(worker) = worker
+        && let Err(error) = session.work(worker, channel).await
+    {
         session.close().await;
         return Err(error);
     }
@@ -332,7 +335,7 @@ fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliErro
     Ok(())
 }
 
-fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
+fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> Result<WorkerConfig, CliError> {
     let identity = Identity {
         worker: "embedded".to_owned(),
         session: ctx.ids.fresh("session"),
@@ -341,14 +344,15 @@ fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> WorkerConfig {
         // The sandbox is a later feature; nothing is claimed that was not measured.
         sandbox_level: "S0".to_owned(),
     };
-    WorkerConfig {
+    Ok(WorkerConfig {
         identity,
         root,
         objects: Objects::Borrowed(objects_dir(place)),
         run_data: Some(place.data_dir.clone()),
         env: builder_env(ctx),
         log_budget: 64 * 1024 * 1024,
-    }
+        providers: providers::providers(ctx, place.settings.providers_file.as_deref())?,
+    })
 }
 
 /// What processes of a job find of this process's environment.

@@ -11,6 +11,7 @@ pub mod path;
 pub mod plan;
 pub mod policy;
 pub mod project;
+pub mod provider;
 pub mod reason;
 pub mod record;
 pub mod run_data;

@@ -141,6 +141,7 @@ impl Rig {
             run_data: Some(site.data()),
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
+            providers: Arc::default(),
         };
         let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
         rig.engine.tasks().spawn("worker", OnError::Log, serving);

@@ -2,6 +2,7 @@
 //! feedback and a deadline in; a changed tree and a short report out.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,10 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
+use crate::providers::Providers;
+
 pub mod command;
+pub mod llm;
 pub mod remediation;
 
 /// The reason of a failure that is nobody's fault: there is no room now. The same work succeeds once there is.
@@ -66,6 +70,8 @@ pub struct BuildReport {
     pub notes: Vec<String>,
     /// What its models were asked for.
     pub usage: Usage,
+    /// A unified diff that is imported strictly; the tree was not touched then.
+    pub patch: Option<String>,
 }
 
 /// Why a builder came to nothing.
@@ -76,13 +82,15 @@ pub struct BuildError {
     pub reason: &'static str,
     /// For people, and for the next attempt.
     pub message: String,
+    /// What its models were asked for until then.
+    pub usage: Usage,
 }
 
 impl BuildError {
     /// A failure with its stable code.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), usage: Usage::default() }
     }
 
     /// A failure with its causes on one line; `disk_full` where that is the cause, whatever it came to.
@@ -95,7 +103,13 @@ impl BuildError {
             message.push_str(&source.to_string());
             next = source.source();
         }
-        Self { reason: if disk::is_full(error) { DISK_FULL } else { reason }, message }
+        Self::new(if disk::is_full(error) { DISK_FULL } else { reason }, message)
+    }
+
+    /// The same failure, after models were asked for so much.
+    #[must_use]
+    pub fn after(self, usage: Usage) -> Self {
+        Self { usage, ..self }
     }
 }
 
@@ -118,11 +132,11 @@ pub enum Work {
 }
 
 /// The work that a phase names. `entry` is the `[builders.NAME]` of the fork commit's `autopack.toml`, where the
-/// phase names one.
+/// phase names one, and `providers` what this worker may ask.
 ///
 /// # Errors
 /// `unsupported` for kinds that this version cannot run: never a silent success.
-pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, BuildError> {
+pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>, providers: &Arc<Providers>) -> Result<Work, BuildError> {
     match spec {
         BuilderSpec::Command { name, argv } => {
             Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?))
@@ -135,8 +149,6 @@ pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, B
         BuilderSpec::Agent { preset } => {
             Err(BuildError::new("unsupported", format!("agent builders ({preset}) are not supported by this version")))
         }
-        BuilderSpec::Llm { model } => {
-            Err(BuildError::new("unsupported", format!("model builders ({model}) are not supported by this version")))
-        }
+        BuilderSpec::Llm { model } => Ok(Work::Build(llm::LlmBuilder::make(model, entry, providers.clone())?)),
     }
 }

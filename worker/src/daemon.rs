@@ -16,6 +16,7 @@ use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
 use crate::link::{self, Contact, Held, Identity, Leaving};
 use crate::process;
+use crate::providers::Providers;
 use crate::runners::{Objects, Runners};
 use crate::surveys::Scans;
 
@@ -43,6 +44,8 @@ pub struct WorkerConfig {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Whom its models are asked of.
+    pub providers: Arc<Providers>,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -73,7 +76,7 @@ pub enum DaemonError {
 impl From<DaemonError> for io::Error {
     /// With all its causes on one line, and a full disk as what it is.
     fn from(error: DaemonError) -> Self {
-        let BuildError { reason, message } = BuildError::of("unavailable", &error);
+        let BuildError { reason, message, .. } = BuildError::of("unavailable", &error);
         let kind = if reason == DISK_FULL { io::ErrorKind::StorageFull } else { io::ErrorKind::Other };
         Self::new(kind, message)
     }
@@ -109,6 +112,7 @@ impl Worker {
             run_data: config.run_data,
             env: config.env,
             log_budget: config.log_budget,
+            providers: config.providers,
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;

@@ -71,7 +71,7 @@ impl Jobs {
         }
         let (runners, out, span) = (runners.clone(), self.out.clone(), job.span());
         let lease = async move {
-            let work = runners.run(job.clone(), out.clone(), cancel.clone());
+            let work = Box::pin(runners.run(job.clone(), out.clone(), cancel.clone()));
             last_word(job, out, cancel, work).await;
             Ok::<(), LinkError>(())
         };

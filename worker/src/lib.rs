@@ -9,6 +9,7 @@ pub mod line;
 pub mod link;
 pub mod phase;
 pub mod process;
+pub mod providers;
 pub mod remediation;
 pub mod runners;
 pub mod scan;

@@ -22,11 +22,13 @@ use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
+use crate::providers::Providers;
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
 mod data;
 mod ending;
+mod made;
 mod output;
 mod trace;
 
@@ -165,6 +167,8 @@ pub struct Runner {
     pub env: Vec<(String, String)>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
+    /// Whom its models are asked of.
+    pub providers: Arc<Providers>,
 }
 
 struct Built {
@@ -251,7 +255,7 @@ impl Runner {
         cancel: &CancellationToken,
         used: &mut Option<Workspace>,
     ) -> Result<Built, BuildError> {
-        let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
+        let work = builder::make(&job.spec.builder, job.entry.as_ref(), &self.providers)?;
         let builder = match work {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
@@ -292,22 +296,17 @@ impl Runner {
         for note in &report.notes {
             sink.send("builder.output", note.clone()).await;
         }
-        let missing = gate::missing_deliverables(space.tree(), &job.spec.deliverables);
-        if !missing.is_empty() {
-            return Err(BuildError::new(
-                "deliverables_missing",
-                format!("not there afterwards: {}", missing.join(", ")),
-            ));
-        }
-        let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
-        for notice in &collected.notices {
+        let usage = report.usage;
+        let (tree, notices) = self.made(job, space, report.patch).await.map_err(|error| error.after(usage))?;
+        for notice in &notices {
             sink.send("collect.note", notice.clone()).await;
         }
         let mut notes = report.notes;
-        notes.extend(collected.notices);
-        self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
-        sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
-        Ok(Built { tree: collected.tree, notes, usage: report.usage })
+        notes.extend(notices);
+        let uploaded = self.upload(job, tree, cancel).instrument(info_span!("upload")).await;
+        uploaded.map_err(|error| error.after(usage))?;
+        sink.send("patch.uploaded", format!("tree {} uploaded", tree.short())).await;
+        Ok(Built { tree, notes, usage })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {

@@ -14,6 +14,7 @@ use crate::builder::BuildError;
 use crate::daemon::DaemonError;
 use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
+use crate::providers::Providers;
 use crate::workspace::Workspaces;
 
 /// Where a mirror has its objects from.
@@ -35,6 +36,7 @@ pub(crate) struct Runners {
     pub(crate) run_data: Option<PathBuf>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) log_budget: u64,
+    pub(crate) providers: Arc<Providers>,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -91,6 +93,7 @@ impl Runners {
             run_data: self.run_data.clone(),
             env: self.env.clone(),
             log_budget: self.log_budget,
+            providers: self.providers.clone(),
         });
         open.insert(key, runner.clone());
         Ok(runner)

@@ -96,7 +96,7 @@ fn answer(survey_id: String, scanned: Result<GapReportV1, BuildError>) -> ScanRe
     });
     match json {
         Ok(report_json) => ScanResult { survey_id, report_json, ..ScanResult::default() },
-        Err(BuildError { reason, message }) => {
+        Err(BuildError { reason, message, .. }) => {
             ScanResult { survey_id, reason: reason.to_owned(), message, ..ScanResult::default() }
         }
     }

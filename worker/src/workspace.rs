@@ -8,6 +8,7 @@ use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
 use autopack_shared::repo::import::{ImportError, import_patch};
 use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, ScanCopy, WorkspaceKey};
+use autopack_shared::repo::raw;
 
 use crate::builder::BuildError;
 
@@ -173,6 +174,26 @@ impl Workspaces {
         blocking("workspace", move || {
             let repo = mirror.repository().map_err(|e| BuildError::of("workspace", &e))?;
             import_patch(&repo, base, diff.as_bytes()).map_err(|e| BuildError::of(import_reason(&e), &e))
+        })
+        .await
+    }
+
+    /// Deliverables that a tree in the mirror lacks.
+    ///
+    /// # Errors
+    /// `workspace` when it cannot be read.
+    pub(crate) async fn missing(&self, tree: Oid, deliverables: &[String]) -> Result<Vec<String>, BuildError> {
+        let (mirror, wanted) = (self.mirror.clone(), deliverables.to_vec());
+        blocking("workspace", move || {
+            let failed = |e: &dyn std::error::Error| BuildError::of("workspace", e);
+            let repo = mirror.repository().map_err(|e| failed(&e))?;
+            let mut missing = Vec::new();
+            for name in wanted {
+                if !raw::holds(&repo, tree, &name).map_err(|e| failed(&e))? {
+                    missing.push(name);
+                }
+            }
+            Ok(missing)
         })
         .await
     }

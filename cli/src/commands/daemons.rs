@@ -157,6 +157,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         objects: Objects::Fetched,
         env: builder_env(ctx),
         log_budget: LOG_BUDGET,
+        providers: crate::connect::providers::providers(ctx, ctx.host_settings()?.providers_file.as_deref())?,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

@@ -140,6 +140,18 @@ pub fn lookup(odb: &Odb<'_>, root: Oid, path: &[&[u8]]) -> Result<Option<RawEntr
     Ok(None)
 }
 
+/// Whether a tree has something at a path; a name that ends in `/` wants a directory with something in it.
+///
+/// # Errors
+/// [`RawError`] when a tree on the way cannot be read.
+pub fn holds(repo: &git2::Repository, root: Oid, name: &str) -> Result<bool, RawError> {
+    let odb = repo.odb().map_err(|source| RawError::Object { id: root, source })?;
+    let path: Vec<&[u8]> = name.trim_end_matches('/').split('/').map(str::as_bytes).collect();
+    let found = lookup(&odb, root, &path)?;
+    // Git has no empty directories.
+    Ok(found.is_some_and(|entry| entry.is_tree() || !name.ends_with('/')))
+}
+
 fn parse_tree(mut data: &[u8]) -> Option<RawTree> {
     let mut tree = Vec::new();
     while !data.is_empty() {

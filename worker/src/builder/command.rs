@@ -58,8 +58,8 @@ impl Builder for CommandBuilder {
             "timeout_seconds": task.seconds,
         });
         std::fs::write(&file, document.to_string()).map_err(|e| {
-            let BuildError { reason, message } = BuildError::of("workspace", &e);
-            BuildError { reason, message: format!("cannot write {}: {message}", file.display()) }
+            let BuildError { reason, message, .. } = BuildError::of("workspace", &e);
+            BuildError::new(reason, format!("cannot write {}: {message}", file.display()))
         })?;
         let report = process::run(&spec(task, &self.argv, tree, &file), cancel)
             .await

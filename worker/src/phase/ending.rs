@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::record::LeasePurpose;
+use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
 
 use super::{Built, Job, JobOutput};
@@ -79,20 +80,21 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
             result.set_outcome(pb::Outcome::Ok);
             result.result_tree = built.tree.to_string();
             result.notes = built.notes;
-            result.usage = Some(pb::Usage {
-                input_tokens: built.usage.input_tokens,
-                output_tokens: built.usage.output_tokens,
-                cost_micros: built.usage.cost_micros,
-                calls: built.usage.calls,
-            });
+            result.usage = Some(used(built.usage));
         }
         Err(error) => {
             result.set_outcome(pb::Outcome::Failed);
             error.reason.clone_into(&mut result.reason);
             result.message = error.message.chars().take(2000).collect();
+            result.usage = Some(used(error.usage));
         }
     }
     result
+}
+
+const fn used(usage: Usage) -> pb::Usage {
+    let Usage { input_tokens, output_tokens, cost_micros, calls } = usage;
+    pb::Usage { input_tokens, output_tokens, cost_micros, calls }
 }
 
 #[cfg(test)]

@@ -77,10 +77,10 @@ impl SessionTask {
         let Some(base) = base else { return Ok(None) };
         let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
         let builder = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name),
+            BuilderSpec::Command { name: Some(name), .. }
+            | BuilderSpec::Agent { preset: name }
+            | BuilderSpec::Llm { model: name } => policy.config.builders.get(name),
             BuilderSpec::Command { name: None, .. }
-            | BuilderSpec::Agent { .. }
-            | BuilderSpec::Llm { .. }
             | BuilderSpec::Patch { .. }
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
