@@ -18,10 +18,10 @@ review:
 demo:
     cargo run -q -- demo
 
-# Measure: the verdict, then the scan
-bench:
+# Measure: the verdict, then everything else beside its floors; arguments go to `autopack bench`
+bench *args:
     cargo bench -p autopack-shared --bench evaluate
-    cargo bench -p autopack-worker --bench scan
+    cargo run -q --release -- bench {{args}}
 
 # The embedded engine on this repository, until Ctrl-C
 up:

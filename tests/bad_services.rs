@@ -31,11 +31,16 @@ fn folder() -> Bench {
 
 /// Starts a supervisor; it has to end by itself.
 fn start(bench: &Bench, database: &str, etcd: &str) -> Ran {
+    start_as(bench, database, etcd, &[])
+}
+
+/// The same, with more arguments.
+fn start_as(bench: &Bench, database: &str, etcd: &str, more: &[&str]) -> Ran {
     let mut command = std::process::Command::new("timeout");
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", bench.path()).env("AUTOPACK_DATABASE_URL", database);
     command.args(["-k", "5", DEADLINE, env!("CARGO_BIN_EXE_autopack"), "supervisor", "--id", "s1"]);
     command.args(["--listen", "127.0.0.1:0", "--etcd", etcd, "--state-dir"]).arg(bench.path().join("s1"));
-    command.arg("--tokens").arg(bench.path().join("tokens")).current_dir(bench.path());
+    command.arg("--tokens").arg(bench.path().join("tokens")).args(more).current_dir(bench.path());
     ran(&command.output().unwrap())
 }
 
@@ -96,7 +101,7 @@ fn a_supervisor_says_why_it_does_not_start() {
         case("a newer schema", here("newer"), &url, (2, "version"), "9999"),
         case("no etcd", here("theirs"), &nowhere, away, "etcd"),
         case("a silent etcd", here("theirs"), &http(quiet), away, "etcd"),
-        case("another cluster's etcd", here("theirs"), &url, unsafe_config, "another"),
+        case("another cluster's etcd", here("theirs"), &url, (78, "cluster_mismatch"), "another"),
         case("no URL", "not a url".to_owned(), &url, away, "URL"),
     ];
     for case in &cases {
@@ -106,6 +111,20 @@ fn a_supervisor_says_why_it_does_not_start() {
     psql(&server, "postgres", "SELECT pg_reload_conf()");
     let case = case("an unsafe server", here("theirs"), &url, unsafe_config, "fsync");
     says(&case, &start(&bench, &case.database, &case.etcd));
+}
+
+#[test]
+fn one_database_is_of_one_cluster() {
+    let (bench, server) = (folder(), Server::start(&[]));
+    let database = format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", server.port());
+    let nowhere = format!("http://127.0.0.1:{}", closed());
+    let other = ["--cluster-id", "other"];
+    // Whoever comes first gives it its name, and gets as far as its etcd.
+    start(&bench, &database, &nowhere).expect(7);
+    let refused = start_as(&bench, &database, &nowhere, &other).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{refused:?}");
+    assert!(refused.stderr.contains("under the name autopack, these under other"), "{refused:?}");
+    start(&bench, &database, &nowhere).expect(7);
 }
 
 /// One line of what, one of why, one of what to do; and never the URL, which may hold a password.

@@ -10,6 +10,7 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod names;
 mod net;
 mod operate;
 mod partition;
@@ -18,6 +19,7 @@ mod proof;
 mod run_data;
 mod server;
 mod services;
+mod silent;
 mod site;
 mod stranger;
 mod surveys;

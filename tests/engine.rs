@@ -12,6 +12,7 @@ mod leases;
 mod lifecycle;
 mod locks;
 mod names;
+mod provision;
 mod recovery;
 mod session;
 mod surveys;

@@ -55,8 +55,10 @@ const COMMANDS: &[&str] = &[
     "audit verify",
     "audit export",
     "audit query",
+    "admin new-incarnation",
     "up",
     "doctor",
+    "bench",
     "config show",
     "completions",
 ];

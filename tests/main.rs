@@ -10,8 +10,12 @@ mod model;
 #[path = "../shared/tests/cases/repository.rs"]
 mod repository;
 
+mod abuse;
+mod agents;
 mod bad_input;
 mod bad_services;
+mod bench;
+mod builder_docs;
 mod builders;
 mod cli_engine;
 mod cli_local;

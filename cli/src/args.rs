@@ -1,6 +1,8 @@
 //! The command line: global options here, one file a group of commands below.
 
+pub(crate) mod admin;
 pub(crate) mod autopilot;
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod demo;
 pub(crate) mod local;
@@ -137,8 +139,13 @@ pub(crate) enum Command {
     /// Make tokens for people and workers of a cluster
     #[command(subcommand)]
     Token(cluster::Token),
+    /// Mend a cluster that is stopped
+    #[command(subcommand)]
+    Admin(admin::Admin),
     /// Check the repository, the data directory and the engine; reads only
     Doctor(operate::Doctor),
+    /// Measure how good it is here, beside floors of the same run
+    Bench(bench::Bench),
     /// Show the settings in force
     #[command(subcommand)]
     Config(local::Config),
@@ -157,6 +164,7 @@ impl Command {
         match self {
             Self::Autopilot(autopilot::Autopilot::Supervise(args)) => vec![("worker.slots", args.workers.to_string())],
             Self::Autopilot(autopilot::Autopilot::Run(_))
+            | Self::Bench(_)
             | Self::Demo(_)
             | Self::Init(_)
             | Self::Anchor(_)
@@ -178,6 +186,7 @@ impl Command {
             | Self::Workers(_)
             | Self::Workspaces(_)
             | Self::Token(_)
+            | Self::Admin(_)
             | Self::Doctor(_)
             | Self::Config(_)
             | Self::Completions(_) => Vec::new(),

@@ -1,5 +1,6 @@
 //! What each command does; one file a group.
 
+mod admin;
 mod anchor;
 mod approvals;
 mod audit;
@@ -52,7 +53,9 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Workers(command) => projects::workers(context, command).await,
         Command::Workspaces(command) => workspaces::run(context, command).await,
         Command::Token(command) => daemons::token(context, command),
+        Command::Admin(command) => admin::run(context, command).await,
         Command::Doctor(_) => doctor::run(context),
+        Command::Bench(args) => Box::pin(crate::bench::run(context, &args)).await,
         Command::Config(command) => settings::config(context, &command),
         Command::Completions(args) => settings::completions(context, &args),
     }

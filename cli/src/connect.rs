@@ -3,7 +3,8 @@
 
 pub(crate) mod address;
 pub(crate) mod providers;
-mod remote;
+pub(crate) mod remote;
+mod worker;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,10 +34,9 @@ use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_supervisor::error::Error;
 use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token};
-use autopack_worker::link::Identity;
-use autopack_worker::runners::Objects;
 
 use self::remote::Headers;
+pub(crate) use self::worker::{builder_env, provision, warm_limits};
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
@@ -270,7 +270,7 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     // A full or read-only disk is told here as what it is.
     artifact::probe(&data_dir).during(format!("write in the data directory {}", data_dir.display()))?;
     let root = worker_root(ctx, place);
-    let worker = if drive { Some(worker_config(ctx, place, root.clone())?) } else { None };
+    let worker = if drive { Some(worker::config(ctx, place, root.clone())?) } else { None };
     let (engine, channel) = Box::pin(open(ctx, place, &data_dir, &root, drive)).await.map_err(unopened)?;
     let socket = address::to_serve(&ctx.env, &data_dir);
     if drive {
@@ -333,34 +333,6 @@ fn listen(engine: &Engine, data_dir: &Path, socket: &Path) -> Result<(), CliErro
     address::publish(data_dir, socket).during("say where the socket is")?;
     engine.serve("socket", UnixListenerStream::new(listener));
     Ok(())
-}
-
-fn worker_config(ctx: &Context, place: &Place, root: PathBuf) -> Result<WorkerConfig, CliError> {
-    let identity = Identity {
-        worker: "embedded".to_owned(),
-        session: ctx.ids.fresh("session"),
-        boot_id: std::process::id().to_string(),
-        slots: place.settings.worker_slots,
-        // The sandbox is a later feature; nothing is claimed that was not measured.
-        sandbox_level: "S0".to_owned(),
-    };
-    Ok(WorkerConfig {
-        identity,
-        root,
-        objects: Objects::Borrowed(objects_dir(place)),
-        run_data: Some(place.data_dir.clone()),
-        env: builder_env(ctx),
-        log_budget: 64 * 1024 * 1024,
-        providers: providers::providers(ctx, place.settings.providers_file.as_deref())?,
-    })
-}
-
-/// What processes of a job find of this process's environment.
-pub(crate) fn builder_env(ctx: &Context) -> Vec<(String, String)> {
-    ["PATH", "HOME", "LANG", "LC_ALL", "TERM", "USER", "CARGO_HOME", "RUSTUP_HOME"]
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), ctx.env.get(name)?.to_owned())))
-        .collect()
 }
 
 /// Where the worker's mirror and worktrees are: outside of the user's checkout.

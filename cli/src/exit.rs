@@ -132,6 +132,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "fenced",
             "illegal_move",
             "no_lease",
+            "lease_moved",
             "not_pending",
             "already_voted",
             "checked_out",
@@ -159,7 +160,7 @@ const TABLE: &[(Exit, &[&str])] = &[
     ),
     (Exit::Bug, &["internal"]),
     (Exit::DataDirLocked, &["data_dir_locked"]),
-    (Exit::UnsafeConfig, &["store_moved", "store_restored", "unsafe_config"]),
+    (Exit::UnsafeConfig, &["cluster_mismatch", "store_moved", "store_restored", "unsafe_config"]),
     (Exit::Interrupted, &["cancelled"]),
 ];
 
@@ -303,7 +304,15 @@ fn remedy(reason: &str) -> &'static str {
         "not_found" => "check the name; the matching `list` command shows what there is",
         "exists" => "choose another name, or leave it out to get a fresh one",
         "illegal_move" => "autopack runs explain RUN says where it stands and what would move it",
+        "lease_moved" => {
+            "autopack leases list shows who has it now; name that epoch with --epoch if it is to lose it, too"
+        }
         "no_lease" => "autopack leases list shows what is held; autopack runs explain RUN what it waits for",
+        "anchor_required" => {
+            "autopack init in a checkout writes an anchor: commit it, on the branch that runs start from"
+        }
+        "sod_self_approval" => "somebody else decides it, with a token of their own",
+        "cluster_mismatch" => "give each cluster a name in etcd, a database and hubs of its own",
         "not_pending" => "autopack approvals list shows what still waits",
         "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
         "already_voted" => "another person has to vote; autopack approvals show ID lists who did",

@@ -3,6 +3,7 @@
 
 mod args;
 mod artifact;
+mod bench;
 mod commands;
 mod connect;
 mod console;

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod policy;
 pub mod project;
 pub mod provider;
+pub mod provision;
 pub mod reason;
 pub mod record;
 pub mod run_data;

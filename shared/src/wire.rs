@@ -17,6 +17,8 @@ pub mod pb {
     tonic::include_proto!("autopack.v1");
 }
 
+pub mod dial;
+
 /// The protocol version that `Hello` carries; a peer of another one is refused.
 pub const PROTOCOL: u32 = 1;
 

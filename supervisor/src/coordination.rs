@@ -84,6 +84,8 @@ pub enum CoordinationError {
         key: String,
         /// What it says, and what it should say.
         found: String,
+        /// The stable reason: `cluster_mismatch`, `store_restored`, or `unsafe_config` where nobody knows.
+        reason: &'static str,
         /// What to do.
         hint: &'static str,
     },
@@ -218,6 +220,19 @@ pub struct SessionEntry {
     pub life: Life,
 }
 
+/// A live worker session, as who gives out work needs it: without what only people look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seated {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its session.
+    pub session: String,
+    /// Phases it does at once.
+    pub slots: u32,
+    /// Whether it gets no more work.
+    pub draining: bool,
+}
+
 /// Who directs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeatEntry {
@@ -276,6 +291,15 @@ impl LockOwner {
     }
 }
 
+/// Locks that somebody wants, all or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockWish {
+    /// Which.
+    pub names: Vec<LockName>,
+    /// For whom.
+    pub owner: LockOwner,
+}
+
 /// Liveness of one cluster, or of one machine.
 #[async_trait]
 pub trait Coordinator: Send + Sync {
@@ -309,6 +333,21 @@ pub trait Coordinator: Send + Sync {
     async fn drain(&self, worker: &WorkerId, session: &str, drain: bool) -> Result<bool, CoordinationError>;
     /// The live sessions, by worker.
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError>;
+    /// The live sessions, by worker; one question however many there are.
+    async fn seats(&self) -> Result<Vec<Seated>, CoordinationError>;
+    /// How long a session lives already and still; none when it is gone.
+    async fn session_life(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError>;
+    /// Takes the locks of many sessions, in few questions; an answer for each wish, as [`Coordinator::lock`] gives it.
+    /// One that is refused is no obstacle to the others.
+    async fn lock_all(&self, wishes: &[LockWish]) -> Vec<Result<(), CoordinationError>> {
+        let mut answers = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            answers.push(self.lock(&wish.names, &wish.owner).await);
+        }
+        answers
+    }
+    /// The names of the locks that are held; one question however many there are.
+    async fn lock_names(&self) -> Result<Vec<LockName>, CoordinationError>;
     /// Takes locks for a session, all or none. Those it has for the same epoch already are no obstacle.
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError>;
     /// Gives locks back; unknown ones are no error.

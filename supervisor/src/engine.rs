@@ -21,6 +21,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::Cores;
+use crate::api::workers::{Lookout, Room};
 use crate::api::{Core, DirectorSlot};
 use crate::census;
 use crate::coordination::Coordinator;
@@ -70,6 +71,20 @@ pub struct Engine {
 async fn open_hub(config: &EngineConfig) -> Result<Arc<dyn Hub>, Error> {
     let (repo, data_dir) = (config.repo.clone(), config.data_dir.clone());
     Ok(Arc::new(run_blocking(move || LocalHub::open(&repo, HubOptions::embedded(&data_dir))).await?))
+}
+
+fn services(core: &Arc<Core>, workers: Arc<Workers>, coordinator: Arc<dyn Coordinator>, tasks: &Tasks) -> Services {
+    Services {
+        cores: Arc::new(Cores::one(core.clone())),
+        workers,
+        coordinator,
+        timers: Timers::default(),
+        lingers: false,
+        lookout: Lookout::start(core.store.clone(), tasks),
+        door: Door::of_the_owner(),
+        room: Room::default(),
+        tasks: tasks.clone(),
+    }
 }
 
 impl Engine {
@@ -131,15 +146,7 @@ impl Engine {
         };
         core.direct(director);
         let core = Arc::new(core);
-        let services = Services {
-            cores: Arc::new(Cores::one(core.clone())),
-            workers,
-            coordinator: coordinator.clone(),
-            timers: Timers::default(),
-            lingers: false,
-            door: Door::of_the_owner(),
-            tasks: tasks.clone(),
-        };
+        let services = services(&core, workers, coordinator.clone(), &tasks);
         Ok(Self { core, services, coordinator, tasks })
     }
 

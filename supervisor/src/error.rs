@@ -1,7 +1,5 @@
 //! Every failure of the supervisor, and the one place that makes a gRPC `Status` (`house.md` 4).
 
-use std::io::ErrorKind;
-
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -16,6 +14,10 @@ use crate::hub::HubError;
 use crate::run_data::RunDataError;
 use crate::store::StoreError;
 
+mod reasons;
+
+use reasons::{hub_reason, run_data_reason, scan_reason};
+
 /// A disk that is full: no fault of anybody's, and not worth trying again at once.
 const DISK_FULL: (&str, Code) = ("disk_full", Code::ResourceExhausted);
 
@@ -25,11 +27,9 @@ const READ_ONLY: (&str, Code) = ("read_only", Code::FailedPrecondition);
 /// A run's data cannot be kept as it should be.
 pub(crate) const RUN_DATA_UNAVAILABLE: &str = "run_data_unavailable";
 
-/// A git server that cannot be a hub.
-const HUB_UNFIT: (&str, Code) = ("hub_unfit", Code::InvalidArgument);
+/// Something that another cluster uses.
+const CLUSTER_MISMATCH: (&str, Code) = ("cluster_mismatch", Code::FailedPrecondition);
 
-/// A change of refs that a git server does not take.
-const HUB_REFUSED: (&str, Code) = ("hub_refused", Code::PermissionDenied);
 /// The domain of `ErrorInfo`.
 pub const ERROR_DOMAIN: &str = "autopack.dev";
 
@@ -227,11 +227,11 @@ impl Error {
             Self::RunData(error) => run_data_reason(error),
             Self::Unoffered(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
             Self::Store(StoreError::Unsafe(_))
-            | Self::Coordination(
-                CoordinationError::Unusable { .. }
-                | CoordinationError::Foreign { .. }
-                | CoordinationError::Setting { .. },
-            ) => ("unsafe_config", Code::FailedPrecondition),
+            | Self::Coordination(CoordinationError::Unusable { .. } | CoordinationError::Setting { .. }) => {
+                ("unsafe_config", Code::FailedPrecondition)
+            }
+            Self::Coordination(CoordinationError::Foreign { reason, .. }) => (reason, Code::FailedPrecondition),
+            Self::Store(StoreError::Elsewhere { .. }) => CLUSTER_MISMATCH,
             Self::Store(StoreError::Moved { .. }) => ("store_moved", Code::FailedPrecondition),
             Self::Store(StoreError::Restored { .. }) => ("store_restored", Code::FailedPrecondition),
             Self::Coordination(CoordinationError::ReadOnly { .. }) => READ_ONLY,
@@ -269,7 +269,15 @@ impl Error {
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
             Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
-            Self::Store(StoreError::Restored { .. }) => "restore the newest state of the database that there is",
+            Self::Store(StoreError::Restored { .. }) => {
+                "restore the newest state of the database that there is; where that is this one, autopack admin new-incarnation"
+            }
+            Self::Store(StoreError::Elsewhere { .. }) => {
+                "give them that name by --cluster-id, or another database; to change the name, autopack admin new-incarnation"
+            }
+            Self::Hub(HubError::Foreign { .. }) => {
+                "give each cluster hubs of its own; where the other is gone for good, remove refs/autopack/cluster there"
+            }
             Self::Unoffered(_) => {
                 "submit it to a cluster that has one (docs/CLUSTER.md), or ask for \"sqlite\" in the anchor"
             }
@@ -308,52 +316,6 @@ impl Error {
             | Self::Move(_)
             | Self::Bug(_) => "",
         }
-    }
-}
-
-/// What a worker says of a scan, as far as it is known here.
-fn scan_reason(reason: &str) -> (&'static str, Code) {
-    match reason {
-        "not_found" => ("not_found", Code::NotFound),
-        "unsafe_path" => ("unsafe_path", Code::FailedPrecondition),
-        "too_large" => ("too_large", Code::InvalidArgument),
-        "disk_full" => DISK_FULL,
-        _ => ("scan_failed", Code::Unavailable),
-    }
-}
-
-const fn run_data_reason(error: &RunDataError) -> (&'static str, Code) {
-    match error {
-        RunDataError::Unavailable { .. } => (RUN_DATA_UNAVAILABLE, Code::Unavailable),
-        RunDataError::Full { .. } => (RUN_DATA_UNAVAILABLE, Code::ResourceExhausted),
-        RunDataError::Taken(_) => (RUN_DATA_UNAVAILABLE, Code::FailedPrecondition),
-        RunDataError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
-        RunDataError::Unsafe(_) => ("unsafe_config", Code::FailedPrecondition),
-    }
-}
-
-fn hub_reason(error: &HubError) -> (&'static str, Code) {
-    match error {
-        HubError::ReadOnly { .. } => READ_ONLY,
-        HubError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => READ_ONLY,
-        // libgit2 passes on the system's text and not its number.
-        HubError::Git(error) if error.message().contains("Permission denied") => READ_ONLY,
-        HubError::Away { .. } | HubError::ServerAway { .. } => ("hub_unavailable", Code::Unavailable),
-        HubError::Fenced { .. } => ("fenced", Code::FailedPrecondition),
-        HubError::Locked { .. } => ("locked", Code::Aborted),
-        HubError::CheckedOut { .. } => ("checked_out", Code::FailedPrecondition),
-        HubError::Collides { .. } => ("exists", Code::AlreadyExists),
-        HubError::NotForward { .. } => ("conflict", Code::Aborted),
-        HubError::Symbolic { .. } | HubError::ForeignRef { .. } | HubError::TooLarge { .. } | HubError::Open(_) => {
-            ("invalid", Code::InvalidArgument)
-        }
-        HubError::Pack(_) => ("malformed_pack", Code::InvalidArgument),
-        HubError::BadFence | HubError::Tree(_) | HubError::Facts(_) => ("hub_corrupt", Code::DataLoss),
-        HubError::Address { .. } => ("invalid", Code::InvalidArgument),
-        HubError::Unfit { .. } => HUB_UNFIT,
-        HubError::Refused { .. } => HUB_REFUSED,
-        HubError::Credentials { .. } => ("unsafe_config", Code::FailedPrecondition),
-        HubError::Io { .. } | HubError::Git(_) => ("unavailable", Code::Unavailable),
     }
 }
 

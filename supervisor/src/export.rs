@@ -59,6 +59,12 @@ impl Exporter {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a run's history has lines that are not known to be written.
+    #[must_use]
+    pub fn is_behind(&self, run: &RunId, lines: u64) -> bool {
+        self.written().get(run).is_none_or(|written| *written < lines)
+    }
+
     /// Brings the files of a run up to date.
     ///
     /// # Errors

@@ -105,6 +105,12 @@ pub trait Hub: Send + Sync {
         Ok(())
     }
 
+    /// The cluster whose hub it is: the id of its store; none where it is nobody's.
+    fn cluster(&self) -> Result<Option<String>, HubError>;
+    /// Makes it the hub of a cluster, where it is nobody's; [`HubError::Foreign`] where it is another's. Fences of two
+    /// clusters say nothing of each other.
+    fn claim(&self, cluster: &str) -> Result<(), HubError>;
+
     /// The fencing token in force.
     fn fence(&self) -> Result<Option<FencingToken>, HubError>;
     /// Raises the fence; equal is fine, lower is [`HubError::Fenced`].
@@ -147,6 +153,9 @@ pub trait Hub: Send + Sync {
     fn keep_alive(&self, token: FencingToken, at: &AttemptKey, object: Oid) -> Result<(), HubError>;
     /// Drops everything that was kept alive for a run; says how many refs that were.
     fn release(&self, token: FencingToken, run: &RunId) -> Result<usize, HubError>;
+
+    /// The branches of runs, and where they are.
+    fn run_branches(&self) -> Result<Vec<(String, Oid)>, HubError>;
 
     /// Makes a commit object; no ref moves.
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError>;

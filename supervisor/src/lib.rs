@@ -5,6 +5,7 @@ mod census;
 pub mod coordination;
 pub mod director;
 pub mod door;
+pub mod drill;
 pub mod engine;
 pub mod error;
 pub mod export;

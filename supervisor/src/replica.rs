@@ -15,6 +15,7 @@ use autopack_shared::runtime::clock::{Clock, IdSource};
 use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::api::cores::{Cores, Opener};
+use crate::api::workers::{Lookout, Room, Transfers};
 use crate::api::{Core, DirectorSlot};
 use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
@@ -32,7 +33,9 @@ use crate::store::postgres::{PostgresConfig, PostgresStore};
 use crate::store::{Store, StoreError};
 use crate::workers::Workers;
 
+mod fences;
 mod lead;
+pub mod recovery;
 
 /// How long shutdown waits for what is under way.
 const GRACE: Duration = Duration::from_secs(10);
@@ -61,6 +64,8 @@ pub struct ReplicaConfig {
     pub hub_credentials: Option<PathBuf>,
     /// Who may come in.
     pub door: Door,
+    /// How much of packs is in memory at once.
+    pub transfers: Transfers,
     /// Limits of the director.
     pub director: DirectorConfig,
 }
@@ -147,32 +152,50 @@ fn listen(wanted: SocketAddr) -> Result<(TcpIncoming, SocketAddr), Error> {
     Ok((incoming, address))
 }
 
-/// Refuses a store that knows less than a hub. The hub is read first: whoever raises both begins with the store.
-async fn refuse_older(cores: &Cores) -> Result<(), Error> {
-    let projects = cores.store().read().await?.projects().await?;
-    for project in projects {
-        let read = async {
-            let hub = cores.named(&project.id).await?.hub.clone();
-            run_blocking(move || hub.fence()).await
-        };
-        let found = match read.await {
-            Ok(Some(found)) => found,
-            Ok(None) => continue,
-            Err(error) => {
-                tracing::warn!(project = %project.id, %error, "the hub cannot be read");
-                continue;
-            }
-        };
+/// Serves whoever comes; where.
+fn serve(wanted: SocketAddr, services: &Services) -> Result<SocketAddr, Error> {
+    let (incoming, address) = listen(wanted)?;
+    let (router, stop) = (services.router(), services.tasks.stop().clone());
+    services.tasks.spawn("api", OnError::Stop, async move {
+        router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
+    });
+    Ok(address)
+}
+
+/// Refuses a store that knows less than a hub, and a hub that is another cluster's. The hub is read first: whoever raises
+/// both begins with the store.
+async fn refuse_others(cores: &Cores, ours: &str) -> Result<(), Error> {
+    for hub in fences::of_hubs(cores).await? {
+        if let Some(found) = hub.cluster.filter(|found| found != ours) {
+            return Err(HubError::Foreign { hub: hub.project.repo, found, ours: ours.to_owned() }.into());
+        }
+        let Some(found) = hub.fence else { continue };
         let mut tx = cores.store().read().await?;
         // A new store takes the next incarnation.
         let Some(epoch) = tx.epoch(&Scope::Director).await? else { continue };
         let stands = FencingToken { incarnation: tx.incarnation().await?, epoch };
         if found > stands {
-            let (hub, store) = (found.to_string(), stands.to_string());
-            return Err(StoreError::Restored { project: project.id.to_string(), hub, store }.into());
+            let (hub_at, store) = (found.to_string(), stands.to_string());
+            return Err(StoreError::Restored { project: hub.project.id.to_string(), hub: hub_at, store }.into());
         }
     }
     Ok(())
+}
+
+/// Refuses a store whose supervisors meet under another name: each of the two would have its director.
+async fn meet(store: &dyn Store, name: &str) -> Result<(), Error> {
+    let mut known = store.read().await?.coordination().await?;
+    if known.is_none() {
+        let mut tx = store.tx(&[]).await?;
+        tx.set_coordination(None, name).await?;
+        tx.commit().await?;
+        // Somebody else may have been faster.
+        known = store.read().await?.coordination().await?;
+    }
+    match known {
+        Some(known) if known != name => Err(StoreError::Elsewhere { known, asked: name.to_owned() }.into()),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Opens the server for data of runs, and closes the control store to what runs log in as.
@@ -192,6 +215,19 @@ async fn open_run_data(
     Ok(Some(Arc::new(PostgresRunDatabases::open(wanted.server.clone(), control).await?)))
 }
 
+/// How a replica comes to etcd.
+fn etcd_of(config: &ReplicaConfig, store: StoreIdentity) -> EtcdConfig {
+    EtcdConfig {
+        endpoints: config.etcd.clone(),
+        cluster_id: config.cluster_id.clone(),
+        replica: Seat { id: config.id.clone(), addr: config.advertise.clone() },
+        store,
+        user: None,
+        tls: None,
+        timers: config.timers.clone(),
+    }
+}
+
 impl Replica {
     /// Opens the store, joins the cluster and starts serving.
     ///
@@ -204,15 +240,9 @@ impl Replica {
         drop(tx);
         let run_data = open_run_data(config.run_data.as_ref(), &postgres, &identity).await?;
         let store: Arc<dyn Store> = postgres;
-        let etcd = EtcdConfig {
-            endpoints: config.etcd,
-            cluster_id: config.cluster_id,
-            replica: Seat { id: config.id.clone(), addr: config.advertise },
-            store: identity,
-            user: None,
-            tls: None,
-            timers: config.timers.clone(),
-        };
+        meet(store.as_ref(), &config.cluster_id).await?;
+        let cluster = identity.cluster.clone();
+        let etcd = etcd_of(&config, identity);
         let coordinator: Arc<dyn Coordinator> = Arc::new(EtcdCoordinator::connect(&etcd, clock.clone()).await?);
         let opener = HubOpener {
             store: store.clone(),
@@ -222,25 +252,24 @@ impl Replica {
             run_data: run_data.clone(),
             hub_credentials: config.hub_credentials,
         };
-        let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener)));
-        refuse_older(&cores).await?;
         let tasks = Tasks::new();
+        let cores = Arc::new(Cores::of_store(store.clone(), Arc::new(opener), tasks.clone()));
+        refuse_others(&cores, &cluster).await?;
         let services = Services {
             cores,
             workers: Arc::new(Workers::default()),
             coordinator: coordinator.clone(),
             timers: config.timers.clone(),
             lingers: true,
+            lookout: Lookout::start(store.clone(), &tasks),
             door: config.door,
+            room: Room::with(config.transfers),
             tasks: tasks.clone(),
         };
-        let (incoming, address) = listen(config.listen)?;
-        let (router, stop) = (services.router(), tasks.stop().clone());
-        tasks.spawn("api", OnError::Stop, async move {
-            router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await
-        });
+        let address = serve(config.listen, &services)?;
         let lead = Arc::new(lead::Lead {
             id: config.id,
+            cluster,
             services: services.clone(),
             store: store.clone(),
             coordinator: coordinator.clone(),

@@ -1,7 +1,6 @@
 //! The services of a supervisor behind one router, whatever door they are served through.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
@@ -10,6 +9,7 @@ use tower::layer::util::{Identity, Stack};
 
 use autopack_shared::runtime::process::Tasks;
 use autopack_shared::wire::MAX_MESSAGE;
+use autopack_shared::wire::dial::KEEPALIVE;
 use autopack_shared::wire::pb::admin_service_server::AdminServiceServer;
 use autopack_shared::wire::pb::governance_service_server::GovernanceServiceServer;
 use autopack_shared::wire::pb::run_service_server::RunServiceServer;
@@ -19,15 +19,12 @@ use crate::api::admin::AdminApi;
 use crate::api::cores::Cores;
 use crate::api::governance::GovernanceApi;
 use crate::api::runs::RunApi;
-use crate::api::workers::{Room, WorkerApi};
+use crate::api::workers::{Lookout, Room, WorkerApi};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
 use crate::door::Door;
 use crate::traced::Tracing;
 use crate::workers::Workers;
-
-/// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
-const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// What the services are made of.
 #[derive(Clone)]
@@ -42,8 +39,12 @@ pub struct Services {
     pub timers: Timers,
     /// Whether workers' sessions outlive their streams.
     pub lingers: bool,
+    /// Looks for leases for all of them.
+    pub lookout: Arc<Lookout>,
     /// Who may come in.
     pub door: Door,
+    /// Room for transfers.
+    pub room: Room,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -71,7 +72,8 @@ impl Services {
             coordinator: self.coordinator.clone(),
             timers: self.timers.clone(),
             lingers: self.lingers,
-            room: Room::default(),
+            room: self.room.clone(),
+            lookout: self.lookout.clone(),
             tasks,
         });
         let runs = runs.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);

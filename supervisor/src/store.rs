@@ -13,9 +13,11 @@ use autopack_shared::domain::record::{
 };
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
+pub use self::batches::Batches;
 use self::facts::Facts;
 pub use self::surveys::Surveys;
 
+pub mod batches;
 mod doc;
 pub mod facts;
 pub mod postgres;
@@ -108,6 +110,14 @@ pub enum StoreError {
         /// The token here.
         store: String,
     },
+    /// The store's supervisors meet elsewhere: with these, there would be two directors at once.
+    #[error("the supervisors of this control store meet under the name {known}, these under {asked}")]
+    Elsewhere {
+        /// Theirs.
+        known: String,
+        /// Ours.
+        asked: String,
+    },
     /// The store's schema is newer than this program.
     #[error("the control store has schema {found}, this program knows {known}: use a newer autopack")]
     Schema {
@@ -164,7 +174,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.
@@ -180,6 +190,10 @@ pub trait Fences {
     async fn set_incarnation(&mut self, incarnation: u32) -> StoreResult<()>;
     /// The stable random id of this store.
     async fn cluster_id(&mut self) -> StoreResult<String>;
+    /// The name under which those who use this store coordinate; none before anybody said one.
+    async fn coordination(&mut self) -> StoreResult<Option<String>>;
+    /// Says it anew, if it is still what was read; whether it was.
+    async fn set_coordination(&mut self, from: Option<&str>, to: &str) -> StoreResult<bool>;
     /// The current epoch of a scope.
     async fn epoch(&mut self, scope: &Scope) -> StoreResult<Option<u64>>;
     /// Raises a scope's epoch by one (1 if it has none) and names its holder; from then on this transaction also
@@ -269,6 +283,8 @@ pub trait Requests {
     async fn votes(&mut self, request: &RequestId) -> StoreResult<Vec<Vote>>;
     /// Adds a command.
     async fn insert_command(&mut self, command: &Command) -> StoreResult<()>;
+    /// One command, done or not.
+    async fn command(&mut self, id: &RowId) -> StoreResult<Option<Command>>;
     /// Commands not yet done, oldest first; of one run or of all.
     async fn open_commands(&mut self, run: Option<&RunId>) -> StoreResult<Vec<Command>>;
     /// Marks a command done.
@@ -301,6 +317,8 @@ pub trait Journal {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64>;
     /// Events of a run after `after`, in order, at most `limit`.
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>>;
+    /// Events of a run before `before`, the newest first, at most `limit`.
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>>;
     /// Queues a notice.
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()>;
     /// Notices not yet sent, oldest first.

@@ -16,6 +16,8 @@ macro_rules! cases_of {
 
 #[path = "conformance/applies.rs"]
 mod applies;
+#[path = "conformance/batches.rs"]
+mod batches;
 #[path = "conformance/crash.rs"]
 mod crash;
 #[path = "conformance/crowd.rs"]
@@ -98,6 +100,11 @@ macro_rules! store_cases {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart
                 a_dropped_transaction_leaves_nothing a_view_stays_as_it_was_and_cannot_write
                 commits_are_announced_and_nothing_else
+            }
+            batches {
+                rows_are_gathered_in_the_order_asked_for many_rows_are_read_at_once epochs_are_raised_together
+                what_waits_is_found_and_is_there_in_the_end what_waits_and_is_refused_leaves_nothing
+                no_worker_gets_more_than_its_slots
             }
             crowd {
                 every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes

@@ -127,7 +127,8 @@ fn leftovers(folder: &Path) -> Vec<String> {
         entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
     };
     let inside = [".trash", ".scratch", "mirror.git/worktrees"];
-    let known = [".trash", ".scratch", "mirror.git", "mirror.lock", "repo.lock"];
+    // Worktrees that are ready for the next leases wait in the pool.
+    let known = [".trash", ".scratch", ".pool", "mirror.git", "mirror.lock", "repo.lock"];
     let mut left: Vec<String> = inside.iter().flat_map(|inner| names(&folder.join(inner))).collect();
     left.extend(names(folder).into_iter().filter(|name| !known.contains(&name.as_str())));
     left

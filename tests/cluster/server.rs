@@ -98,6 +98,8 @@ fn a_hub_on_a_git_server_outlives_its_director() {
     let hub = Repository::open(cluster.hub()).unwrap();
     let pending = || hub.references_glob("refs/autopack/q/*").unwrap().count();
     assert!(until(ONE, || pending() == 0), "{} pending results are left", pending());
+    let nowhere = cluster.ann.run(&["gaps", "scan", "--at", "0123456789012345678901234567890123456789"]).expect(3);
+    assert!(nowhere.stderr.starts_with("error[not_found]"), "{}", nowhere.stderr);
     // Landing moves the branch on the server, by the supervisor that directs now.
     cluster.ann.run(&["runs", "land", "p1"]).expect(0);
     let (main, run) = (hub.refname_to_id("refs/heads/main"), hub.refname_to_id("refs/heads/autopack/p1"));

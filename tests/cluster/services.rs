@@ -14,7 +14,7 @@ fn state(desk: &Desk, run: &str) -> String {
     text(&desk.ask(&["runs", "show", run]), "state").to_owned()
 }
 
-fn ends(cluster: &Cluster, run: &str) {
+pub(super) fn ends(cluster: &Cluster, run: &str) {
     let done = || state(&cluster.ann, run) == "SUCCEEDED";
     assert!(until(ONE, done), "{run} does not end:\n{}", cluster.logs());
 }
@@ -113,7 +113,7 @@ fn a_hub_that_is_moved_holds_up_its_own_runs_only() {
     cluster.ann.run(&["audit", "verify"]).expect(0);
 }
 
-fn submit_to(cluster: &Cluster, project: &str, file: &Value) -> crate::harness::Ran {
+pub(super) fn submit_to(cluster: &Cluster, project: &str, file: &Value) -> crate::harness::Ran {
     let path = cluster.hub().with_file_name("run.json");
     std::fs::write(&path, file.to_string()).unwrap();
     cluster.ann.run(&["runs", "submit", "--insecure-no-sandbox", "--project", project, path.to_str().unwrap()])
@@ -134,6 +134,98 @@ fn a_store_that_is_older_than_a_hub_is_refused() {
     assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
     let told = cluster.supervisors[0].told();
     assert!(told.contains("error[store_restored]") && told.contains("shop"), "{told}");
+}
+
+/// Runs what is run while the supervisors are stopped.
+fn renew(cluster: &Cluster, more: &[&str]) -> crate::harness::Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
+    command.args(["admin", "new-incarnation", "--reason", "restored to noon", "-o", "json"]).args(more);
+    command.args(cluster.etcd.endpoints().iter().flat_map(|url| ["--etcd".to_owned(), url.clone()]));
+    command.arg("--state-dir").arg(cluster.folder().join("admin")).env_clear();
+    let url = format!("postgres://postgres@{}:{}/postgres", cluster.postgres.host(), cluster.postgres.port());
+    crate::harness::ran(&command.env("AUTOPACK_DATABASE_URL", url).env("PATH", "/usr/bin:/bin").output().unwrap())
+}
+
+#[test]
+fn a_restored_store_goes_on_as_a_new_incarnation() {
+    let mut cluster = Cluster::start(1, 1, 1);
+    cluster.ann.submit(&work::patch("first")).expect(0);
+    ends(&cluster, "first");
+    let alive = renew(&cluster, &[]).expect(6);
+    assert!(alive.stderr.contains("stop every supervisor first"), "{}", alive.stderr);
+    cluster.supervisors[0].terminate();
+    assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it stays:\n{}", cluster.logs());
+    // As after a restore: the hub has seen later directors, and a commit of a run that the store lost.
+    let repo = Repository::open(cluster.hub()).unwrap();
+    let later = repo.blob(b"1 99\n").unwrap();
+    repo.reference("refs/autopack/fence", later, true, "a later director").unwrap();
+    let main = repo.find_reference("refs/heads/main").unwrap().peel_to_commit().unwrap();
+    let who = git2::Signature::now("autopack", "apply@cluster").unwrap();
+    let lost = repo.commit(None, &who, &who, "run lost, apply 1234\n", &main.tree().unwrap(), &[&main]).unwrap();
+    repo.reference("refs/heads/autopack/lost", lost, false, "").unwrap();
+    let on = repo.find_reference("refs/heads/autopack/first").unwrap().peel_to_commit().unwrap();
+    let more = repo.commit(None, &who, &who, "run first, apply 99\n", &on.tree().unwrap(), &[&on]).unwrap();
+    repo.reference("refs/heads/autopack/first", more, true, "").unwrap();
+
+    let dry = renew(&cluster, &["--dry-run"]).expect(0).json();
+    assert_eq!(
+        (dry["before"].as_u64(), dry["after"].as_u64(), dry["written"].as_bool()),
+        (Some(1), Some(2), Some(false))
+    );
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || cluster.supervisors[0].ended() == Some(78)), "a dry run is dry:\n{}", cluster.logs());
+    let done = renew(&cluster, &[]).expect(0).json();
+    assert_eq!((done["etcd"].as_u64(), done["after"].as_u64()), (Some(1), Some(2)), "{done}");
+    let foreign: Vec<(&str, &str)> = done["foreign"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            assert_eq!(one["commits"].as_array().unwrap().len(), 1, "{one}");
+            (text(one, "ref"), text(&one["commits"][0], "text"))
+        })
+        .collect();
+    assert_eq!(
+        foreign,
+        [("refs/heads/autopack/first", "run first, apply 99"), ("refs/heads/autopack/lost", "run lost, apply 1234"),]
+    );
+    cluster.supervisors[0].revive();
+    cluster.supervisors[0].is_up();
+    assert!(until(ONE, || cluster.ann.submit(&work::patch("second")).code == 0), "{}", cluster.logs());
+    ends(&cluster, "second");
+    let kept = cluster.ann.run(&["audit", "query", "--op", "hub.foreign", "-o", "json"]).expect(0).stdout;
+    assert!(kept.contains("refs/heads/autopack/lost") && kept.contains("restored to noon"), "{kept}");
+    cluster.ann.run(&["audit", "verify"]).expect(0);
+}
+
+#[test]
+fn a_hub_is_of_one_cluster() {
+    let mut cluster = Cluster::start(1, 1, 0);
+    let repo = Repository::open(cluster.hub()).unwrap();
+    let mark = repo.find_reference("refs/autopack/cluster").unwrap().peel_to_blob().unwrap();
+    assert_eq!(
+        String::from_utf8(mark.content().to_vec()).unwrap().trim(),
+        cluster.sql("SELECT cluster_id FROM autopack.cluster")[0]
+    );
+    // Another cluster's hub is not taken in, and what is there is left as it is.
+    let theirs = cluster.hub().with_file_name("theirs.git");
+    RepoBuilder::new().bare(true).clone(cluster.hub().to_str().unwrap(), &theirs).unwrap();
+    let foreign = |repo: &Repository| {
+        let blob = repo.blob(b"of-somebody-else\n").unwrap();
+        repo.reference("refs/autopack/cluster", blob, true, "").unwrap();
+    };
+    foreign(&Repository::open(&theirs).unwrap());
+    let refused = cluster.ann.run(&["projects", "add", "theirs", "--hub", theirs.to_str().unwrap()]).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("of-somebody-else"), "{}", refused.stderr);
+    assert_eq!(cluster.ann.ask(&["projects", "list"])["projects"].as_array().unwrap().len(), 1);
+    // One that became another's keeps its supervisors from starting.
+    cluster.supervisors[0].kill();
+    foreign(&repo);
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it goes on:\n{}", cluster.logs());
+    assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
+    assert!(cluster.supervisors[0].told().contains("error[cluster_mismatch]"), "{}", cluster.logs());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::SystemClock;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::coordination::{
-    CoordinationError, Coordinator, Directorship, LockName, LockOwner, Renewal, SessionFacts,
+    CoordinationError, Coordinator, Directorship, LockName, LockOwner, LockWish, Renewal, SessionFacts,
 };
 
 use super::etcd::EtcdCluster;
@@ -60,7 +60,8 @@ macro_rules! suite {
 suite! {
     there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
     a_session_takes_its_locks_along a_member_that_ends_gives_everything_back what_is_held_is_listed
-    a_lock_can_be_broken a_session_that_drains_stays_so
+    a_lock_can_be_broken a_session_that_drains_stays_so many_locks_are_taken_at_once
+    who_is_there_is_known_at_a_glance
 }
 
 pub(super) fn worker(text: &str) -> WorkerId {
@@ -277,6 +278,77 @@ async fn a_session_that_drains_stays_so(cluster: &impl Cluster) {
     assert!(drains().await, "it goes with the session");
     assert!(member.drain(&one, "s-1", false).await.unwrap() && !drains().await);
     assert!(!member.drain(&one, "s-2", true).await.unwrap() && !drains().await, "another session is none of it");
+}
+
+/// One that is refused is in nobody's way, and each is taken whole or not at all.
+async fn many_locks_are_taken_at_once(cluster: &impl Cluster) {
+    let member = cluster.member("r-1").await;
+    let (mine, theirs) = (owner("w-1", "s-1", 1), owner("w-2", "s-2", 1));
+    open(&member, &mine).await;
+    open(&member, &theirs).await;
+    member.lock(&locks("r-7")[1..], &theirs).await.unwrap();
+    member.lock(&locks("r-8"), &mine).await.unwrap();
+    // More than fit into one transaction, of which one is taken, one is held already, and one's session is gone.
+    let mut wishes: Vec<LockWish> = (0..100)
+        .map(|n| LockWish {
+            names: locks(&format!("r-{n}")).to_vec(),
+            owner: if n % 2 == 0 { mine.clone() } else { theirs.clone() },
+        })
+        .collect();
+    wishes[7].owner = mine.clone();
+    wishes[9].owner = owner("w-3", "s-3", 1);
+    let answers = member.lock_all(&wishes).await;
+    assert_eq!(answers.len(), wishes.len());
+    for (n, (answer, wish)) in answers.into_iter().zip(&wishes).enumerate() {
+        let holders = [member.holder(&wish.names[0]).await.unwrap(), member.holder(&wish.names[1]).await.unwrap()];
+        match n {
+            7 => {
+                assert_eq!(held(answer), "the workspace of run r-7");
+                assert_eq!(holders, [None, Some(theirs.clone())]);
+            }
+            9 => {
+                assert!(matches!(answer, Err(CoordinationError::Unavailable(_))));
+                assert_eq!(holders, [None, None]);
+            }
+            _ => {
+                answer.unwrap();
+                assert_eq!(holders, [Some(wish.owner.clone()), Some(wish.owner.clone())]);
+            }
+        }
+    }
+    // Again, and the same lock for two: the first has it.
+    assert!(member.lock_all(&wishes[..7]).await.iter().all(Result::is_ok));
+    let both = [
+        LockWish { names: locks("new").to_vec(), owner: theirs.clone() },
+        LockWish { names: locks("new").to_vec(), owner: mine },
+    ];
+    let answers = member.lock_all(&both).await;
+    assert!(answers[0].is_ok() && answers[1].is_err(), "{answers:?}");
+    assert!(member.lock_all(&[]).await.is_empty());
+    let names = member.lock_names().await.unwrap();
+    let listed: Vec<_> = member.locks().await.unwrap().into_iter().map(|lock| lock.name).collect();
+    assert_eq!((names.len(), names), (98 * 2 + 1 + 2, listed));
+}
+
+async fn who_is_there_is_known_at_a_glance(cluster: &impl Cluster) {
+    let member = cluster.member("r-1").await;
+    assert!(member.seats().await.unwrap().is_empty());
+    assert_eq!(member.session_life(&worker("w-1"), "s-1").await.unwrap(), None);
+    for (who, session) in [("w-2", "s-2"), ("w-1", "s-1")] {
+        open(&member, &owner(who, session, 1)).await;
+    }
+    member.drain(&worker("w-2"), "s-2", true).await.unwrap();
+    let seats = member.seats().await.unwrap();
+    let seen: Vec<_> = seats.iter().map(|s| (s.worker.as_str(), s.session.as_str(), s.slots, s.draining)).collect();
+    assert_eq!(seen, [("w-1", "s-1", facts().slots, false), ("w-2", "s-2", facts().slots, true)]);
+    let life = member.session_life(&worker("w-1"), "s-1").await.unwrap().unwrap();
+    assert!(
+        life.age < SOON && life.ttl.is_some() == life.remaining.is_some() && life.remaining <= life.ttl,
+        "{life:?}"
+    );
+    assert_eq!(member.session_life(&worker("w-1"), "s-2").await.unwrap(), None, "it is another session");
+    member.close_session(&worker("w-1"), "s-1").await.unwrap();
+    assert_eq!(member.seats().await.unwrap().len(), 1);
 }
 
 async fn a_lock_can_be_broken(cluster: &impl Cluster) {

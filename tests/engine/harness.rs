@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use autopack_shared::domain::ids::ProjectId;
+use autopack_shared::domain::record::Command;
 use autopack_shared::runtime::clock::{Clock, SystemClock, SystemIds};
 use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::admin_service_client::AdminServiceClient;
@@ -23,6 +24,8 @@ use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::engine::{Engine, EngineConfig};
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
+use autopack_worker::pool::WarmLimits;
+use autopack_worker::provision::Provision;
 use autopack_worker::runners::Objects;
 
 /// How long anything may take before a test gives up on it.
@@ -32,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(100);
 pub(super) struct Site {
     /// Keeps the folders.
     pub(super) dir: TempDir,
+    /// What its operator gives.
+    pub(super) provision: Provision,
 }
 
 /// An engine on it.
@@ -52,7 +57,7 @@ pub(super) const ANCHOR: &str = r#"{"format_version":"v2","project_id":"site","c
 impl Site {
     /// A repository with a few files; `policy` becomes `autopack.toml` where it is not empty.
     pub(super) fn new(policy: &str) -> Self {
-        let site = Self { dir: tempfile::tempdir().unwrap() };
+        let site = Self { dir: tempfile::tempdir().unwrap(), provision: Provision::default() };
         let repo = Repository::init(site.repo()).unwrap();
         repo.set_head("refs/heads/main").unwrap();
         site.write("README.md", "# Site\n");
@@ -142,6 +147,8 @@ impl Rig {
             env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
             log_budget: 1 << 20,
             providers: Arc::default(),
+            warm: WarmLimits { count: 1, ..WarmLimits::default() },
+            provision: site.provision.clone(),
         };
         let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
         rig.engine.tasks().spawn("worker", OnError::Log, serving);
@@ -281,6 +288,24 @@ impl Rig {
     pub(super) async fn steer(&mut self, run: &str, op: pb::SteerOp) {
         let call = pb::SteerRequest { run_id: run.into(), op: op.into(), ..Default::default() };
         self.runs.steer(call).await.unwrap();
+    }
+
+    /// Puts a command into the store as if it had been recorded before, and waits for what becomes of it.
+    pub(super) async fn performed(&self, command: Command) -> String {
+        let store = &self.engine.core.store;
+        let mut tx = store.tx(&[]).await.unwrap();
+        tx.insert_command(&command).await.unwrap();
+        tx.commit().await.unwrap();
+        let done = async {
+            loop {
+                let found = store.read().await.unwrap().command(&command.id).await.unwrap().unwrap();
+                match found.result {
+                    Some(result) => return result,
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, done).await.unwrap()
     }
 
     /// What a run's history says, as `kind text` lines.

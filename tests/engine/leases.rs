@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use autopack_shared::domain::ids::Timestamp;
+use autopack_shared::domain::record::{Command, CommandOp, Principal};
 use autopack_shared::runtime::clock::{ManualClock, SystemClock};
 use autopack_shared::wire::pb::{self, supervisor_message, upload_chunk, worker_message};
 
@@ -25,7 +27,8 @@ async fn leases(rig: &mut Rig, run: &str) -> pb::LeasesResponse {
 }
 
 fn breaking(run: &str, key: &str, reason: &str) -> pb::BreakLeaseRequest {
-    pb::BreakLeaseRequest { idempotency_key: key.to_owned(), run_id: run.to_owned(), reason: reason.to_owned() }
+    let (idempotency_key, run_id, reason) = (key.to_owned(), run.to_owned(), reason.to_owned());
+    pb::BreakLeaseRequest { idempotency_key, run_id, reason, epoch: None }
 }
 
 fn upload(grant: &pb::Grant, epoch: u64) -> pb::UploadChunk {
@@ -65,9 +68,10 @@ async fn a_broken_lease_is_gone_and_what_its_worker_still_says_is_refused() {
     assert_eq!((seen.leases[0].state.as_str(), seen.leases[1].state.as_str()), ("REVOKED", "HELD"));
     assert_eq!(seen.leases[0].reason, "broken by local:owner: it hangs");
 
-    // The same call again breaks nothing more; another one needs another key.
+    // The same call again breaks nothing more, and says what became of it; another one needs another key.
     let again = rig.admin.break_lease(breaking("stuck", "k", "it hangs")).await.unwrap().into_inner();
     assert_eq!(again.command_id, answer.command_id);
+    assert_eq!(again.result, format!("done: {NAME} lost it at epoch {}", first.epoch));
     let other = rig.admin.break_lease(breaking("stuck", "k", "another reason")).await.unwrap_err();
     assert_eq!(reason(&other), "EXISTS");
 
@@ -88,6 +92,34 @@ async fn a_broken_lease_is_gone_and_what_its_worker_still_says_is_refused() {
     let broken = rig.history("stuck").await.iter().filter(|line| line.contains("broken by local:owner")).count();
     assert!(broken > 0);
     rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_granted_since_somebody_looked_is_not_broken() {
+    let site = Site::new("");
+    let mut rig = rig(&site).await;
+    let mut hand = Hand::open(&mut rig).await;
+    submit(&mut rig, "busy").await;
+    let seen = hand.granted().await.epoch;
+    let first = pb::BreakLeaseRequest { epoch: Some(seen), ..breaking("busy", "1", "it hangs") };
+    rig.admin.break_lease(first).await.unwrap();
+    let now = hand.granted().await;
+    for epoch in [seen, 0, now.epoch + 1] {
+        let late = pb::BreakLeaseRequest { epoch: Some(epoch), ..breaking("busy", "", "it hangs") };
+        let refused = rig.admin.break_lease(late).await.unwrap_err();
+        assert_eq!(reason(&refused), "LEASE_MOVED", "{epoch}");
+        assert!(refused.message().contains(&format!("at epoch {}", now.epoch)), "{refused}");
+    }
+    // Recorded before the lease changed hands, and performed after: the director looks again.
+    let (op, result) = (CommandOp::BreakLease { reason: "it hangs".to_owned(), epoch: Some(seen) }, None);
+    let (id, run, principal) = ("late".parse().unwrap(), "busy".parse().unwrap(), Principal::system());
+    let late = Command { id, run, op, principal, created_at: Timestamp::from_millis(1), done_at: None, result };
+    let told = rig.performed(late).await;
+    assert!(told.starts_with(&format!("refused: {NAME} has the lease since, at epoch {}", now.epoch)), "{told}");
+    let stands = leases(&mut rig, "busy").await;
+    assert_eq!((stands.leases[1].epoch, stands.leases[1].state.as_str()), (now.epoch, "HELD"));
+    assert_eq!(stands.held.len(), 2, "its locks are its own: {stands:?}");
     rig.close().await;
 }
 

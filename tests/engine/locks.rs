@@ -12,8 +12,8 @@ use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::SystemClock;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use autopack_supervisor::coordination::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, Renewal, SeatEntry, SessionEntry,
-    SessionFacts,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, Renewal, SeatEntry, Seated,
+    SessionEntry, SessionFacts,
 };
 
 use super::hand::Hand;
@@ -88,6 +88,18 @@ impl Coordinator for Flaky {
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
         self.locks.sessions().await
+    }
+
+    async fn seats(&self) -> Result<Vec<Seated>, CoordinationError> {
+        self.locks.seats().await
+    }
+
+    async fn session_life(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError> {
+        self.locks.session_life(worker, session).await
+    }
+
+    async fn lock_names(&self) -> Result<Vec<LockName>, CoordinationError> {
+        self.locks.lock_names().await
     }
 
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {

@@ -113,22 +113,114 @@ async fn an_upload_that_is_cut_or_damaged_leaves_nothing() {
     }
 
     // Before anything came, and with another tree than came, a result is refused at once.
-    let says = |tree: String| {
-        let worker_message::Body::Result(of) = result(&grant, grant.epoch) else { unreachable!() };
-        let outcome = pb::Outcome::Ok.into();
-        worker_message::Body::Result(pb::AttemptResult { outcome, result_tree: tree, base: grant.base.clone(), ..of })
-    };
-    hand.say(says(made.tree.to_string())).await;
+    hand.say(says(&grant, &made.tree)).await;
     assert_eq!(hand.revoked(grant.epoch).await, "tree_mismatch");
     rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
     rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
     let base = Repository::open(site.repo()).unwrap().find_commit(grant.base.parse().unwrap()).unwrap().tree_id();
-    hand.say(says(base.to_string())).await;
+    hand.say(says(&grant, &base)).await;
     assert_eq!(hand.revoked(grant.epoch).await, "tree_mismatch");
     assert_eq!(rig.run("cut").await.phases[0].state, "EXECUTING");
-    hand.say(says(made.tree.to_string())).await;
+    hand.say(says(&grant, &made.tree)).await;
     let run = rig.until("cut", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
     assert_eq!(run.phases[0].tree, made.tree.to_string());
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+/// A result that says it left a tree.
+fn says(grant: &pb::Grant, tree: &Oid) -> worker_message::Body {
+    let worker_message::Body::Result(of) = result(grant, grant.epoch) else { unreachable!() };
+    let (outcome, base) = (pb::Outcome::Ok.into(), grant.base.clone());
+    worker_message::Body::Result(pb::AttemptResult { outcome, result_tree: tree.to_string(), base, ..of })
+}
+
+#[tokio::test]
+async fn a_result_that_came_while_the_hub_was_away_is_checked_when_it_is_judged() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let mut hand = Hand::open(&mut rig).await;
+    rig.submit("blind", &[("p", "true", json!({ "max_attempts": 2 }))]).await;
+    let grant = hand.granted().await;
+    // The tree is in the hub, for it is that of a commit; this attempt has not uploaded it.
+    let base = Repository::open(site.repo()).unwrap().find_commit(grant.base.parse().unwrap()).unwrap().tree_id();
+    let (there, away) = (site.repo().join(".git"), site.repo().join(".git-away"));
+    std::fs::rename(&there, &away).unwrap();
+    hand.say(says(&grant, &base)).await;
+    rig.until("blind", "what was said", |run| run.phases[0].state != "EXECUTING").await;
+    assert_eq!(rig.run("blind").await.phases[0].state, "COLLECTED", "one hub that is away holds up no results");
+    std::fs::rename(&away, &there).unwrap();
+    let again = hand.granted().await;
+    assert_eq!((again.attempt, again.feedback.len()), (2, 1));
+    assert!(again.feedback[0].starts_with("tree_mismatch: "), "{:?}", again.feedback);
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_result_whose_upload_cannot_be_read_is_refused() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let mut hand = Hand::open(&mut rig).await;
+    rig.submit("odd", &[("p", "true", json!({}))]).await;
+    let grant = hand.granted().await;
+    let made = made(&site, &grant.base);
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    let place = format!("refs/autopack/q/odd/{}/{}/p", grant.epoch, grant.attempt);
+    std::fs::write(site.repo().join(".git").join(place), "ref: refs/heads/main\n").unwrap();
+    hand.say(says(&grant, &made.tree)).await;
+    assert_eq!(hand.revoked(grant.epoch).await, "invalid");
+    assert_eq!(rig.run("odd").await.phases[0].state, "EXECUTING", "nothing of it was taken");
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_was_damaged_since_it_was_judged_is_not_applied() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let mut hand = Hand::open(&mut rig).await;
+    let packs = || -> std::collections::BTreeSet<std::path::PathBuf> {
+        let folder = std::fs::read_dir(site.repo().join(".git/objects/pack")).unwrap();
+        folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "pack")).collect()
+    };
+    let before = packs();
+    rig.submit("torn", &[("p", "true", json!({}))]).await;
+    let grant = hand.granted().await;
+    let made = made(&site, &grant.base);
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    hand.say(says(&grant, &made.tree)).await;
+    rig.until("torn", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
+
+    let pack = packs().difference(&before).next().unwrap().clone();
+    let whole = std::fs::read(&pack).unwrap();
+    let mut torn = whole.clone();
+    let middle = torn.len() / 2;
+    torn[middle..middle + 64].fill(0);
+    let put = |bytes: &[u8]| {
+        // Another file in its place: what has the old one open keeps it.
+        let fresh = pack.with_extension("fresh");
+        std::fs::write(&fresh, bytes).unwrap();
+        std::fs::rename(&fresh, &pack).unwrap();
+    };
+    put(&torn);
+    let request = rig.pending("torn").await;
+    rig.decide(&request, pb::Choice::Approve, "ok").await.unwrap();
+    let mut looks = 0;
+    loop {
+        let call = pb::GetRunRequest { run_id: "torn".to_owned() };
+        let blockers = rig.runs.explain(call).await.unwrap().into_inner().blockers;
+        if blockers.iter().any(|one| one.kind == "hub_corrupt") {
+            break;
+        }
+        looks += 1;
+        assert!(looks < 1500, "{blockers:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let tip = || Repository::open(site.repo()).unwrap().refname_to_id("refs/heads/autopack/torn").unwrap().to_string();
+    assert_eq!(tip(), grant.base, "nothing is moved to what cannot be read");
+    put(&whole);
+    rig.until("torn", "its end", |run| run.state == "SUCCEEDED").await;
+    assert_ne!(tip(), grant.base);
     rig.audit_is_whole().await;
     rig.close().await;
 }

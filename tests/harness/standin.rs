@@ -99,11 +99,6 @@ impl Standin {
         format!("http://127.0.0.1:{}/v1", self.port)
     }
 
-    /// Where it is, as `ANTHROPIC_BASE_URL` has it.
-    pub(crate) fn root(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
     /// All questions for a model's words so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().unwrap().clone()

@@ -51,7 +51,13 @@ pub(crate) const FENCES: &[Fence] = &[
         except: &[],
         never: &["tokio", "tonic", "prost", "crate::wire", "crate::runtime"],
     },
-    Fence { room: &["shared/src/wire"], except: &[], never: &["crate::repo", "crate::runtime", "git2", "tokio"] },
+    Fence {
+        room: &["shared/src/wire"],
+        // It waits for an answer.
+        except: &["shared/src/wire/dial.rs"],
+        never: &["crate::repo", "crate::runtime", "git2", "tokio"],
+    },
+    Fence { room: &["shared/src/wire/dial.rs"], except: &[], never: &["crate::repo", "crate::runtime", "git2"] },
     Fence { room: &["shared/src/runtime"], except: &[], never: &["crate::repo", "crate::wire", "tonic", "prost"] },
     Fence {
         room: &["supervisor/src/store"],

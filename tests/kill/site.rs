@@ -231,10 +231,10 @@ impl Site {
         };
         let roots = self.home().join(".local/state/autopack");
         let root = roots.join(&names(&roots)[0]);
-        for folder in [".trash", ".scratch", "mirror.git/worktrees"] {
+        for folder in [".trash", ".scratch", ".pool", "mirror.git/worktrees"] {
             assert_eq!(names(&root.join(folder)), [""; 0], "in {folder}");
         }
-        let known = [".trash", ".scratch", "data_dir", "mirror.git", "mirror.lock", "repo.lock"];
+        let known = [".trash", ".scratch", ".pool", "data_dir", "mirror.git", "mirror.lock", "repo.lock"];
         let left: Vec<String> = names(&root).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         assert_eq!(left, [""; 0], "worktrees in {}", root.display());
     }

@@ -13,8 +13,10 @@ use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::disk;
 
+use crate::contact::Frozen;
 use crate::providers::Providers;
 
+pub mod agent;
 pub mod command;
 pub mod llm;
 pub mod remediation;
@@ -43,6 +45,8 @@ pub struct Task {
     pub scratch: std::path::PathBuf,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
     /// Wall seconds of the attempt.
     pub seconds: u64,
     /// What models may be asked for.
@@ -146,9 +150,7 @@ pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>, providers: &Arc<P
         BuilderSpec::Landing { run } => {
             Err(BuildError::new("unsupported", format!("landing {run} is the director's work")))
         }
-        BuilderSpec::Agent { preset } => {
-            Err(BuildError::new("unsupported", format!("agent builders ({preset}) are not supported by this version")))
-        }
+        BuilderSpec::Agent { preset } => Ok(Work::Build(agent::AgentBuilder::make(preset, entry, providers.clone())?)),
         BuilderSpec::Llm { model } => Ok(Work::Build(llm::LlmBuilder::make(model, entry, providers.clone())?)),
     }
 }

@@ -1,22 +1,27 @@
 //! One worker: opens its mirror, clears what an earlier life left, and serves sessions until stopped.
 
+use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use autopack_shared::repo::mirror::MirrorError;
-use autopack_shared::runtime::process::Tasks;
+use autopack_shared::runtime::process::{OnError, Tasks};
 
 use crate::builder::{BuildError, DISK_FULL};
+use crate::contact::{self, Contact};
 use crate::jobs::Jobs;
 use crate::line::{Line, Servers, Token};
-use crate::link::{self, Contact, Held, Identity, Leaving};
+use crate::link::{self, Held, Identity, Leaving};
+use crate::pool::WarmLimits;
 use crate::process;
 use crate::providers::Providers;
+use crate::provision::Provision;
 use crate::runners::{Objects, Runners};
 use crate::surveys::Scans;
 
@@ -46,6 +51,10 @@ pub struct WorkerConfig {
     pub log_budget: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
+    /// Worktrees that are kept ready.
+    pub warm: WarmLimits,
+    /// What projects may have besides their commits.
+    pub provision: Provision,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -113,6 +122,10 @@ impl Worker {
             env: config.env,
             log_budget: config.log_budget,
             providers: config.providers,
+            warm: config.warm,
+            provision: Arc::new(config.provision),
+            wish: Arc::default(),
+            frozen: watch::Sender::new(false),
             open: tokio::sync::Mutex::default(),
         });
         runners.sweep().await?;
@@ -125,15 +138,21 @@ impl Worker {
     /// # Errors
     /// [`DaemonError::Version`] when a supervisor will never take it.
     pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
+        tasks.spawn("warm-worktrees", OnError::Log, self.runners.clone().keep_warm(tasks.stop().clone()));
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
+        let freezing = contact::freeze(contact.soft(), self.runners.frozen.clone(), tasks.stop().clone());
+        tasks.spawn("freeze", OnError::Log, async move {
+            freezing.await;
+            Ok::<(), Infallible>(())
+        });
         while !(tasks.stop().is_cancelled() || leaving.wished() && jobs.is_idle()) {
             let connected = tokio::select! {
                 connected = self.line.connect() => connected,
-                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                () = contact::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
                     jobs.stop_all(link::STOP_GRACE).await;
                     Err("nothing was heard of a supervisor in time: everything is stopped".to_owned())
                 }
@@ -165,7 +184,7 @@ impl Worker {
             }
             tokio::select! {
                 () = tasks.stop().cancelled() => break,
-                () = link::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
+                () = contact::at(contact.deadline().filter(|_| !jobs.is_idle())) => {
                     tracing::warn!("nothing was heard of a supervisor in time: everything is stopped");
                     jobs.stop_all(link::STOP_GRACE).await;
                 }

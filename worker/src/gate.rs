@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::run_file::GateCommand;
 
 use crate::builder::command::last_lines;
+use crate::contact::Frozen;
 use crate::process::{self, ProcEnd, ProcSpec};
 
 /// Where and as what the commands run.
@@ -24,6 +25,8 @@ pub struct GateContext {
     pub lease: String,
     /// Bytes of output that are kept.
     pub log_budget: u64,
+    /// Whether they stand still.
+    pub frozen: Frozen,
 }
 
 /// What one command did.
@@ -51,6 +54,7 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
         lease: context.lease.clone(),
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
+        frozen: context.frozen.clone(),
     };
     match process::run(&spec, cancel).await {
         Ok(report) => {

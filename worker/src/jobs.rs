@@ -71,8 +71,8 @@ impl Jobs {
         }
         let (runners, out, span) = (runners.clone(), self.out.clone(), job.span());
         let lease = async move {
-            let work = Box::pin(runners.run(job.clone(), out.clone(), cancel.clone()));
-            last_word(job, out, cancel, work).await;
+            let work = runners.run(job.clone(), out.clone(), cancel.clone());
+            Box::pin(last_word(job, out, cancel, work)).await;
             Ok::<(), LinkError>(())
         };
         tasks.spawn("lease", OnError::Log, lease.instrument(span));

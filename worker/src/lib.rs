@@ -1,6 +1,7 @@
 //! The worker: scans a repository, and does the work of a phase in a leased worktree.
 
 pub mod builder;
+pub mod contact;
 pub mod daemon;
 mod fetch;
 pub mod gate;
@@ -8,8 +9,10 @@ mod jobs;
 pub mod line;
 pub mod link;
 pub mod phase;
+pub mod pool;
 pub mod process;
 pub mod providers;
+pub mod provision;
 pub mod remediation;
 pub mod runners;
 pub mod scan;

@@ -7,19 +7,16 @@ use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use autopack_shared::runtime::telemetry::context;
-use autopack_shared::wire::MAX_MESSAGE;
 use autopack_shared::wire::pb::worker_service_client::WorkerServiceClient;
+use autopack_shared::wire::{MAX_MESSAGE, dial};
 
 /// How long one supervisor may take to answer.
 const CONNECT: Duration = Duration::from_secs(2);
-
-/// How often a silent connection is asked, and how long an answer may take (`coordination.md` 3.3).
-const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// The longest pause between two tries of a transfer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -114,15 +111,6 @@ pub struct Line {
     first: AtomicUsize,
 }
 
-/// What is at the bottom of an error: the transport's own words say little.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut at = error;
-    while let Some(cause) = at.source() {
-        at = cause;
-    }
-    at.to_string()
-}
-
 impl Line {
     /// A line that is not connected yet.
     #[must_use]
@@ -157,25 +145,12 @@ impl Line {
         let mut refused = Vec::new();
         let first = self.first.load(Ordering::Relaxed);
         for (at, url) in urls.iter().enumerate().cycle().skip(first).take(urls.len()) {
-            let endpoint = match Endpoint::from_shared(url.clone()) {
-                Ok(endpoint) => endpoint
-                    .connect_timeout(CONNECT)
-                    .tcp_nodelay(true)
-                    .http2_keep_alive_interval(KEEPALIVE)
-                    .keep_alive_timeout(KEEPALIVE)
-                    .keep_alive_while_idle(true),
-                Err(error) => {
-                    refused.push(format!("{url}: {error}"));
-                    continue;
-                }
-            };
-            match tokio::time::timeout(CONNECT, endpoint.connect()).await {
-                Ok(Ok(channel)) => {
+            match dial::dial(url, CONNECT).await {
+                Ok(channel) => {
                     self.first.store((at + 1) % urls.len(), Ordering::Relaxed);
                     return Ok(channel);
                 }
-                Ok(Err(error)) => refused.push(format!("{url}: {}", deepest(&error))),
-                Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
+                Err(why) => refused.push(why),
             }
         }
         Err(refused.join("; "))

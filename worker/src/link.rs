@@ -1,7 +1,6 @@
 //! The stream to the supervisor: hello, heartbeats, grants in, events and results out. One task a lease. Nothing here
 //! waits for the other side to read, so that both sides always do.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 use autopack_shared::wire::{PROTOCOL, WINDOW};
 
+use crate::contact::{Contact, at};
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
@@ -90,38 +90,6 @@ pub struct Identity {
     pub sandbox_level: String,
 }
 
-/// How long this worker may be without an answer before it stops its builders; not at all where the supervisor is in
-/// this process.
-#[derive(Debug)]
-pub(crate) struct Contact {
-    limit: Option<Duration>,
-    answered: Instant,
-    asked: VecDeque<Instant>,
-}
-
-impl Contact {
-    pub(crate) fn new() -> Self {
-        Self { limit: None, answered: Instant::now(), asked: VecDeque::new() }
-    }
-
-    /// Whether jobs live on without a stream.
-    pub(crate) const fn lingers(&self) -> bool {
-        self.limit.is_some()
-    }
-
-    /// When builders have to be stopped, if nothing is heard before.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.limit.map(|limit| self.answered + limit)
-    }
-
-    /// The time that counts is that of the question: an answer may have been long on its way.
-    fn heard(&mut self) {
-        if let Some(asked) = self.asked.pop_front() {
-            self.answered = asked;
-        }
-    }
-}
-
 /// Whether this worker is about to leave: it takes no more work, and goes when it has none.
 #[derive(Debug)]
 pub(crate) struct Leaving {
@@ -149,14 +117,6 @@ impl Leaving {
     /// Whether it may go though nobody was told: it is asked to, and no supervisor is there to tell.
     pub(crate) fn wished(&self) -> bool {
         self.wish.is_cancelled()
-    }
-}
-
-/// Completes at an instant, or never.
-pub(crate) async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -211,8 +171,7 @@ pub(crate) async fn serve(
     let asked = Instant::now();
     sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
     let mut inbox = open(&mut client, outbox, jobs, contact, tasks).await?;
-    contact.asked.clear();
-    contact.answered = asked;
+    contact.opened(asked);
     // Another supervisor may not know; it says so if it does.
     leaving.known = false;
     jobs.say_again();
@@ -254,7 +213,7 @@ pub(crate) async fn serve(
             // A stream that does not move needs no more questions.
             _ = beat.tick() => if sender.moves() {
                 metrics().slots(who.slots, jobs.held().len());
-                contact.asked.push_back(Instant::now());
+                contact.asks();
                 let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished };
                 sender.send(worker_message::Body::Heartbeat(beat))?;
             },
@@ -293,7 +252,8 @@ fn handle(
     match body {
         supervisor_message::Body::Welcome(welcome) => {
             *beat = tokio::time::interval(Duration::from_millis(u64::from(welcome.heartbeat_ms.max(100))));
-            contact.limit = (welcome.self_ms > 0).then(|| Duration::from_millis(u64::from(welcome.self_ms)));
+            let [soft, end] = [welcome.soft_ms, welcome.self_ms].map(|ms| Duration::from_millis(u64::from(ms)));
+            contact.limit(soft, end);
         }
         supervisor_message::Body::Grant(grant) => jobs.start(&grant, runners, tasks)?,
         supervisor_message::Body::Revoke(revoke) => {

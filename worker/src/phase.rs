@@ -7,22 +7,24 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, info_span};
+use tracing::{Instrument as _, info_span};
 
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
-use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::domain::run_file::{BuilderSpec, GateCommand, PhaseSpec};
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::gate::{self, GateContext};
 use crate::line::Line;
 use crate::providers::Providers;
+use crate::provision::{Hidden, Provision};
 use crate::upload;
 use crate::workspace::{Workspace, Workspaces};
 
@@ -30,6 +32,7 @@ mod data;
 mod ending;
 mod made;
 mod output;
+mod provide;
 mod trace;
 
 pub use data::JobData;
@@ -72,6 +75,8 @@ pub struct Job {
     pub data: JobData,
     /// What its models may be asked for.
     pub allowance: Allowance,
+    /// The secrets that the project's configuration names for it.
+    pub secrets: Vec<String>,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -116,6 +121,7 @@ impl Job {
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
+            secrets: grant.secrets.clone(),
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -128,6 +134,7 @@ pub struct EventSink {
     out: mpsc::Sender<JobOutput>,
     seq: AtomicU64,
     began: tokio::time::Instant,
+    hidden: Hidden,
 }
 
 impl EventSink {
@@ -140,7 +147,7 @@ impl EventSink {
             attempt: self.job.attempt,
             run_seq: self.seq.fetch_add(1, Ordering::SeqCst) + 1,
             kind: kind.to_owned(),
-            text: text.into(),
+            text: self.hidden.cover(&text.into()),
             data_json: String::new(),
         };
         let _gone = self.out.send(JobOutput::Event(event)).await;
@@ -169,6 +176,10 @@ pub struct Runner {
     pub log_budget: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
+    /// What the operator provides.
+    pub provision: Arc<Provision>,
+    /// Whether its processes stand still.
+    pub frozen: Frozen,
 }
 
 struct Built {
@@ -181,13 +192,16 @@ impl Runner {
     /// Runs a job and sends its result last, unless it was cancelled: then nobody waits for one.
     pub async fn run(&self, job: Job, out: mpsc::Sender<JobOutput>, cancel: CancellationToken) {
         let began = tokio::time::Instant::now();
-        let sink = EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began };
+        let sink =
+            EventSink { job: job.clone(), out: out.clone(), seq: AtomicU64::new(0), began, hidden: Hidden::default() };
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            let mut result = ending::result(&job, sink.seq.load(Ordering::SeqCst), done);
+            result.message = sink.hidden.cover(&result.message);
+            result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
         }
         // Removing many files takes long, and nobody waits for it.
@@ -265,9 +279,13 @@ impl Runner {
             Work::Build(builder) => builder,
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
-        let space = space.instrument(info_span!("workspace")).await?;
+        let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        // A model is shown files of the tree: what is provided is for processes, and none of a model's business.
+        if !matches!(job.spec.builder, BuilderSpec::Llm { .. }) {
+            self.provide(job, space, sink).await?;
+        }
         sink.ready().await;
-        self.build_in(job, builder.as_ref(), used.insert(space), sink, cancel).await
+        self.build_in(job, builder.as_ref(), space, sink, cancel).await
     }
 
     async fn build_in(
@@ -289,6 +307,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
+            frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
@@ -337,6 +356,7 @@ impl Runner {
     ) -> Result<Built, BuildError> {
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
+        self.provide(job, space, sink).await?;
         sink.ready().await;
         let span = info_span!("gate");
         let context = GateContext {
@@ -345,6 +365,7 @@ impl Runner {
             env: self.job_env(job, space, &span)?,
             lease: self.mark(job),
             log_budget: self.log_budget,
+            frozen: self.frozen.clone(),
         };
         let mut failed = None;
         for command in &job.gate {
@@ -371,14 +392,5 @@ impl Runner {
 
     fn mark(&self, job: &Job) -> String {
         format!("{}|{}", self.mark, job.lease)
-    }
-
-    fn job_env(&self, job: &Job, space: &Workspace, span: &Span) -> Result<Vec<(String, String)>, BuildError> {
-        let mut env = self.env.clone();
-        env.extend(job.variables(span));
-        // A stray `git` of a builder must not find a repository above the tree.
-        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
-        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
-        Ok(env)
     }
 }

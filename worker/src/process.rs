@@ -14,6 +14,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::contact::Frozen;
+
+pub mod piped;
+
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
 
@@ -38,6 +42,8 @@ pub struct ProcSpec {
     pub timeout: Duration,
     /// Bytes of output after which the rest is dropped.
     pub log_budget: u64,
+    /// Whether it stands still: what runs is stopped until it may go on, what does not is not begun.
+    pub frozen: Frozen,
 }
 
 /// How it ended.
@@ -96,7 +102,12 @@ pub enum ProcError {
 /// [`ProcError`] when it cannot be started or waited for.
 pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcReport, ProcError> {
     let program = spec.argv.first().cloned().ok_or(ProcError::Empty)?;
-    let mut child = start(spec, &program)?;
+    let mut frozen = spec.frozen.clone();
+    tokio::select! {
+        _thawed = frozen.wait_for(|frozen| !*frozen) => {}
+        () = cancel.cancelled() => return Ok(ProcReport::never()),
+    }
+    let mut child = start(spec, &program, Stdio::null())?;
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let out = child.stdout.take();
     let err = child.stderr.take();
@@ -111,9 +122,11 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             drained = &mut pump, if output.is_none() => output = Some(drained),
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
+            () = hold(group, &mut frozen) => {}
         }
     };
-    stop_group(group, &mut child, ended.is_err()).await;
+    // What stands still cannot end by itself.
+    stop_group(group, &mut child, ended.is_err() && !*frozen.borrow()).await;
     // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
     let (out, err) = match output {
         Some(drained) => drained,
@@ -128,12 +141,31 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     Ok(ProcReport { end, tail, printed: out.total + err.total, truncated: out.total > budget || err.total > budget })
 }
 
+/// Stops the group, or lets it go on, at the next word of it.
+async fn hold(group: Option<Pid>, frozen: &mut Frozen) {
+    if frozen.changed().await.is_err() {
+        // Nobody is there to freeze anything.
+        return std::future::pending().await;
+    }
+    let signal = if *frozen.borrow() { Signal::SIGSTOP } else { Signal::SIGCONT };
+    if let Some(Err(error)) = group.map(|group| killpg(group, signal)) {
+        tracing::debug!(%error, %signal, "a group that is gone");
+    }
+}
+
+impl ProcReport {
+    /// Of a process that was not begun.
+    const fn never() -> Self {
+        Self { end: ProcEnd::Cancelled, tail: String::new(), printed: 0, truncated: false }
+    }
+}
+
 fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().map_or_else(|| ProcEnd::Signal(status.signal().unwrap_or(0)), ProcEnd::Exit)
 }
 
-fn start(spec: &ProcSpec, program: &str) -> Result<Child, ProcError> {
+fn start(spec: &ProcSpec, program: &str, stdin: Stdio) -> Result<Child, ProcError> {
     let mut command = Command::new(program);
     command
         .args(&spec.argv[1..])
@@ -141,7 +173,7 @@ fn start(spec: &ProcSpec, program: &str) -> Result<Child, ProcError> {
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)))
         .env(LEASE_MARK, &spec.lease)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -238,7 +270,40 @@ mod tests {
             lease: format!("lease-{}", std::process::id()),
             timeout,
             log_budget: 1 << 20,
+            frozen: tokio::sync::watch::channel(false).1,
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_frozen_stands_still_and_is_not_begun() {
+        let (frozen, dir) = (tokio::sync::watch::Sender::new(true), tempfile::tempdir().unwrap());
+        let (began, ended) = (dir.path().join("began"), dir.path().join("ended"));
+        let script = format!("touch {}; sleep 0.3; touch {}", began.display(), ended.display());
+        let spec = ProcSpec { frozen: frozen.subscribe(), ..spec(&script, Duration::from_secs(60)) };
+        let none = CancellationToken::new();
+        let mut running = Box::pin(run(&spec, &none));
+        let pause = Duration::from_millis(900);
+        assert!(tokio::time::timeout(pause, &mut running).await.is_err() && !began.exists());
+        frozen.send_replace(false);
+        while !began.exists() {
+            let _still = tokio::time::timeout(Duration::from_millis(5), &mut running).await;
+        }
+        frozen.send_replace(true);
+        assert!(tokio::time::timeout(pause, &mut running).await.is_err() && !ended.exists());
+        frozen.send_replace(false);
+        assert_eq!(running.await.unwrap().end, ProcEnd::Exit(0));
+        assert!(ended.exists());
+        // Frozen, it is killed all the same.
+        let cancel = CancellationToken::new();
+        let mut running = Box::pin(run(&spec, &cancel));
+        let _still = tokio::time::timeout(Duration::from_millis(100), &mut running).await;
+        frozen.send_replace(true);
+        let _still = tokio::time::timeout(Duration::from_millis(100), &mut running).await;
+        cancel.cancel();
+        assert_eq!(
+            tokio::time::timeout(Duration::from_secs(30), running).await.unwrap().unwrap().end,
+            ProcEnd::Cancelled
+        );
     }
 
     #[tokio::test]

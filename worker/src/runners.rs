@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::ProjectId;
@@ -14,7 +14,9 @@ use crate::builder::BuildError;
 use crate::daemon::DaemonError;
 use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
+use crate::pool::{self, WarmLimits};
 use crate::providers::Providers;
+use crate::provision::Provision;
 use crate::workspace::Workspaces;
 
 /// Where a mirror has its objects from.
@@ -37,6 +39,12 @@ pub(crate) struct Runners {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) log_budget: u64,
     pub(crate) providers: Arc<Providers>,
+    pub(crate) warm: WarmLimits,
+    pub(crate) provision: Arc<Provision>,
+    /// Told when worktrees could be prepared.
+    pub(crate) wish: Arc<Notify>,
+    /// Whether builders stand still.
+    pub(crate) frozen: watch::Sender<bool>,
     // Held while a mirror is opened, which happens once a project.
     pub(crate) open: Mutex<BTreeMap<ProjectId, Arc<Runner>>>,
 }
@@ -80,7 +88,8 @@ impl Runners {
             return Ok(runner.clone());
         }
         let fetches = objects.is_none();
-        let workspaces = tokio::task::spawn_blocking(move || Workspaces::open(&root, objects.as_deref()))
+        let (warm, wish) = (self.warm, self.wish.clone());
+        let workspaces = tokio::task::spawn_blocking(move || Workspaces::open(&root, objects.as_deref(), warm, wish))
             .await
             .map_err(|e| DaemonError::Start(e.to_string()))??;
         let runner = Arc::new(Runner {
@@ -94,9 +103,18 @@ impl Runners {
             env: self.env.clone(),
             log_budget: self.log_budget,
             providers: self.providers.clone(),
+            provision: self.provision.clone(),
+            frozen: self.frozen.subscribe(),
         });
         open.insert(key, runner.clone());
         Ok(runner)
+    }
+
+    /// Keeps worktrees ready for the leases to come, until stopped.
+    pub(crate) async fn keep_warm(self: Arc<Self>, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let pools =
+            || async { self.open.lock().await.values().map(|runner| runner.workspaces.pool()).collect::<Vec<_>>() };
+        pool::keep_warm(pools, self.warm, self.wish.clone(), stop).await
     }
 
     /// Runs a job of any project.

@@ -4,13 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
 use autopack_shared::repo::import::{ImportError, import_patch};
+use autopack_shared::repo::include::{IncludeLimits, Included};
 use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, ScanCopy, WorkspaceKey};
 use autopack_shared::repo::raw;
 
-use crate::builder::BuildError;
+use crate::builder::{BuildError, DISK_FULL};
+use crate::pool::{Pool, WarmLimits};
 
 /// The folder of scratch folders.
 const SCRATCH: &str = ".scratch";
@@ -20,6 +24,7 @@ const SCRATCH: &str = ".scratch";
 pub struct Workspaces {
     mirror: Arc<Mirror>,
     root: PathBuf,
+    pool: Arc<Pool>,
 }
 
 /// One worktree and the scratch folder beside it.
@@ -60,11 +65,12 @@ impl Workspace {
 
 impl Workspaces {
     /// Opens the mirror below `root`, which borrows the objects in `objects`, and removes what earlier workers left.
+    /// `wish` is told when worktrees could be prepared.
     ///
     /// # Errors
     /// When the mirror cannot be opened or made.
-    pub fn open(root: &Path, objects: Option<&Path>) -> Result<Self, MirrorError> {
-        let mirror = Mirror::open_or_create(root, objects)?;
+    pub fn open(root: &Path, objects: Option<&Path>, warm: WarmLimits, wish: Arc<Notify>) -> Result<Self, MirrorError> {
+        let mirror = Arc::new(Mirror::open_or_create(root, objects)?);
         for key in mirror.cleanup(&[])? {
             tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
         }
@@ -76,7 +82,13 @@ impl Workspaces {
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(Self { mirror: Arc::new(mirror), root: root.to_path_buf() })
+        let pool = Arc::new(Pool::new(mirror.clone(), root.to_path_buf(), warm, wish));
+        Ok(Self { mirror, root: root.to_path_buf(), pool })
+    }
+
+    /// What is prepared of it.
+    pub(crate) fn pool(&self) -> Arc<Pool> {
+        self.pool.clone()
     }
 
     /// Whether a commit is here whole, for a mirror that fetches; and if not, what need not be sent for it.
@@ -120,7 +132,7 @@ impl Workspaces {
         .await
     }
 
-    /// A worktree at a commit.
+    /// A worktree at a commit: one that was prepared, or a fresh one.
     ///
     /// # Errors
     /// `workspace` when it cannot be made.
@@ -135,13 +147,36 @@ impl Workspaces {
         let mirror = self.mirror.clone();
         let key = WorkspaceKey { run: run.clone(), epoch, attempt, purpose };
         let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}"));
-        let made = scratch.clone();
+        let (made, pool) = (scratch.clone(), self.pool.clone());
         let inner = blocking("workspace", move || {
             std::fs::create_dir_all(&made).map_err(|e| BuildError::of("workspace", &e))?;
-            mirror.create(&key, base).map_err(|e| BuildError::of("workspace", &e))
+            let created = match pool.take(base) {
+                Some(prepared) => mirror.create_from(&key, base, prepared),
+                None => mirror.create(&key, base),
+            };
+            let created = created.map_err(|e| BuildError::of("workspace", &e));
+            match &created {
+                Err(error) if error.reason == DISK_FULL => pool.make_room(),
+                Ok(_) | Err(_) => {}
+            }
+            created
         })
         .await?;
+        self.pool.served(base);
         Ok(Workspace { inner: Arc::new(inner), scratch })
+    }
+
+    /// Brings the ignored files that the commit lists from a folder into a worktree that no builder has had.
+    ///
+    /// # Errors
+    /// `include` when they cannot be brought.
+    pub(crate) async fn include(&self, space: &Workspace, folder: PathBuf) -> Result<Included, BuildError> {
+        let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
+        blocking("include", move || {
+            let brought = mirror.include(&inner, &folder, &IncludeLimits::default());
+            brought.map_err(|e| BuildError::of("include", &e))
+        })
+        .await
     }
 
     /// The tree that a builder left, as objects in the mirror.

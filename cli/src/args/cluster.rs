@@ -50,6 +50,12 @@ pub(crate) struct Supervisor {
     /// The file that says which tokens are good for what (autopack token new)
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: PathBuf,
+    /// Memory for packs that workers fetch, in MiB; a commit whose pack is larger than that cannot be worked on
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) fetch_memory: u32,
+    /// Memory for packs that workers send, in MiB; a larger result is refused
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) upload_memory: u32,
 }
 
 /// `worker`.
@@ -70,6 +76,13 @@ pub(crate) struct WorkerArgs {
     /// Phases it does at once
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) slots: u32,
+
+    /// Worktrees of each project that are kept ready for the next leases; 0: none
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub(crate) warm: u32,
+    /// What projects may have besides their commits: folders of ignored files, and secrets by name (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) provision: Option<PathBuf>,
     /// How long it may take to end its work once it is asked to stop; what is not done then is given back
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) drain_grace: u64,

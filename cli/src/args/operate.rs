@@ -117,8 +117,10 @@ pub(crate) enum Leases {
     #[command(after_help = "\
 Examples:
   autopack leases break tidy-1 --reason 'its builder hangs'
+  autopack leases break tidy-1 --epoch 7 --reason 'its builder hangs'
 
-What the one who had it still sends is refused. The attempt counts as lost, not as failed.")]
+What the one who had it still sends is refused. The attempt counts as lost, not as failed. A lease that was granted
+since you looked is not broken, and you are told so.")]
     Break(LeasesBreak),
 }
 
@@ -131,6 +133,9 @@ pub(crate) struct LeasesBreak {
     /// Why; kept in the audit log
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
+    /// The epoch of the lease that is meant, as leases list shows it; 0 for locks without one [default: what is open]
+    #[arg(long, value_name = "N")]
+    pub(crate) epoch: Option<u64>,
 }
 
 /// `leases list`.

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::runtime::process::Tasks;
+use autopack_supervisor::api::workers::Transfers;
 use autopack_supervisor::coordination::timers::Timers;
 use autopack_supervisor::director::DirectorConfig;
 use autopack_supervisor::door::Door;
@@ -22,7 +23,7 @@ use autopack_worker::link::Identity;
 use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
-use crate::connect::builder_env;
+use crate::connect::{builder_env, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
@@ -63,6 +64,10 @@ pub(crate) async fn supervisor(ctx: &Context, args: Supervisor) -> Result<Exit, 
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         door,
+        transfers: Transfers {
+            uploads: u64::from(args.upload_memory) << 20,
+            fetches: u64::from(args.fetch_memory) << 20,
+        },
         director: DirectorConfig::default(),
     };
     let replica = Box::pin(Replica::open(config, ctx.clock.clone(), ctx.ids.clone())).await.map_err(unopened)?;
@@ -95,7 +100,8 @@ fn ended(stopped: bool, who: &str) -> Result<Exit, CliError> {
     Err(CliError::refused("unavailable", format!("{who} stopped by itself"), "a part of it failed", fix))
 }
 
-fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> {
+/// The URL of the control store.
+pub(crate) fn database_url(ctx: &Context, file: Option<&Path>) -> Result<String, CliError> {
     if let Some(file) = file {
         let text = std::fs::read_to_string(file).during(format!("read {}", file.display()))?;
         return Ok(text.trim().to_owned());
@@ -128,7 +134,8 @@ fn run_data(ctx: &Context, args: &Supervisor) -> Result<Option<RunDataConfig>, C
     Ok(Some(RunDataConfig { server, retention }))
 }
 
-fn private_dir(path: &Path) -> Result<(), CliError> {
+/// Makes a folder that only this user reads.
+pub(crate) fn private_dir(path: &Path) -> Result<(), CliError> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(path).during(format!("make {}", path.display()))
@@ -158,6 +165,8 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         env: builder_env(ctx),
         log_budget: LOG_BUDGET,
         providers: crate::connect::providers::providers(ctx, ctx.host_settings()?.providers_file.as_deref())?,
+        warm: warm_limits(args.warm),
+        provision: provision(args.provision.as_deref())?,
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

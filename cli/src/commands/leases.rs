@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use autopack_shared::wire::pb::{BreakLeaseRequest, Held, Lease, LeasesRequest, LeasesResponse};
+use autopack_shared::wire::pb::{BreakLeaseRequest, BreakLeaseResponse, Held, Lease, LeasesRequest};
 
 use crate::args::operate::{Leases, LeasesBreak, LeasesList};
 use crate::connect::{Need, Session, connect};
@@ -109,23 +109,26 @@ fn age(millis: u64) -> String {
     span(i64::try_from(millis).unwrap_or(i64::MAX))
 }
 
-/// `leases break`: asks, and waits until the director has done it.
+/// `leases break`: asks, and waits until the director has dealt with it. What is meant is what is open at the first look:
+/// whoever is given the run after that is left alone.
 async fn break_one(ctx: &Context, args: LeasesBreak) -> Result<Exit, CliError> {
     let run = args.run.to_string();
     let mut session = connect(ctx, Need::Passive).await?;
-    let call =
-        BreakLeaseRequest { idempotency_key: ctx.ids.fresh("break"), run_id: run.clone(), reason: args.reason.clone() };
-    let broken = match session.admin.break_lease(call).await.during(format!("break the lease of {run}")) {
-        Ok(_) if session.owns() => Ok(None),
-        Ok(answer) => until_broken(&mut session, &run, answer.into_inner().lease).await.map(Some),
-        Err(error) => Err(error),
-    };
+    let broken = broken(ctx, &mut session, &args).await;
+    let alone = session.owns();
     session.close().await;
-    let Some((lease, done)) = broken? else {
+    let answer = broken?;
+    if alone {
         ctx.out.text(&format!("{run} loses its lease\n"))?;
         ctx.out.note(&format!("nothing is running here, so next: autopack runs resume {run}"));
         return Ok(Exit::Done);
-    };
+    }
+    if let Some(why) = answer.result.strip_prefix("refused: ") {
+        let fix = format!("autopack leases list --run-id {run}, and again with the epoch that it shows");
+        return Err(CliError::refused("lease_moved", format!("cannot break the lease of {run}"), line(why), fix));
+    }
+    let nobodys = || Lease { state: "BROKEN".to_owned(), ..Lease::default() };
+    let (lease, done) = (answer.lease.unwrap_or_else(nobodys), !answer.result.is_empty());
     if ctx.out.machine() {
         ctx.out.document(&tagged("lease", lease_json(&lease)))?;
     } else if done {
@@ -140,36 +143,36 @@ async fn break_one(ctx: &Context, args: LeasesBreak) -> Result<Exit, CliError> {
     Ok(Exit::Conflict)
 }
 
-/// Looks until the lease, or what is locked without one, is gone; the lease as it is then, and whether that is so.
-async fn until_broken(session: &mut Session, run: &str, lease: Option<Lease>) -> Result<(Lease, bool), CliError> {
-    let mut last = lease.clone().unwrap_or_default();
+/// The last answer to the call, which is made again until it says what became of it.
+async fn broken(ctx: &Context, session: &mut Session, args: &LeasesBreak) -> Result<BreakLeaseResponse, CliError> {
+    let run = args.run.to_string();
+    let epoch = match args.epoch {
+        Some(epoch) => epoch,
+        None => seen(session, &run).await?,
+    };
+    let (idempotency_key, reason) = (ctx.ids.fresh("break"), args.reason.clone());
+    let call = BreakLeaseRequest { idempotency_key, run_id: run.clone(), reason, epoch: Some(epoch) };
+    let what = || format!("break the lease of {run}");
+    let mut last = session.admin.break_lease(call.clone()).await.during(what())?.into_inner();
+    if session.owns() {
+        return Ok(last);
+    }
     let looks = async {
-        loop {
-            let call = LeasesRequest { all: true, run_id: run.to_owned() };
-            let seen = session.admin.leases(call).await.during(format!("look at the leases of {run}"))?.into_inner();
-            let (now, done) = stands(&seen, lease.as_ref());
-            last = now;
-            if done {
-                return Ok(());
-            }
+        while last.result.is_empty() {
             tokio::time::sleep(LOOK).await;
+            last = session.admin.break_lease(call.clone()).await.during(what())?.into_inner();
         }
+        Ok(())
     };
-    let done = match tokio::time::timeout(PATIENCE, looks).await {
-        Ok(looked) => looked.map(|()| true)?,
-        Err(_) => false,
-    };
-    Ok((last, done))
+    match tokio::time::timeout(PATIENCE, looks).await {
+        Ok(looked) => looked.map(|()| last),
+        Err(_) => Ok(last),
+    }
 }
 
-fn stands(seen: &LeasesResponse, lease: Option<&Lease>) -> (Lease, bool) {
-    match lease {
-        Some(lease) => {
-            let now = seen.leases.iter().find(|one| one.id == lease.id).unwrap_or(lease);
-            (now.clone(), now.ended_at_ms > 0)
-        }
-        None => {
-            (Lease { state: "BROKEN".to_owned(), ..Lease::default() }, seen.held.is_empty() && seen.blind.is_empty())
-        }
-    }
+/// The epoch of the run's open lease; 0 where there is none.
+async fn seen(session: &mut Session, run: &str) -> Result<u64, CliError> {
+    let call = LeasesRequest { all: false, run_id: run.to_owned() };
+    let seen = session.admin.leases(call).await.during(format!("look at the leases of {run}"))?.into_inner();
+    Ok(seen.leases.first().map_or(0, |lease| lease.epoch))
 }

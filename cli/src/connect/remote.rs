@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use autopack_shared::runtime::telemetry::context;
-use autopack_shared::wire::PROJECT_HEADER;
+use autopack_shared::wire::{PROJECT_HEADER, dial};
 
 use crate::context::Remote;
 use crate::exit::CliError;
@@ -24,7 +24,7 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    pub(super) fn of(remote: &Remote) -> Result<Self, CliError> {
+    pub(crate) fn of(remote: &Remote) -> Result<Self, CliError> {
         let bad = |what: &str| {
             CliError::invalid(
                 format!("the {what} cannot be sent"),
@@ -59,35 +59,13 @@ impl Interceptor for Headers {
     }
 }
 
-/// What is at the bottom of an error: the transport's own words say little.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut at = error;
-    while let Some(cause) = at.source() {
-        at = cause;
-    }
-    at.to_string()
-}
-
 /// Connects to the first of the URLs that answers; several are separated by commas.
-pub(super) async fn dial(urls: &str) -> Result<Channel, CliError> {
+pub(crate) async fn dial(urls: &str) -> Result<Channel, CliError> {
     let mut refused = Vec::new();
     for url in urls.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-        let endpoint = match Endpoint::from_shared(url.to_owned()) {
-            Ok(endpoint) => endpoint
-                .connect_timeout(CONNECT)
-                .tcp_nodelay(true)
-                .http2_keep_alive_interval(Duration::from_secs(3))
-                .keep_alive_timeout(Duration::from_secs(3))
-                .keep_alive_while_idle(true),
-            Err(error) => {
-                refused.push(format!("{url}: {error}"));
-                continue;
-            }
-        };
-        match tokio::time::timeout(CONNECT, endpoint.connect()).await {
-            Ok(Ok(channel)) => return Ok(channel),
-            Ok(Err(error)) => refused.push(format!("{url}: {}", deepest(&error))),
-            Err(_) => refused.push(format!("{url}: no answer within {} s", CONNECT.as_secs())),
+        match dial::dial(url, CONNECT).await {
+            Ok(channel) => return Ok(channel),
+            Err(why) => refused.push(why),
         }
     }
     let why = if refused.is_empty() { "no URL is named".to_owned() } else { refused.join("; ") };

@@ -3,6 +3,7 @@
 
 mod asked;
 mod error;
+mod secrets;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use super::policy::{Policy, PolicySection};
 pub use asked::{AnswerForm, ModelConfig, Permission, Preset};
 pub(super) use error::Source;
 pub use error::{ConfigError, suggest};
+pub use secrets::SecretsSection;
 
 /// The name of the file in the root of the repository.
 pub const FILE_NAME: &str = "autopack.toml";
@@ -33,6 +35,8 @@ pub struct ProjectConfig {
     pub gate: Gate,
     /// The builders by name.
     pub builders: BTreeMap<String, BuilderConfig>,
+    /// The secrets that gate and builders are to have.
+    pub secrets: SecretsSection,
 }
 
 /// `[project]`.
@@ -149,6 +153,8 @@ struct File {
     gate: Gate,
     #[serde(default)]
     builders: BTreeMap<String, BuilderConfig>,
+    #[serde(default)]
+    secrets: SecretsSection,
     limits: Option<IgnoredAny>,
     notify: Option<IgnoredAny>,
     supervisor: Option<IgnoredAny>,
@@ -184,7 +190,8 @@ impl ProjectConfig {
             Some(section) => section.build(&source)?,
             None => without_policy(&source)?,
         };
-        let config = Self { project: file.project, policy, gate: file.gate, builders: file.builders };
+        let File { project, gate, builders, secrets, .. } = file;
+        let config = Self { project, policy, gate, builders, secrets };
         config.check(&source)?;
         Ok(config)
     }
@@ -209,6 +216,9 @@ impl ProjectConfig {
                 let why = "junit reports are not read by this version: leave it out, and the exit code decides";
                 return Err(source.invalid("report", why));
             }
+        }
+        if let Some(name) = self.secrets.unfit() {
+            return Err(source.invalid(name, "it cannot name a secret"));
         }
         for (name, builder) in &self.builders {
             if builder.timeout_seconds == 0 {

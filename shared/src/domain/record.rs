@@ -107,10 +107,24 @@ pub struct Run {
     pub trace: Option<TraceContext>,
     /// Why it ended or stands still, for people.
     pub reason: Option<String>,
+    /// The checkout that keeps a landing from moving its target; until its next move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkout: Option<Checkout>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last moved.
     pub updated_at: Timestamp,
+}
+
+/// A work tree that has a branch checked out which is to move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkout {
+    /// The branch.
+    pub branch: String,
+    /// The work tree.
+    pub path: String,
+    /// What moves it there, by hand.
+    pub command: String,
 }
 
 impl Run {
@@ -120,7 +134,7 @@ impl Run {
         let moved = (RunState::Created, 0, false, None, self.created_at);
         let (state, version, pause_requested, reason, updated_at) = moved;
         // A supervisor of before, which knows no traces, may write it in between.
-        Self { state, version, pause_requested, reason, updated_at, trace: None, ..self.clone() }
+        Self { state, version, pause_requested, reason, updated_at, trace: None, checkout: None, ..self.clone() }
     }
 }
 
@@ -277,6 +291,9 @@ pub enum CommandOp {
     BreakLease {
         /// Why.
         reason: String,
+        /// The epoch of the lease that is meant, 0 where there was none; whichever is open where it was not said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<u64>,
     },
 }
 

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use git2::Repository;
 
+use super::marks::Marks;
 use super::open::OpenError;
 use super::tree::{self, EntryChange, TreeError};
 use crate::domain::ids::Oid;
@@ -14,6 +15,8 @@ use crate::domain::ids::Oid;
 mod file;
 mod ignored;
 mod walk;
+
+pub(super) use ignored::Ignores;
 
 /// How much a builder may leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,9 +150,20 @@ pub fn collect(
     base: Oid,
     limits: &CollectLimits,
 ) -> Result<Collected, CollectError> {
+    collect_marked(dir, repo, base, limits, None)
+}
+
+/// The same where it is known what the folder held before: a file that nobody can have touched since is not read.
+pub(super) fn collect_marked(
+    dir: BorrowedFd<'_>,
+    repo: &Repository,
+    base: Oid,
+    limits: &CollectLimits,
+    marks: Option<&Marks>,
+) -> Result<Collected, CollectError> {
     let odb = repo.odb()?;
     let base = tree::tree_of(repo, base)?;
-    let mut walk = walk::Walk::new(&odb, *limits);
+    let mut walk = walk::Walk::new(&odb, *limits, marks.and_then(Marks::believed));
     let root = walk.folder(dir, Some(base), false, 0)?;
     let result_tree = match root {
         Some(tree) => tree,

@@ -11,20 +11,27 @@ use std::time::Duration;
 use git2::Repository;
 
 use super::collect::{self, CollectError, CollectLimits, Collected};
+use super::include::{self, IncludeError, IncludeLimits, Included};
+use super::marks::{self, Marks};
 use super::open::{self, OpenError, to_git};
 use super::pack::{self, PackError};
 use super::tree::{self, TreeError};
 use crate::domain::ids::{Oid, RunId};
 
+mod advance;
 mod bases;
 mod checkout;
 mod cleanup;
 mod copy;
 mod folders;
 mod register;
+mod spare;
 mod turn;
+mod warm;
 
+pub(in crate::repo) use checkout::open_below;
 pub use copy::ScanCopy;
+pub use warm::Prepared;
 
 const MIRROR: &str = "mirror.git";
 
@@ -51,6 +58,15 @@ pub enum MirrorError {
         /// The lock file.
         path: PathBuf,
     },
+    /// A tree that was to be prepared is too large for it.
+    #[error("the tree has more than {limit} bytes")]
+    TooMuch {
+        /// The limit.
+        limit: u64,
+    },
+    /// Nobody wants it any more.
+    #[error("it is not wanted any more")]
+    Unwanted,
     /// An object is missing or unfit.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -123,6 +139,8 @@ pub struct Workspace {
     // Opened before any builder ran: a folder that is swapped later is not this one.
     dir: OwnedFd,
     git_link: Vec<u8>,
+    // What was written into it, as it then was.
+    marks: Marks,
 }
 
 impl Workspace {
@@ -150,6 +168,12 @@ impl Workspace {
         self.dir.as_fd()
     }
 
+    /// What was written into it, as it then was.
+    #[cfg(test)]
+    pub(in crate::repo) const fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     /// What the `.git` entry said before it was taken away.
     #[must_use]
     pub fn git_link(&self) -> &[u8] {
@@ -165,6 +189,8 @@ pub struct Mirror {
     writer: Mutex<File>,
     /// How long its turn is waited for.
     turn_wait: Duration,
+    /// Threads that help to write trees.
+    helpers: spare::Helpers,
 }
 
 impl Mirror {
@@ -177,7 +203,9 @@ impl Mirror {
         let root = root.canonicalize().map_err(io_error(root))?;
         let lock_path = root.join("mirror.lock");
         let lock = File::options().read(true).write(true).create(true).truncate(false).open(&lock_path);
-        let mirror = Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), turn_wait: turn::WAIT, root };
+        let helpers = spare::Helpers::of_machine();
+        let mirror =
+            Self { writer: Mutex::new(lock.map_err(io_error(&lock_path))?), turn_wait: turn::WAIT, helpers, root };
         let writing = mirror.write()?;
         let git_dir = mirror.git_dir();
         if git_dir.exists() {
@@ -234,17 +262,16 @@ impl Mirror {
     /// [`MirrorError::UnsafePath`] before anything is written, if a path of the tree could lead outside.
     pub fn create(&self, key: &WorkspaceKey, base: Oid) -> Result<Workspace, MirrorError> {
         let repo = self.repository()?;
-        let odb = repo.odb()?;
-        let tree = tree::tree_of(&repo, base)?;
-        checkout::refuse_unsafe_paths(&odb, tree)?;
+        let plan = checkout::Plan::of(&repo.odb()?, tree::tree_of(&repo, base)?)?;
         let path = self.path_of(key);
         if path.symlink_metadata().is_ok() {
             self.remove(key)?;
         }
         let git_link = self.register(&repo, key, base)?;
         let dir = checkout::open_dir(&path).map_err(io_error(&path))?;
-        checkout::write_tree(&odb, tree, dir.as_fd(), &path)?;
-        Ok(Workspace { key: key.clone(), base, path, dir, git_link })
+        let bounds = warm::Bounds { helped: true, most_bytes: u64::MAX, wanted: &|| true };
+        let marks = self.fill(&plan, dir.as_fd(), &path, bounds)?.marks;
+        Ok(Workspace { key: key.clone(), base, path, dir, git_link, marks })
     }
 
     /// Collects what a builder left in a workspace, as a tree over its base. The builder must be dead.
@@ -252,16 +279,28 @@ impl Mirror {
     /// # Errors
     /// [`CollectError::Swapped`] when the folder is no longer the one that was made, and what [`collect::collect`] says.
     pub fn collect(&self, workspace: &Workspace, limits: &CollectLimits) -> Result<Collected, CollectError> {
-        let opened = rustix::fs::fstat(&workspace.dir).ok();
-        let named = rustix::fs::lstat(&workspace.path).ok();
-        if opened
-            .zip(named)
-            .is_none_or(|(opened, named)| (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino))
-        {
+        let named = checkout::open_dir(&workspace.path).ok();
+        if named.is_none_or(|named| !marks::same_folder(&named, &workspace.dir)) {
             return Err(CollectError::Swapped { path: workspace.path.clone() });
         }
         let repo = open::open_bare(&self.git_dir())?;
-        collect::collect(workspace.dir(), &repo, workspace.base, limits)
+        collect::collect_marked(workspace.dir(), &repo, workspace.base, limits, Some(&workspace.marks))
+    }
+
+    /// Brings the ignored files that the workspace's base lists, from a folder, into a workspace that no builder has had.
+    ///
+    /// # Errors
+    /// [`IncludeError`]; the workspace is then not to be used.
+    pub fn include(
+        &self,
+        workspace: &Workspace,
+        folder: &Path,
+        limits: &IncludeLimits,
+    ) -> Result<Included, IncludeError> {
+        let repo = open::open_bare(&self.git_dir())?;
+        let shown = |source| IncludeError::Io { path: folder.display().to_string(), source };
+        let source = fs::File::open(folder).map_err(shown)?;
+        include::include(&repo, workspace.base, source.as_fd(), workspace.dir(), limits)
     }
 
     /// The workspaces that exist on disk, in order.

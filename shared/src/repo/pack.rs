@@ -1,11 +1,10 @@
 //! Objects on their way between a worker and the hub: packs of just what is new, and the quarantine in which the
 //! receiver recomputes everything before a single object enters the hub. A sender is never trusted.
 
-use std::collections::HashSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use git2::{Buf, Indexer, Repository};
+use git2::{Indexer, Repository};
 use tempfile::TempDir;
 
 use super::disk;
@@ -45,6 +44,12 @@ pub enum PackError {
         /// What was counted.
         unit: &'static str,
     },
+    /// There is no room for it now.
+    #[error("there is no room for a pack of {bytes} bytes now")]
+    NoRoom {
+        /// What it had come to when it was given up.
+        bytes: u64,
+    },
     /// The bytes are no pack.
     #[error("the pack is malformed: {why}")]
     Malformed {
@@ -83,14 +88,20 @@ pub fn pack_new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -
     for oid in &fresh {
         builder.insert_object(to_git(*oid), None)?;
     }
-    finish(builder)
+    finish(builder, |_| Ok(()))
 }
 
-/// Packs a commit with its whole history, without what the commits in `have` already bring.
+/// Packs a commit with its whole history, without what the commits in `have` already bring. `room` is asked before the
+/// pack grows to a number of bytes: how large one gets is known at its end only.
 ///
 /// # Errors
-/// [`PackError::Git`] when a commit is missing.
-pub fn pack_history(repo: &Repository, want: Oid, have: &[Oid]) -> Result<Vec<u8>, PackError> {
+/// [`PackError::Git`] when a commit is missing, and what `room` says.
+pub fn pack_history(
+    repo: &Repository,
+    want: Oid,
+    have: &[Oid],
+    room: impl FnMut(u64) -> Result<(), PackError>,
+) -> Result<Vec<u8>, PackError> {
     let mut walk = repo.revwalk()?;
     walk.push(to_git(want))?;
     for oid in have {
@@ -101,7 +112,7 @@ pub fn pack_history(repo: &Repository, want: Oid, have: &[Oid]) -> Result<Vec<u8
     if builder.object_count() == 0 {
         return Ok(Vec::new());
     }
-    finish(builder)
+    finish(builder, room)
 }
 
 /// Those of the commits that a repository has.
@@ -227,16 +238,27 @@ fn new_objects(repo: &Repository, base_commit: Oid, result_tree: Oid) -> Result<
     if base == result_tree {
         return Ok(Vec::new());
     }
-    let odb = repo.odb()?;
-    let known: HashSet<Oid> = tree::closure(&odb, base, &HashSet::new())?.into_iter().collect();
-    tree::closure_of_result(&odb, result_tree, &known)
+    tree::fresh(&repo.odb()?, base, result_tree)
 }
 
-fn finish(mut builder: git2::PackBuilder<'_>) -> Result<Vec<u8>, PackError> {
+/// Makes the pack piece by piece, so that one that gets too large is given up before it is.
+fn finish(
+    mut builder: git2::PackBuilder<'_>,
+    mut room: impl FnMut(u64) -> Result<(), PackError>,
+) -> Result<Vec<u8>, PackError> {
     builder.set_threads(1);
-    let mut bytes = Buf::new();
-    builder.write_buf(&mut bytes)?;
-    Ok(bytes.to_vec())
+    let (mut bytes, mut refused) = (Vec::new(), None);
+    let made = builder.foreach(|piece| {
+        match room((bytes.len() + piece.len()) as u64) {
+            Ok(()) => bytes.extend_from_slice(piece),
+            Err(error) => refused = Some(error),
+        }
+        refused.is_none()
+    });
+    match refused {
+        Some(error) => Err(error),
+        None => made.map(|()| bytes).map_err(PackError::Git),
+    }
 }
 
 #[cfg(test)]

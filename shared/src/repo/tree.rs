@@ -7,7 +7,10 @@ use git2::{ErrorCode, ObjectType, Odb, Repository};
 
 use super::open::{from_git, to_git};
 use crate::domain::ids::Oid;
-use crate::domain::path::names_git;
+
+mod fresh;
+
+pub use fresh::fresh;
 
 /// The deepest nesting that is followed; deeper trees are refused before the stack is.
 pub const MAX_DEPTH: usize = 256;
@@ -196,39 +199,18 @@ pub fn diff(
 /// # Errors
 /// [`TreeError::Missing`] when the tree is not whole, [`TreeError::TooComplex`] when it is too deep.
 pub fn closure(odb: &Odb<'_>, root: Oid, known: &HashSet<Oid>) -> Result<Vec<Oid>, TreeError> {
-    reach(odb, root, known, |_| false)
-}
-
-/// The same for a tree that somebody made here: one that git would refuse is refused.
-///
-/// # Errors
-/// [`TreeError::GitInternal`], and as [`closure`].
-pub fn closure_of_result(odb: &Odb<'_>, root: Oid, known: &HashSet<Oid>) -> Result<Vec<Oid>, TreeError> {
-    reach(odb, root, known, names_git)
-}
-
-fn reach(
-    odb: &Odb<'_>,
-    root: Oid,
-    known: &HashSet<Oid>,
-    refused: impl Fn(&[u8]) -> bool,
-) -> Result<Vec<Oid>, TreeError> {
     let mut seen = known.clone();
     let mut found = Vec::new();
-    let mut open = vec![(root, String::new(), 0)];
-    while let Some((tree, path, depth)) = open.pop() {
+    let mut open = vec![(root, 0)];
+    while let Some((tree, depth)) = open.pop() {
         if !seen.insert(tree) {
             continue;
         }
         deep(depth)?;
         found.push(tree);
         for entry in read(odb, tree)? {
-            let path = || format!("{path}{}", String::from_utf8_lossy(&entry.name));
-            if refused(&entry.name) {
-                return Err(TreeError::GitInternal { path: path() });
-            }
             if entry.is_tree() {
-                open.push((entry.oid, format!("{}/", path()), depth + 1));
+                open.push((entry.oid, depth + 1));
             } else if !entry.is_gitlink() && seen.insert(entry.oid) {
                 if !odb.exists(to_git(entry.oid)) {
                     return Err(TreeError::Missing { oid: entry.oid });

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use table::{Kind, SETTINGS, Setting};
 
 /// The sections of `autopack.toml` that belong to the repository; they are read from a commit, by the domain.
-const PROJECT_SECTIONS: &[&str] = &["project", "policy", "gate", "builders"];
+const PROJECT_SECTIONS: &[&str] = &["project", "policy", "gate", "builders", "secrets"];
 
 /// Sections that exist for the cluster's parts; a build without them refuses their keys instead of ignoring them.
 const HOST_SECTIONS: &[&str] = &["limits", "notify", "supervisor", "worker", "store", "etcd", "otel", "auth"];
@@ -155,6 +155,10 @@ pub struct Settings {
     pub worker_root: Option<PathBuf>,
     /// How many phases the embedded worker does at once.
     pub worker_slots: u32,
+    /// What projects may have besides their commits.
+    pub provision_file: Option<PathBuf>,
+    /// How many worktrees of a project it keeps ready.
+    pub worker_warm: u32,
     /// How long a stopping process waits for its work.
     pub grace_seconds: u32,
     /// A collector for traces, metrics and logs.
@@ -215,6 +219,8 @@ impl Settings {
             providers_file: text("providers_file").map(PathBuf::from),
             worker_root: text("worker.root").map(PathBuf::from),
             worker_slots: small("worker.slots").unwrap_or(1),
+            provision_file: text("provision_file").map(PathBuf::from),
+            worker_warm: small("worker.warm").unwrap_or(0),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),
             otel_endpoint: text("otel.endpoint"),
             limits: LimitSettings {

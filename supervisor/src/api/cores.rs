@@ -2,20 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tonic::Request as Call;
 
 use autopack_shared::domain::ids::{ProjectId, RequestId, RunId};
 use autopack_shared::domain::record::{Principal, Project, Request};
 use autopack_shared::repo::locate::{is_bare, is_repository};
+use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::{PROJECT_HEADER, pb};
 
 use super::{Core, show};
 use crate::director::{moves, run_blocking};
 use crate::error::Error;
-use crate::hub::Place;
+use crate::hub::{HubError, Place};
 use crate::store::{RequestFilter, Store, Tx};
 
 /// The gate that additions of projects wait at.
@@ -25,6 +29,25 @@ const ADDING: &str = "projects";
 fn one_repository(one: &str, other: &str) -> bool {
     let real = |path: &str| Path::new(path).canonicalize().ok();
     one == other || real(one).is_some_and(|one| real(other) == Some(one))
+}
+
+/// The project that it is already, if it is; refuses one whose name or repository is another's.
+fn taken(projects: &[Project], project: &Project) -> Result<Option<Project>, Error> {
+    for known in projects {
+        let same = one_repository(&known.repo, &project.repo);
+        if known.id == project.id && same {
+            return Ok(Some(known.clone()));
+        }
+        if known.id == project.id {
+            let hint = "use another name, or the repository it stands for";
+            return Err(Error::Exists { what: "project", id: format!("{} ({})", known.id, known.repo), hint });
+        }
+        if same {
+            let hint = "a repository has one name: use it, or another repository";
+            return Err(Error::Exists { what: "project", id: format!("{} ({})", known.id, known.repo), hint });
+        }
+    }
+    Ok(None)
 }
 
 /// Makes what a project needs when it is first asked for.
@@ -39,7 +62,27 @@ pub struct Cores {
     store: Arc<dyn Store>,
     opener: Option<Arc<dyn Opener>>,
     // Never held across an await.
-    open: RwLock<BTreeMap<ProjectId, Arc<Core>>>,
+    open: Arc<RwLock<Open>>,
+    /// Who opens which project now: one at a time for each.
+    turns: Mutex<BTreeMap<ProjectId, Arc<tokio::sync::Mutex<()>>>>,
+    tasks: Tasks,
+}
+
+type Open = BTreeMap<ProjectId, Arc<Core>>;
+
+/// How long somebody waits for a project to be opened. What opens it goes on.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// Takes an opened project in. Whoever came first is kept: a project has one core.
+fn keep(open: &RwLock<Open>, core: Core) -> Arc<Core> {
+    let mut open = open.write().unwrap_or_else(PoisonError::into_inner);
+    open.entry(core.project.clone()).or_insert_with(|| Arc::new(core)).clone()
+}
+
+/// A repository that is registered was one when it was: now it is away.
+fn away(error: Error, project: &Project) -> Error {
+    let Error::Hub(HubError::Open(source)) = error else { return error };
+    HubError::Away { path: project.repo.clone().into(), source }.into()
 }
 
 impl Cores {
@@ -47,13 +90,14 @@ impl Cores {
     #[must_use]
     pub fn one(core: Arc<Core>) -> Self {
         let store = core.store.clone();
-        Self { store, opener: None, open: RwLock::new(BTreeMap::from([(core.project.clone(), core)])) }
+        let open = Arc::new(RwLock::new(BTreeMap::from([(core.project.clone(), core)])));
+        Self { store, opener: None, open, turns: Mutex::default(), tasks: Tasks::new() }
     }
 
     /// Whatever projects the store knows.
     #[must_use]
-    pub fn of_store(store: Arc<dyn Store>, opener: Arc<dyn Opener>) -> Self {
-        Self { store, opener: Some(opener), open: RwLock::default() }
+    pub fn of_store(store: Arc<dyn Store>, opener: Arc<dyn Opener>, tasks: Tasks) -> Self {
+        Self { store, opener: Some(opener), open: Arc::default(), turns: Mutex::default(), tasks }
     }
 
     /// The store of all projects.
@@ -68,22 +112,51 @@ impl Cores {
         self.open.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// A project that is open.
+    #[must_use]
+    pub fn known(&self, id: &ProjectId) -> Option<Arc<Core>> {
+        self.open.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     /// A project by name.
     ///
     /// # Errors
-    /// When the store does not know it, or its repository cannot be used.
+    /// When the store does not know it, or its repository cannot be used, or does not answer in time.
     pub async fn named(&self, id: &ProjectId) -> Result<Arc<Core>, Error> {
-        let known = self.open.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
-        if let Some(core) = known {
+        if let Some(core) = self.known(id) {
             return Ok(core);
         }
         let missing = || Error::NotFound { what: "project", id: id.to_string() };
         let Some(opener) = &self.opener else { return Err(missing()) };
         let project = self.store.read().await?.project(id).await?.ok_or_else(missing)?;
-        let core = Arc::new(opener.open(&project).await?);
-        // Whoever came first is kept: a project has one core.
-        let mut open = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(open.entry(id.clone()).or_insert(core).clone())
+        self.opened_once(opener.clone(), project).await
+    }
+
+    /// Opens a project, once whoever asks: a hub that hangs takes one thread, and nobody's call for long.
+    async fn opened_once(&self, opener: Arc<dyn Opener>, project: Project) -> Result<Arc<Core>, Error> {
+        let deadline = Instant::now() + OPENING;
+        let silent = HubError::Silent { project: project.id.to_string(), seconds: OPENING.as_secs() };
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.entry(project.id.clone()).or_default().clone()
+        };
+        let Ok(turn) = timeout_at(deadline, turn.lock_owned()).await else { return Err(silent.into()) };
+        if let Some(core) = self.known(&project.id) {
+            return Ok(core);
+        }
+        let (done, opened) = oneshot::channel();
+        let open = self.open.clone();
+        self.tasks.spawn("open-project", OnError::Log, async move {
+            let core = opener.open(&project).await.map(|core| keep(&open, core));
+            drop(turn);
+            // Whoever asked may not wait any more; the next one finds it open.
+            let _left = done.send(core.map_err(|error| away(error, &project)));
+            Ok::<(), Error>(())
+        });
+        match timeout_at(deadline, opened).await {
+            Ok(Ok(core)) => core,
+            Ok(Err(_)) | Err(_) => Err(silent.into()),
+        }
     }
 
     /// The project that a call names, or the only one there is.
@@ -137,23 +210,18 @@ impl Cores {
         let project = Project { id: id.clone(), repo: call.repo, registered: BTreeMap::new(), created_at };
         // What cannot be opened, or cannot do what hubs do, is not added.
         let hub = opener.open(&project).await?.hub;
-        run_blocking(move || hub.check()).await?;
+        let mut tx = self.store.read().await?;
+        if let Some(known) = taken(&tx.projects().await?, &project)? {
+            return Ok(show::project(&known));
+        }
+        let cluster = tx.cluster_id().await?;
+        drop(tx);
+        run_blocking(move || hub.check().and_then(|()| hub.claim(&cluster))).await?;
         let mut tx = self.store.tx(&[]).await?;
         // One at a time, whatever their names: two could take the same repository.
         tx.lock_gate(&ProjectId::new(ADDING)?).await?;
-        for known in tx.projects().await? {
-            let same = one_repository(&known.repo, &project.repo);
-            if known.id == id && same {
-                return Ok(show::project(&known));
-            }
-            if known.id == id {
-                let hint = "use another name, or the repository it stands for";
-                return Err(Error::Exists { what: "project", id: format!("{id} ({})", known.repo), hint });
-            }
-            if same {
-                let hint = "a repository has one name: use it, or another repository";
-                return Err(Error::Exists { what: "project", id: format!("{} ({})", known.id, known.repo), hint });
-            }
+        if let Some(known) = taken(&tx.projects().await?, &project)? {
+            return Ok(show::project(&known));
         }
         let why = ("project.added", project.repo.as_str());
         moves::project(tx.as_mut(), &project, &principal, why, BTreeMap::new()).await?;

@@ -224,25 +224,21 @@ impl Core {
         let mut changes = self.store.changes();
         loop {
             changes.mark_unchanged();
-            let mut tx = self.store.read().await?;
-            // Read before the events: what comes between is found at the next look.
-            let ended = tx.run(&run).await?.is_none_or(|r| r.state.is_terminal());
-            let quiet = tx.open_commands(Some(&run)).await?.is_empty()
-                && !tx.prepared_applies().await?.iter().any(|a| a.run == run)
-                && !tx.phases(&run).await?.iter().any(|p| p.state == PhaseState::RollingBack);
-            drop(tx);
-            loop {
+            let over = loop {
                 // One view a page: a slow reader keeps no view open.
-                let events = self.store.read().await?.events(&run, after, PAGE).await?;
-                let Some(last) = events.last() else { break };
+                let mut tx = self.store.read().await?;
+                let events = tx.events(&run, after, PAGE).await?;
+                // In the view that has no more of them: nothing comes after what is over there.
+                let Some(last) = events.last() else { break is_over(tx.as_mut(), &run).await? };
+                drop(tx);
                 after = last.seq;
                 for event in &events {
                     if out.send(Ok(show::event(event))).await.is_err() {
                         return Ok(());
                     }
                 }
-            }
-            if once || (ended && quiet) {
+            };
+            if once || over {
                 return Ok(());
             }
             tokio::select! {
@@ -353,4 +349,14 @@ pub(in crate::api) async fn record_command(tx: &mut dyn Tx, command: &Command) -
         },
     )
     .await
+}
+
+/// Whether nothing more will happen to a run.
+async fn is_over(tx: &mut dyn Tx, run: &RunId) -> Result<bool, Error> {
+    if !tx.run(run).await?.is_none_or(|found| found.state.is_terminal()) {
+        return Ok(false);
+    }
+    Ok(tx.open_commands(Some(run)).await?.is_empty()
+        && !tx.prepared_applies().await?.iter().any(|apply| apply.run == *run)
+        && !tx.phases(run).await?.iter().any(|phase| phase.state == PhaseState::RollingBack))
 }

@@ -26,10 +26,13 @@ mod place;
 mod record;
 mod result;
 mod room;
+mod said;
+mod seen;
 mod session;
 mod surveys;
 
-pub use room::Room;
+pub use room::{Room, Transfers};
+pub use seen::Lookout;
 use session::SessionTask;
 
 use super::cores::Cores;
@@ -73,6 +76,8 @@ pub struct WorkerApi {
     pub lingers: bool,
     /// Room for transfers.
     pub room: Room,
+    /// Leases of all sessions.
+    pub lookout: Arc<Lookout>,
     /// Owned tasks.
     pub tasks: Tasks,
 }
@@ -118,6 +123,7 @@ impl WorkerService for WorkerApi {
             lingers: self.lingers,
             seen,
             timers: self.timers.clone(),
+            lookout: self.lookout.clone(),
             scan: std::sync::Mutex::default(),
             stays: std::sync::atomic::AtomicBool::default(),
             generation,

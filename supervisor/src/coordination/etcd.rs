@@ -10,19 +10,22 @@ use tokio::sync::watch;
 use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::runtime::clock::Clock;
 
-use self::config::{EtcdConfig, Replica};
+use self::config::{EtcdConfig, Replica, StoreIdentity};
 use self::election::Election;
 use self::keys::Keys;
 use self::link::Link;
 use self::meta::Incarnation;
+pub use self::meta::Standing;
 use super::timers::Timers;
 use super::{
-    CoordinationError, Coordinator, Directorship, LockEntry, LockName, LockOwner, Renewal, SeatEntry, SessionEntry,
-    SessionFacts,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, LockWish, Renewal, SeatEntry,
+    Seated, SessionEntry, SessionFacts,
 };
 
+mod batch;
 pub mod config;
 mod election;
+pub mod floor;
 mod keys;
 mod link;
 mod locks;
@@ -73,6 +76,42 @@ impl EtcdCoordinator {
             tasks: Mutex::default(),
         });
         Ok(Self { link, keys, incarnation, clock, replica, timers, election })
+    }
+}
+
+/// An etcd as whoever raises the incarnation sees it.
+pub struct Recovery {
+    link: Link,
+    keys: Keys,
+    store: StoreIdentity,
+}
+
+impl Recovery {
+    /// Connects; claims nothing.
+    ///
+    /// # Errors
+    /// As [`EtcdCoordinator::connect`].
+    pub async fn connect(config: &EtcdConfig) -> Result<Self, CoordinationError> {
+        config.checked()?;
+        let link = Link::connect(config).await?;
+        Ok(Self { link, keys: Keys::of(&config.cluster_id), store: config.store.clone() })
+    }
+
+    /// What stands there.
+    ///
+    /// # Errors
+    /// When nobody answers, or the prefix belongs to another cluster.
+    pub async fn standing(&self) -> Result<Standing, CoordinationError> {
+        Standing::read(&self.link, &self.keys, &self.store).await
+    }
+
+    /// Writes the store's new incarnation; false where something moved since, or a director is there.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn raise(&self, from: &Standing, incarnation: u32) -> Result<bool, CoordinationError> {
+        let store = StoreIdentity { incarnation, ..self.store.clone() };
+        from.raise(&self.link, &self.keys, &store).await
     }
 }
 
@@ -132,6 +171,22 @@ impl Coordinator for EtcdCoordinator {
 
     async fn sessions(&self) -> Result<Vec<SessionEntry>, CoordinationError> {
         self.list_sessions().await
+    }
+
+    async fn seats(&self) -> Result<Vec<Seated>, CoordinationError> {
+        self.list_seats().await
+    }
+
+    async fn session_life(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError> {
+        self.life_of(worker, session).await
+    }
+
+    async fn lock_all(&self, wishes: &[LockWish]) -> Vec<Result<(), CoordinationError>> {
+        self.take_all(wishes).await
+    }
+
+    async fn lock_names(&self) -> Result<Vec<LockName>, CoordinationError> {
+        self.list_lock_names().await
     }
 
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {

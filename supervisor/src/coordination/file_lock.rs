@@ -2,28 +2,27 @@
 //! lock back when its process ends, however it ends; a lock is a quick answer, the store's epochs give safety.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder};
-use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tempfile::NamedTempFile;
 use tokio::sync::watch;
 
 use autopack_shared::domain::ids::{RunId, Timestamp, WorkerId};
 use autopack_shared::runtime::clock::Clock;
 
 use self::file::{LockFile, holder_of};
+use self::folders::{ignore_everything, private_folder};
 use super::{
-    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, Renewal, SeatEntry,
+    CoordinationError, Coordinator, Directorship, Life, LockEntry, LockName, LockOwner, Renewal, SeatEntry, Seated,
     SessionEntry, SessionFacts,
 };
 
 mod file;
 mod filesystem;
+mod folders;
 mod home;
 
 /// The lock of a data directory's one supervisor.
@@ -284,6 +283,28 @@ impl Coordinator for FileCoordinator {
         Ok(all)
     }
 
+    async fn seats(&self) -> Result<Vec<Seated>, CoordinationError> {
+        let seated = |(worker, live): (&WorkerId, &Session)| Seated {
+            worker: worker.clone(),
+            session: live.id.clone(),
+            slots: live.facts.slots,
+            draining: live.draining,
+        };
+        let mut all: Vec<Seated> = self.state().sessions.iter().map(seated).collect();
+        all.sort_by(|a, b| a.worker.cmp(&b.worker));
+        Ok(all)
+    }
+
+    async fn session_life(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError> {
+        let state = self.state();
+        let live = state.sessions.get(worker).filter(|live| live.id == session);
+        Ok(live.map(|live| self.life(live.since)))
+    }
+
+    async fn lock_names(&self) -> Result<Vec<LockName>, CoordinationError> {
+        Ok(self.locks().await?.into_iter().map(|entry| entry.name).collect())
+    }
+
     async fn lock(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {
         let mut state = self.state();
         if !state.is_live(&owner.worker, &owner.session) {
@@ -363,32 +384,6 @@ fn parse_owner(text: &str) -> Option<LockOwner> {
     let worker = words.next()?.parse().ok()?;
     let epoch = words.next()?.parse().ok()?;
     Some(LockOwner { worker, session: words.next()?.to_owned(), epoch })
-}
-
-fn unusable(path: &Path) -> impl FnOnce(io::Error) -> CoordinationError + '_ {
-    move |error| CoordinationError::of(path, &error)
-}
-
-/// Makes a folder that only its owner may enter, and closes an existing one to others.
-fn private_folder(path: &Path) -> Result<(), CoordinationError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable(path))?;
-    file::close_to_others(path, 0o700).map_err(unusable(path))
-}
-
-/// Keeps the data directory out of the user's repository, without a word in their own files.
-fn ignore_everything(data: &Path) -> Result<(), CoordinationError> {
-    let path = data.join(".gitignore");
-    if fs::metadata(&path).is_ok_and(|found| found.len() > 0) {
-        return Ok(());
-    }
-    // Whole or not at all: an empty one would hide nothing. Who comes second writes the same.
-    let write = || {
-        let mut file = NamedTempFile::new_in(data)?;
-        file.write_all(b"*\n")?;
-        file.persist(&path)?;
-        Ok(())
-    };
-    write().map_err(unusable(&path))
 }
 
 #[cfg(test)]

@@ -152,6 +152,10 @@ impl Director {
                 {
                     hub.commit(&spec)?;
                 }
+                if hub.tip(&name)? == Some(job.old) {
+                    // What was judged may have been damaged since: a person may have taken their time.
+                    hub.verify_change(job.old, job.tree)?;
+                }
                 let why = format!("autopack: apply {}", job.id);
                 let outcome = if job.kind == ApplyKind::Patch {
                     hub.apply(token, &key, &name, (job.old, job.new), &why)?

@@ -35,6 +35,9 @@ impl Director {
         let (Some(base), Some(tree)) = (seen.base, seen.tree) else {
             return Err(Error::Bug(format!("{id} is collected without base or tree")));
         };
+        if let Some(why) = self.not_uploaded(seen, base, tree).await? {
+            return self.refuse_unjudged(view, id, why).await;
+        }
         let facts = self.facts(base, tree).await?;
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
@@ -286,7 +289,7 @@ fn nothing_done(phase: &Phase, verdict: &Verdict) -> Option<String> {
 }
 
 /// Refuses a change: an attempt that counts, with words for the builder.
-async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
+pub(super) async fn refuse(tx: &mut dyn Tx, view: &RunView, phase: &mut Phase, reason: String) -> Result<(), Error> {
     moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(reason.clone())).await?;
     phase.failed_attempts += 1;
     phase.feedback.push(reason.clone());

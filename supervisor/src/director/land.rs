@@ -1,6 +1,7 @@
 //! The last step of a landing: the target moves to the merge that was judged, approved and verified.
 
 use autopack_shared::domain::ids::Oid;
+use autopack_shared::domain::record::Checkout;
 use autopack_shared::domain::state::{RunEvent, RunState};
 
 use super::grant::reread_run;
@@ -17,13 +18,14 @@ enum Landed {
 
 impl Director {
     /// Says what a landing waits for now that its decisions are there.
-    async fn tell_waiting(&self, view: &RunView, told: String) -> Result<(), Error> {
-        if view.run.reason.as_ref() == Some(&told) {
+    async fn tell_waiting(&self, view: &RunView, told: String, checkout: Checkout) -> Result<(), Error> {
+        if view.run.reason.as_ref() == Some(&told) && view.run.checkout.as_ref() == Some(&checkout) {
             return Ok(());
         }
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         run.reason = Some(told);
+        run.checkout = Some(checkout);
         moves::update_run(tx.as_mut(), &mut run, &system(), "it waits for its target").await?;
         Ok(tx.commit().await?)
     }
@@ -49,22 +51,24 @@ impl Director {
                 }
             })
             .await?;
-        let (event, reason) = match landed {
-            Landed::Yes(new) => (RunEvent::Succeed, format!("{target} is now {}", new.short())),
-            Landed::Moved => (RunEvent::Fail, format!("{target} moved on since it was judged: land again")),
+        let (event, reason, checkout) = match landed {
+            Landed::Yes(new) => (RunEvent::Succeed, format!("{target} is now {}", new.short()), None),
+            Landed::Moved => (RunEvent::Fail, format!("{target} moved on since it was judged: land again"), None),
             Landed::CheckedOut(path) => {
                 let command = format!("git -C {path} merge --ff-only {}", ref_of(&view.run));
                 let what = format!("{target} is checked out at {path}");
                 self.deny(&view.run.id, Denial::new("checked_out", &what, &command));
                 let told = format!("{what}; run: {command}");
+                let checkout = Checkout { branch: target.clone(), path, command };
                 if view.run.state == RunState::Waiting {
-                    return self.tell_waiting(view, told).await.map(|()| false);
+                    return self.tell_waiting(view, told, checkout).await.map(|()| false);
                 }
-                (RunEvent::Park, told)
+                (RunEvent::Park, told, Some(checkout))
             }
         };
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
+        run.checkout = checkout;
         moves::run(tx.as_mut(), &mut run, event, Some(reason), &system()).await?;
         tx.commit().await?;
         Ok(event != RunEvent::Park)

@@ -1,6 +1,7 @@
 //! How leases end other than by a result: taken back from above, or given up because nobody works on them any more.
 
-use std::sync::PoisonError;
+use std::collections::HashMap;
+use std::sync::{MutexGuard, PoisonError};
 
 use autopack_shared::domain::ids::{Fence, Scope};
 use autopack_shared::domain::record::{Command, Lease, LeasePurpose, Phase, Principal, Run};
@@ -9,6 +10,7 @@ use autopack_shared::domain::state::{
 };
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::liveness::Sightings;
 use super::locks::unlock;
 use super::view::RunView;
 use super::{Director, moves};
@@ -26,16 +28,24 @@ impl Director {
         if leases.is_empty() {
             return Ok(false);
         }
-        let sessions = self.coordinator.sessions().await?;
+        let seats = self.coordinator.seats().await?;
+        let due = self.sightings().due(&leases, &seats, self.clock.monotonic());
+        let mut lives = HashMap::new();
+        for (worker, session) in due {
+            let life = self.coordinator.session_life(&worker, &session).await?;
+            lives.insert((worker, session), life);
+        }
+        // After the answers: what is left of a key counts from when it was told.
         let now = self.clock.monotonic();
-        let over = {
-            let mut known = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-            known.look(&leases, &sessions, now, self.config.worker_self)
-        };
+        let over = self.sightings().look(&leases, &seats, &lives, now, self.config.worker_self);
         for lease in over {
             self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
         }
         Ok(true)
+    }
+
+    fn sightings(&self) -> MutexGuard<'_, Sightings> {
+        self.sightings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a lease from above: bumps the run's epoch so that nothing of it is accepted any more, and gives the work
@@ -57,13 +67,26 @@ impl Director {
     }
 
     /// Ends a run's lease because an operator says so, and breaks its locks, whoever holds them. Without an open lease
-    /// only the locks are broken: what nobody knows of may stand in the way of the next grant.
-    pub(super) async fn break_lease(&self, view: &RunView, command: &Command, reason: &str) -> Result<(), Error> {
+    /// only the locks are broken: what nobody knows of may stand in the way of the next grant. A lease that was granted
+    /// since the operator looked is another one, and stays.
+    pub(super) async fn break_lease(
+        &self,
+        view: &RunView,
+        command: &Command,
+        (reason, seen): (&str, Option<u64>),
+    ) -> Result<(), Error> {
         let run = &view.run.id;
         let why = format!("broken by {}: {reason}", command.principal.id);
         let mut tx = self.fenced(&[]).await?;
         let open = tx.leases(run).await?.into_iter().find(|lease| !lease.state.is_terminal());
         let scope = Scope::Run(run.clone());
+        if let (Some(lease), Some(seen)) = (&open, seen)
+            && lease.epoch != seen
+        {
+            let refused = format!("refused: {}", granted_since(lease, seen));
+            moves::finish(tx.as_mut(), command, &refused).await?;
+            return Ok(tx.commit().await?);
+        }
         let result = match &open {
             Some(lease) => {
                 if tx.epoch(&scope).await? == Some(lease.epoch) {
@@ -91,6 +114,12 @@ impl Director {
     }
 }
 
+/// Why a lease is not the one that somebody saw.
+pub(crate) fn granted_since(lease: &Lease, seen: u64) -> String {
+    let was = if seen == 0 { "none was open".to_owned() } else { format!("it was at epoch {seen}") };
+    format!("{} has the lease since, at epoch {}; when you looked, {was}", lease.worker, lease.epoch)
+}
+
 /// Gives up a lease on behalf of its worker, which no longer works on it.
 pub(crate) async fn give_up(
     store: &dyn Store,
@@ -99,6 +128,7 @@ pub(crate) async fn give_up(
     reason: &str,
 ) -> Result<(), Error> {
     let mut tx = store.tx(&[Fence { scope: Scope::Run(lease.run.clone()), epoch: lease.epoch }]).await?;
+    tx.defer();
     if end(tx.as_mut(), lease, LeaseEvent::Expire, reason, &Principal::system()).await? {
         tx.commit().await?;
         metrics().lease_lost("given_up");

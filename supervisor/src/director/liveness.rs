@@ -2,19 +2,33 @@
 //! be gone, and its builders too, which end by themselves some time after its last heartbeat. Every time is one of the
 //! director's own monotonic clock, so that nobody's wall clock counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use autopack_shared::domain::ids::WorkerId;
 use autopack_shared::domain::record::Lease;
 
-use crate::coordination::{Life, SessionEntry};
+use crate::coordination::{Life, Seated};
 
 /// What a director waits beyond a worker's own limit.
 const MARGIN: Duration = Duration::from_secs(3);
 
 /// etcd tells what is left of a lease in whole seconds.
 const GRAIN: Duration = Duration::from_secs(1);
+
+/// What is left of a key when it is asked again: while it lives longer than this for sure, nobody needs to know how long.
+const SLACK: Duration = Duration::from_secs(5);
+
+/// What a look finds of a session.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found<'a> {
+    /// No key.
+    Nothing,
+    /// A key.
+    Key,
+    /// A key, and how long it lives.
+    Life(&'a Life),
+}
 
 /// What is known of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +37,8 @@ pub(super) enum Sighting {
     Alive {
         /// Its last heartbeat came no later; none where its key has no time to live.
         heard: Option<Duration>,
+        /// When it is to be asked how long it lives.
+        ask: Duration,
     },
     /// Its key is gone.
     Gone {
@@ -35,16 +51,31 @@ pub(super) enum Sighting {
 
 impl Sighting {
     /// What a look at its key makes of what was known.
-    pub(super) fn after(known: Option<Self>, life: Option<&Life>, now: Duration) -> Self {
-        if let Some(life) = life {
-            // A renewal starts the time to live anew. etcd may do so, too, when its leader changes: then we wait longer.
-            let spent = life.ttl.zip(life.remaining).map(|(ttl, left)| ttl.saturating_sub(left).saturating_sub(GRAIN));
-            return Self::Alive { heard: spent.map(|spent| now.saturating_sub(spent)) };
+    pub(super) fn after(known: Option<Self>, found: Found<'_>, now: Duration) -> Self {
+        match (found, known) {
+            (Found::Life(life), _) => {
+                // A renewal starts the time to live anew. etcd may do so, too, when its leader changes: then we wait
+                // longer.
+                let left = life.ttl.zip(life.remaining);
+                let spent = left.map(|(ttl, left)| ttl.saturating_sub(left).saturating_sub(GRAIN));
+                let heard = spent.map(|spent| now.saturating_sub(spent));
+                let ask = life.remaining.map_or(Duration::MAX, |left| now + left.saturating_sub(SLACK));
+                Self::Alive { heard, ask }
+            }
+            // It may have been heard just now.
+            (Found::Key, Some(Self::Alive { heard, ask })) => Self::Alive { heard: heard.map(|_| now), ask },
+            (Found::Key, Some(Self::Gone { .. }) | None) => Self::Alive { heard: Some(now), ask: now },
+            (Found::Nothing, Some(Self::Alive { heard, .. })) => Self::Gone { heard, since: now },
+            (Found::Nothing, Some(gone @ Self::Gone { .. })) => gone,
+            (Found::Nothing, None) => Self::Gone { heard: None, since: now },
         }
-        match known {
-            Some(Self::Alive { heard }) => Self::Gone { heard, since: now },
-            Some(gone @ Self::Gone { .. }) => gone,
-            None => Self::Gone { heard: None, since: now },
+    }
+
+    /// Whether it is to be asked how long its key lives.
+    fn is_due(self, now: Duration) -> bool {
+        match self {
+            Self::Alive { ask, .. } => now >= ask,
+            Self::Gone { .. } => true,
         }
     }
 
@@ -60,30 +91,51 @@ impl Sighting {
     }
 }
 
+/// A session.
+pub(super) type Key = (WorkerId, String);
+
+fn key(lease: &Lease) -> Key {
+    (lease.worker.clone(), lease.session.clone())
+}
+
 /// The sessions that have leases, as this director knows them.
 #[derive(Debug, Default)]
-pub(super) struct Sightings(HashMap<(WorkerId, String), Sighting>);
+pub(super) struct Sightings(HashMap<Key, Sighting>);
 
 impl Sightings {
+    /// The live sessions with leases of which it has to be known how long they live.
+    pub(super) fn due(&self, leases: &[Lease], seats: &[Seated], now: Duration) -> Vec<Key> {
+        let alive: HashSet<(&WorkerId, &str)> =
+            seats.iter().map(|seat| (&seat.worker, seat.session.as_str())).collect();
+        let keys: HashSet<Key> = leases.iter().map(key).collect();
+        let due = |key: &Key| self.0.get(key).is_none_or(|known| known.is_due(now));
+        keys.into_iter().filter(|key| alive.contains(&(&key.0, key.1.as_str())) && due(key)).collect()
+    }
+
     /// Takes a look in: those of `leases` whose work is over.
     pub(super) fn look<'a>(
         &mut self,
         leases: &'a [Lease],
-        sessions: &[SessionEntry],
+        seats: &[Seated],
+        lives: &HashMap<Key, Option<Life>>,
         now: Duration,
         worker_self: Duration,
     ) -> Vec<&'a Lease> {
+        let alive: HashSet<(&WorkerId, &str)> =
+            seats.iter().map(|seat| (&seat.worker, seat.session.as_str())).collect();
         let mut known = std::mem::take(&mut self.0);
         for lease in leases {
-            let key = (lease.worker.clone(), lease.session.clone());
-            let live = sessions.iter().find(|s| s.worker == lease.worker && s.session == lease.session);
+            let key = key(lease);
+            let found = match lives.get(&key) {
+                Some(Some(life)) => Found::Life(life),
+                Some(None) => Found::Nothing,
+                None if alive.contains(&(&key.0, key.1.as_str())) => Found::Key,
+                None => Found::Nothing,
+            };
             let before = known.remove(&key);
-            self.0.entry(key).or_insert_with(|| Sighting::after(before, live.map(|s| &s.life), now));
+            self.0.entry(key).or_insert_with(|| Sighting::after(before, found, now));
         }
-        let over = |lease: &&Lease| {
-            let key = (lease.worker.clone(), lease.session.clone());
-            self.0.get(&key).is_some_and(|seen| seen.is_over(now, worker_self))
-        };
+        let over = |lease: &&Lease| self.0.get(&key(lease)).is_some_and(|seen| seen.is_over(now, worker_self));
         leases.iter().filter(over).collect()
     }
 }
@@ -107,7 +159,8 @@ mod tests {
         let mut known = None;
         let last = looks.last().map_or(0, |(at, _)| *at);
         for (at, left) in looks {
-            known = Some(Sighting::after(known, left.map(life).as_ref(), s(*at)));
+            let life = left.map(life);
+            known = Some(Sighting::after(known, life.as_ref().map_or(Found::Nothing, Found::Life), s(*at)));
         }
         (last..last + 100).find(|at| known.is_some_and(|known| known.is_over(s(*at), worker_self)))
     }
@@ -131,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn who_was_there_at_the_last_look_may_have_been_heard_then() {
+        let asked = Sighting::after(None, Found::Life(&life(15)), s(100));
+        assert!(!asked.is_due(s(109)) && asked.is_due(s(110)), "{asked:?}");
+        let seen = Sighting::after(Some(asked), Found::Key, s(108));
+        assert_eq!(seen, Sighting::Alive { heard: Some(s(108)), ask: s(110) });
+        let gone = Sighting::after(Some(seen), Found::Nothing, s(109));
+        assert!(!gone.is_over(s(122), SELF) && gone.is_over(s(123), SELF), "{gone:?}");
+        let back = Sighting::after(Some(gone), Found::Key, s(110));
+        assert!(back.is_due(s(110)) && !back.is_over(s(200), SELF));
+    }
+
+    #[test]
     fn a_dead_worker_is_over_in_time() {
         // Heartbeats each 2 s, one look each 500 ms, one second of rounding: within the 25 s of P11.
         for phase in 0..4 {
@@ -141,7 +206,11 @@ mod tests {
             let over = loop {
                 let left = (renewed + s(15)).checked_sub(now).filter(|left| !left.is_zero());
                 let life = left.map(|left| life(left.as_secs()));
-                known = Some(Sighting::after(known, life.as_ref(), now));
+                // Asked only when it is due, as the director does.
+                let due = known.is_none_or(|known: Sighting| known.is_due(now));
+                let found =
+                    life.as_ref().map_or(Found::Nothing, |life| if due { Found::Life(life) } else { Found::Key });
+                known = Some(Sighting::after(known, found, now));
                 if known.is_some_and(|known| known.is_over(now, SELF)) {
                     break now;
                 }

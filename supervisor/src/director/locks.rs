@@ -1,6 +1,7 @@
 //! The locks of leases: evidence of who works, while the store says who may. A lease can end while the service that
 //! keeps the locks is away; what it still holds then is given back later, for its session may live on.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,7 +10,7 @@ use autopack_shared::domain::ids::RunId;
 use autopack_shared::domain::record::Lease;
 
 use super::Director;
-use crate::coordination::{CoordinationError, Coordinator, LockName, LockOwner};
+use crate::coordination::{CoordinationError, Coordinator, LockName, LockOwner, LockWish};
 use crate::error::Error;
 
 /// How often locks are looked at for leases that have ended.
@@ -34,18 +35,26 @@ pub(crate) async fn unlock(coordinator: &dyn Coordinator, lease: &Lease) {
 }
 
 impl Director {
-    /// Takes the locks of a lease; what ended leases of its run still hold is no obstacle.
-    pub(super) async fn lock(&self, lease: &Lease) -> Result<(), Error> {
-        let (names, owner) = (names(&lease.run), owner(lease));
-        match self.coordinator.lock(&names, &owner).await {
-            Err(held @ CoordinationError::Held { .. }) => {
-                if !self.give_back(&lease.run).await? {
-                    return Err(held.into());
-                }
-                Ok(self.coordinator.lock(&names, &owner).await?)
-            }
-            done => Ok(done?),
+    /// Takes the locks of many leases, each by itself all or none; an answer for each. What ended leases of its run still
+    /// hold is no obstacle.
+    pub(super) async fn lock_many(&self, leases: &[&Lease]) -> Vec<Result<(), Error>> {
+        let wish = |lease: &&Lease| LockWish { names: names(&lease.run).to_vec(), owner: owner(lease) };
+        let wishes: Vec<LockWish> = leases.iter().map(wish).collect();
+        let mut done = Vec::with_capacity(leases.len());
+        for (wish, (lease, locked)) in wishes.iter().zip(leases.iter().zip(self.coordinator.lock_all(&wishes).await)) {
+            done.push(match locked {
+                Err(held @ CoordinationError::Held { .. }) => self.lock_after(lease, wish, held).await,
+                locked => locked.map_err(Error::from),
+            });
         }
+        done
+    }
+
+    async fn lock_after(&self, lease: &Lease, wish: &LockWish, held: CoordinationError) -> Result<(), Error> {
+        if !self.give_back(&lease.run).await? {
+            return Err(held.into());
+        }
+        Ok(self.coordinator.lock(&wish.names, &wish.owner).await?)
     }
 
     /// Breaks the locks of a run that are not of a newer epoch, whoever holds them. The lease has ended in the store, so
@@ -69,12 +78,17 @@ impl Director {
         if !self.config.reap || last.is_some_and(|last| last.elapsed() < SWEEP) {
             return Ok(());
         }
-        for entry in self.coordinator.locks().await? {
-            let (LockName::Run(run) | LockName::Workspace(run)) = &entry.name;
-            let ours = self.store.read().await?.run(run).await?.is_some_and(|found| found.project == self.project);
-            if ours {
-                self.give_back(run).await?;
-            }
+        let found = self.coordinator.lock_names().await?;
+        let runs: BTreeSet<RunId> =
+            found.into_iter().map(|(LockName::Run(run) | LockName::Workspace(run))| run).collect();
+        // Of all that is locked, what no lease of ours holds: mostly nothing, in one question for all.
+        let mut tx = self.store.read().await?;
+        let held: BTreeSet<RunId> = tx.active_leases(None).await?.into_iter().map(|lease| lease.run).collect();
+        let idle: Vec<RunId> = runs.into_iter().filter(|run| !held.contains(run)).collect();
+        let idle = tx.runs_of(&idle).await?;
+        drop(tx);
+        for run in idle.into_iter().filter(|run| run.project == self.project) {
+            self.give_back(&run.id).await?;
         }
         *self.swept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Instant::now());
         Ok(())

@@ -19,7 +19,7 @@ use crate::store::Tx;
 
 mod writes;
 
-pub(crate) use writes::{bump, finish, notice, project, sent, update_phase, update_run};
+pub(crate) use writes::{bump, bump_all, finish, notice, project, sent, update_phase, update_run};
 
 /// One thing that happened, for the audit log and for the run's history.
 #[derive(Debug, Clone)]
@@ -108,6 +108,9 @@ pub(crate) async fn run(
     run.state = before.next(event)?;
     run.updated_at = tx.now();
     run.reason.clone_from(&reason);
+    if event != RunEvent::Park {
+        run.checkout = None;
+    }
     tx.update_run(run).await?;
     let reason = reason.unwrap_or_default();
     let line = if reason.is_empty() { format!("run {}", run.state) } else { format!("run {}: {reason}", run.state) };

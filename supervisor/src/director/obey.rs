@@ -18,8 +18,8 @@ impl Director {
     /// Deals with one wish.
     pub(super) async fn obey(&self, view: &RunView, id: &RowId) -> Result<(), Error> {
         let Some(command) = view.commands.iter().find(|c| c.id == *id) else { return Ok(()) };
-        if let CommandOp::BreakLease { reason } = &command.op {
-            return self.break_lease(view, command, reason).await;
+        if let CommandOp::BreakLease { reason, epoch } = &command.op {
+            return self.break_lease(view, command, (reason, *epoch)).await;
         }
         let mut tx = self.fenced(&[]).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;

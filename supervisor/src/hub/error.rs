@@ -27,6 +27,24 @@ pub enum HubError {
         /// The cause.
         source: OpenError,
     },
+    /// A hub that was asked and did not answer; whoever asked goes on without it.
+    #[error("the hub of {project} did not answer within {seconds} s")]
+    Silent {
+        /// The project.
+        project: String,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// The hub of another cluster.
+    #[error("{hub} is the hub of the cluster {found}, this is {ours}")]
+    Foreign {
+        /// Where it is.
+        hub: String,
+        /// Whose it is.
+        found: String,
+        /// Who wanted it.
+        ours: String,
+    },
     /// Another director holds the hub, or nobody does yet.
     #[error("the hub's fence is {}, not {token}", current.map_or_else(|| "not set".to_owned(), |token| token.to_string()))]
     Fenced {
@@ -155,4 +173,12 @@ pub enum HubError {
     /// libgit2 failed otherwise.
     #[error(transparent)]
     Git(#[from] git2::Error),
+}
+
+impl HubError {
+    /// Whether the hub cannot be asked now: that says nothing about what was asked.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::ServerAway { .. } | Self::Silent { .. })
+    }
 }

@@ -14,6 +14,17 @@ pub(super) fn marked(token: FencingToken, writer: &str, count: u64) -> String {
     format!("{} {} {writer}.{count}\n", token.incarnation, token.epoch)
 }
 
+/// The mark of a cluster's hub.
+pub(super) fn owner(cluster: &str) -> String {
+    format!("{cluster}\n")
+}
+
+/// Reads such a mark; whatever it is, it is somebody's.
+pub(super) fn parse_owner(blob: &[u8]) -> String {
+    let text = String::from_utf8_lossy(blob);
+    text.trim_end_matches('\n').chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
 /// Reads either.
 pub(super) fn parse(blob: &[u8]) -> Option<FencingToken> {
     let mut fields = std::str::from_utf8(blob).ok()?.strip_suffix('\n')?.split(' ');

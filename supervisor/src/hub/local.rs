@@ -211,6 +211,14 @@ impl LocalHub {
 }
 
 impl Hub for LocalHub {
+    fn cluster(&self) -> Result<Option<String>, HubError> {
+        refs::read_owner(&self.bare()?)
+    }
+
+    fn claim(&self, cluster: &str) -> Result<(), HubError> {
+        if self.cluster()?.as_deref() == Some(cluster) { Ok(()) } else { self.mark(cluster) }
+    }
+
     fn fence(&self) -> Result<Option<FencingToken>, HubError> {
         refs::read_fence(&self.bare()?)
     }
@@ -304,6 +312,10 @@ impl Hub for LocalHub {
             released += usize::from(outcome == CasOutcome::Applied);
         }
         Ok(released)
+    }
+
+    fn run_branches(&self) -> Result<Vec<(String, Oid)>, HubError> {
+        self.branches_of_runs()
     }
 
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {

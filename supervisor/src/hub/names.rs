@@ -9,6 +9,12 @@ use super::{AttemptKey, HubError};
 /// The ref that holds the fencing token.
 pub(super) const FENCE: &str = "refs/autopack/fence";
 
+/// The ref that says whose hub it is.
+pub(super) const CLUSTER: &str = "refs/autopack/cluster";
+
+/// Where the branches of runs are.
+pub(crate) const RUNS: &str = "refs/heads/autopack/";
+
 /// The name of a ref that the hub may write.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(String);

@@ -8,12 +8,17 @@ use std::path::{Path, PathBuf};
 use git2::{ErrorCode, Repository};
 
 use autopack_shared::domain::ids::{Oid, RunId};
+use autopack_shared::repo::facts::{Limits, change_facts};
 use autopack_shared::repo::merge::{self, Merged};
 use autopack_shared::repo::open::{from_git, to_git};
 use autopack_shared::repo::tree::{self, TreeError};
 
 use super::local::LocalHub;
+use super::names::RUNS;
 use super::{Hub, HubError, RefName};
+
+/// Who makes commits here.
+pub(super) const COMMITTER: &str = "apply@cluster";
 
 /// Reading verbs, the same for every [`Hub`].
 pub trait HubRead: Hub {
@@ -89,6 +94,32 @@ pub trait HubRead: Hub {
         }
     }
 
+    /// The commits of a branch that are none of those that are known, newest first: id, first line, and whether it was
+    /// made here. First parents only, and no more than `limit`.
+    fn unknown(&self, tip: Oid, known: &HashSet<Oid>, limit: usize) -> Result<Vec<(Oid, String, bool)>, HubError> {
+        let repo = self.repository(&[tip])?;
+        let (mut found, mut at) = (Vec::new(), Some(repo.find_commit(to_git(tip))?));
+        while let Some(commit) =
+            at.take().filter(|commit| !known.contains(&from_git(commit.id())) && found.len() < limit)
+        {
+            let text = String::from_utf8_lossy(commit.summary_bytes().unwrap_or_default()).into_owned();
+            let ours = commit.committer().email_bytes() == COMMITTER.as_bytes();
+            found.push((from_git(commit.id()), text, ours));
+            at = match commit.parent(0) {
+                Ok(parent) => Some(parent),
+                Err(error) if error.code() == ErrorCode::NotFound => None,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(found)
+    }
+
+    /// Whether everything that a tree changes over a commit is there and readable: nothing is moved to what cannot be read.
+    fn verify_change(&self, base: Oid, tree: Oid) -> Result<(), HubError> {
+        change_facts(&self.repository(&[base, tree])?, base, tree, &Limits::default())?;
+        Ok(())
+    }
+
     /// Whether every object that a commit's tree needs is there and readable as what it should be.
     fn verify(&self, commit: Oid) -> Result<(), HubError> {
         let repo = self.repository(&[commit])?;
@@ -123,6 +154,19 @@ pub trait HubRead: Hub {
 impl<H: Hub + ?Sized> HubRead for H {}
 
 impl LocalHub {
+    /// The branches of runs.
+    pub(super) fn branches_of_runs(&self) -> Result<Vec<(String, Oid)>, HubError> {
+        let repo = self.bare()?;
+        let mut found = Vec::new();
+        for reference in repo.references_glob(&format!("{RUNS}*"))? {
+            let reference = reference?;
+            if let Some(tip) = reference.target() {
+                found.push((reference.name()?.to_owned(), from_git(tip)));
+            }
+        }
+        Ok(found)
+    }
+
     /// The names of the refs that keep a run's pending results alive.
     pub(super) fn pending_of(&self, run: &RunId) -> Result<Vec<RefName>, HubError> {
         let repo = self.bare()?;

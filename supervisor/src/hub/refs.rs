@@ -13,7 +13,8 @@ use autopack_shared::repo::tree::TreeError;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::local::{LocalHub, io_error};
-use super::names::FENCE;
+use super::names::{CLUSTER, FENCE};
+use super::read::COMMITTER;
 use super::{CasOutcome, CommitSpec, HubError, RefName, fence};
 
 /// What to do with a ref that is locked and whose value is known.
@@ -63,6 +64,24 @@ impl LocalHub {
             Some(current) if current == token => Ok(CasOutcome::Already),
             Some(_) | None => {
                 set(&repo, tx, FENCE, from_git(blob), "fence")?;
+                Ok(CasOutcome::Applied)
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Marks the hub as a cluster's, under the mark's own lock.
+    pub(super) fn mark(&self, cluster: &str) -> Result<(), HubError> {
+        let repo = self.bare()?;
+        let blob = repo.blob(fence::owner(cluster).as_bytes())?;
+        self.locked(&repo, &[CLUSTER], |tx| match read_owner(&repo)? {
+            Some(found) if found == cluster => Ok(CasOutcome::Already),
+            Some(found) => {
+                let (hub, ours) = (self.common().display().to_string(), cluster.to_owned());
+                Err(HubError::Foreign { hub, found, ours })
+            }
+            None => {
+                set(&repo, tx, CLUSTER, from_git(blob), "cluster")?;
                 Ok(CasOutcome::Applied)
             }
         })?;
@@ -161,6 +180,15 @@ pub(super) fn read_fence(repo: &Repository) -> Result<Option<FencingToken>, HubE
     fence::parse(blob.content()).map(Some).ok_or(HubError::BadFence)
 }
 
+/// Whose hub a repository is.
+pub(super) fn read_owner(repo: &Repository) -> Result<Option<String>, HubError> {
+    let Some(oid) = direct(repo, CLUSTER)? else {
+        return Ok(None);
+    };
+    let blob = repo.find_blob(to_git(oid)).map_err(|_| HubError::BadFence)?;
+    Ok(Some(fence::parse_owner(blob.content())))
+}
+
 /// The object that a ref names directly; a ref to a ref is refused.
 pub(super) fn direct(repo: &Repository, name: &str) -> Result<Option<Oid>, HubError> {
     match repo.find_reference(name) {
@@ -201,5 +229,5 @@ pub(super) fn write_commit(repo: &Repository, spec: &CommitSpec) -> Result<Oid, 
 
 /// Who makes every commit and every reflog entry.
 fn signature(seconds: i64) -> Result<Signature<'static>, HubError> {
-    Ok(Signature::new("autopack", "apply@cluster", &Time::new(seconds, 0))?)
+    Ok(Signature::new("autopack", COMMITTER, &Time::new(seconds, 0))?)
 }

@@ -14,6 +14,7 @@ use autopack_shared::repo::open::from_git;
 use autopack_shared::repo::pack::{self, Quarantine};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
+use super::names::RUNS;
 use super::place::Address;
 use super::read::descends;
 use super::{AttemptKey, CasOutcome, CommitSpec, HeadFacts, Hub, HubError, RefName, SavePoint, refs};
@@ -51,6 +52,10 @@ pub struct RemoteOptions {
     pub talk: Duration,
     /// How long objects may travel.
     pub carry: Duration,
+    /// Bytes by which the cache grows, besides doubling, before what no ref needs any more is dropped from it.
+    pub slack: u64,
+    /// How long it is kept all the same: what is on its way to the server is in no ref yet.
+    pub expiry: Duration,
 }
 
 impl RemoteOptions {
@@ -66,6 +71,8 @@ impl RemoteOptions {
             recent: Duration::from_secs(1),
             talk: Duration::from_secs(20),
             carry: Duration::from_secs(180),
+            slack: 256 << 20,
+            expiry: Duration::from_secs(24 * 3600),
         }
     }
 }
@@ -203,6 +210,14 @@ impl Hub for RemoteHub {
         Ok(())
     }
 
+    fn cluster(&self) -> Result<Option<String>, HubError> {
+        self.owner(&self.recent()?)
+    }
+
+    fn claim(&self, cluster: &str) -> Result<(), HubError> {
+        self.mark(cluster)
+    }
+
     fn fence(&self) -> Result<Option<FencingToken>, HubError> {
         Ok(self.read()?.fence)
     }
@@ -284,6 +299,10 @@ impl Hub for RemoteHub {
                 return Ok(released);
             }
         }
+    }
+
+    fn run_branches(&self) -> Result<Vec<(String, Oid)>, HubError> {
+        Ok(self.read()?.below(RUNS).map(|(name, oid)| (name.to_owned(), oid)).collect())
     }
 
     fn commit(&self, spec: &CommitSpec) -> Result<Oid, HubError> {

@@ -20,11 +20,14 @@ use crate::coordination::{CoordinationError, Coordinator, Directorship};
 use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
+use crate::hub::HubError;
 use crate::notify::FileNotifier;
 use crate::run_data::RunDatabases;
 use crate::run_data::keeper::Keeper;
 use crate::services::Services;
 use crate::store::{Store, StoreError};
+
+use super::fences;
 
 /// A director whose store does not answer for so long gives its seat up: another one may reach it.
 const STORE_AWAY: Duration = Duration::from_secs(8);
@@ -37,6 +40,9 @@ const ASK: Duration = Duration::from_secs(1);
 
 /// The longest a follower waits before it looks again whether the seat is free.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How long a hub may take to be taken over, before it is said that it hangs: more than a git server may take.
+const TAKING: Duration = Duration::from_secs(30);
 
 /// How long a director that was told to stop has to end what it does.
 const WIND_DOWN: Duration = Duration::from_secs(5);
@@ -52,6 +58,8 @@ enum Ended {
 /// What leading needs.
 pub(super) struct Lead {
     pub(super) id: String,
+    /// The cluster whose hubs these are.
+    pub(super) cluster: String,
     pub(super) services: Services,
     pub(super) store: Arc<dyn Store>,
     pub(super) coordinator: Arc<dyn Coordinator>,
@@ -194,23 +202,9 @@ impl Lead {
         if tx.epoch(&Scope::Director).await?.is_some() {
             return Ok(None);
         }
-        let projects = tx.projects().await?;
         drop(tx);
-        let mut highest = None;
-        for project in projects {
-            match self.services.cores.named(&project.id).await {
-                Ok(core) => {
-                    let hub = core.hub.clone();
-                    match run_blocking(move || hub.fence()).await {
-                        Ok(fence) => highest = highest.max(fence),
-                        // Its own director is refused by the fence if it is higher; the others do not wait for it.
-                        Err(error) => tracing::warn!(project = %project.id, %error, "the hub's fence cannot be read"),
-                    }
-                }
-                Err(error) => tracing::warn!(project = %project.id, %error, "the hub cannot be read"),
-            }
-        }
-        Ok(highest)
+        let found = fences::of_hubs(&self.services.cores).await?;
+        Ok(found.into_iter().filter_map(|hub| hub.fence).max())
     }
 
     /// Starts to direct the projects that are not directed yet.
@@ -231,25 +225,45 @@ impl Lead {
         Ok(())
     }
 
-    /// Directs one project. A hub that is away keeps no other project waiting; it is tried again in a moment.
+    /// Directs one project. A hub that is away keeps no other project waiting; it is tried again in a moment. One that
+    /// hangs is not: it is said that it does, and what waits for it goes on waiting, for more of that would only take up
+    /// more threads.
     async fn direct(&self, project: Project, claim: Claim, term: &CancellationToken) -> Ended {
-        let taken = tokio::select! {
-            taken = self.director_of(&project, claim, term) => taken,
-            () = term.cancelled() => return Ended::NotTaken(project.id),
+        let mut late = false;
+        let taken = {
+            let taking = self.director_of(&project, claim, term);
+            tokio::pin!(taking);
+            loop {
+                tokio::select! {
+                    taken = &mut taking => break Some(taken),
+                    () = sleep(TAKING), if !late => {
+                        late = true;
+                        let silent = HubError::Silent { project: project.id.to_string(), seconds: TAKING.as_secs() };
+                        self.not_directed(&project, &silent.into());
+                    }
+                    () = term.cancelled() => break None,
+                }
+            }
         };
+        let Some(taken) = taken else { return Ended::NotTaken(project.id) };
         match taken {
             Ok(director) => Ended::Served(director.serve(term).await),
             Err(error) => {
-                tracing::error!(project = %project.id, %error, "the project cannot be directed");
-                if let Ok(core) = self.services.cores.named(&project.id).await {
-                    core.undirected(&error);
-                }
+                self.not_directed(&project, &error);
                 tokio::select! {
                     () = sleep(LOOK) => {}
                     () = term.cancelled() => {}
                 }
                 Ended::NotTaken(project.id)
             }
+        }
+    }
+
+    /// Says why a project does not move; where it is not open, whoever opens it hears why.
+    fn not_directed(&self, project: &Project, error: &Error) {
+        tracing::error!(project = %project.id, %error, "the project cannot be directed");
+        if let Some(core) = self.services.cores.known(&project.id) {
+            core.undirected(error);
         }
     }
 
@@ -260,6 +274,8 @@ impl Lead {
         term: &CancellationToken,
     ) -> Result<Arc<Director>, Error> {
         let core = self.services.cores.named(&project.id).await?;
+        let (hub, cluster) = (core.hub.clone(), self.cluster.clone());
+        run_blocking(move || hub.claim(&cluster)).await?;
         let exports = self.state_dir.join("projects").join(project.id.as_str());
         let parts = DirectorParts {
             project: project.id.clone(),

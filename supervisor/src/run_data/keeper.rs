@@ -5,7 +5,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::ids::RunId;
@@ -44,24 +43,37 @@ impl Keeper {
         Self { store, databases, retention }
     }
 
-    /// Keeps at it until stopped.
+    /// Keeps at it until stopped. Removing much takes minutes, and no login waits for that.
     pub async fn serve(&self, stop: &CancellationToken) {
+        tokio::join!(self.serve_logins(stop), self.serve_data(stop));
+    }
+
+    async fn serve_data(&self, stop: &CancellationToken) {
+        loop {
+            let collected = tokio::select! {
+                () = stop.cancelled() => return,
+                collected = self.collect() => collected,
+            };
+            match collected {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "removed the data of runs that are over"),
+                Err(error) => tracing::warn!(%error, "data of ended runs could not be removed"),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(COLLECT) => {}
+            }
+        }
+    }
+
+    async fn serve_logins(&self, stop: &CancellationToken) {
         let mut changes = self.store.changes();
-        let mut collected: Option<Instant> = None;
         loop {
             changes.mark_unchanged();
             for done in [self.retire().await, self.sweep().await] {
                 if let Err(error) = done {
                     tracing::warn!(%error, "logins of ended leases could not be ended and are tried again");
                 }
-            }
-            if collected.is_none_or(|at| at.elapsed() >= COLLECT) {
-                match self.collect().await {
-                    Ok(0) => {}
-                    Ok(gone) => tracing::info!(gone, "removed the data of runs that are over"),
-                    Err(error) => tracing::warn!(%error, "data of ended runs could not be removed"),
-                }
-                collected = Some(Instant::now());
             }
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,8 +17,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, PgPool, query};
-use tokio::sync::watch;
+use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Transaction, query};
+use tokio::sync::{Notify, watch};
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
@@ -31,12 +32,15 @@ pub use self::closed::Place;
 
 mod applies;
 mod audit;
+mod batches;
 mod closed;
 mod error;
 mod facts;
 mod fences;
+pub mod floor;
 mod journal;
 mod phases;
+mod puts;
 mod requests;
 mod runs;
 mod schema;
@@ -50,6 +54,8 @@ mod watcher;
 const TURN: Duration = Duration::from_secs(10);
 /// A server that says nothing for so long will say nothing more: it ends every statement earlier.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long a connection that nobody uses is taken to live.
+const FRESH: Duration = Duration::from_millis(500);
 /// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
 const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "autopack,pg_temp"),
@@ -97,12 +103,28 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
+/// Who is told of a commit of this process.
+#[derive(Clone)]
+struct Commits {
+    /// Those in it.
+    all: watch::Sender<u64>,
+    /// Whoever tells other processes.
+    own: Arc<Notify>,
+}
+
+impl Commits {
+    fn announce(&self) {
+        self.all.send_modify(|n| *n = n.wrapping_add(1));
+        self.own.notify_one();
+    }
+}
+
 /// A control store in a PostgreSQL database.
 pub struct PostgresStore {
     pool: PgPool,
     /// The latest instant this process was told, which it is never taken back behind.
     seen: Arc<AtomicI64>,
-    commits: watch::Sender<u64>,
+    commits: Commits,
     tasks: Tasks,
 }
 
@@ -132,14 +154,22 @@ impl PostgresStore {
             Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
         })?;
         let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
+        // A connection that was just used is not asked whether it lives: who begins finds out, and takes another.
+        let pool = pool.test_before_acquire(false).before_acquire(|link, meta| {
+            Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
+        });
+        // Who listens keeps its connection; it takes none from those who work.
+        let hints = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
         let pool = pool.connect_lazy_with(options);
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
-        let watcher = watcher::Watcher::new(pool.clone(), commits.clone(), tasks.stop().clone()).await?;
+        let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
+        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
-        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks })
+        tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
+        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
     }
 
     /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
@@ -148,6 +178,17 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
     pub async fn close_to_others(&self) -> StoreResult<Place> {
         closed::close(&self.pool).await
+    }
+
+    /// Begins a transaction; on another connection where one turns out to be gone, as after a restart of the server.
+    async fn begin(&self, how: &'static str) -> StoreResult<Transaction<'static, Postgres>> {
+        let mut tries = 0..self.pool.options().get_max_connections();
+        loop {
+            match within(SILENCE, self.pool.begin_with(how)).await {
+                Err(error) if is_gone(&error) && tries.next().is_some() => {}
+                done => return done.map_err(|e| failed(&e, None)),
+            }
+        }
     }
 
     fn saw(&self, millis: i64) -> Timestamp {
@@ -170,8 +211,7 @@ impl Drop for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn read(&self) -> StoreResult<Box<dyn Tx>> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
-        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
+        let link = self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
         let mut view = PostgresTx::new(link, None);
         // Takes the snapshot too.
         let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
@@ -180,8 +220,7 @@ impl Store for PostgresStore {
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
         // Whoever makes the server read-only means it: nothing here says otherwise.
-        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
-        let link = within(SILENCE, self.pool.begin_with(begin)).await.map_err(|e| failed(&e, None))?;
+        let link = self.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
         let fences: BTreeSet<&Fence> = fences.iter().collect();
         let now = tx.hold(&fences, self.seen()).await?;
@@ -195,7 +234,7 @@ impl Store for PostgresStore {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.commits.subscribe()
+        self.commits.all.subscribe()
     }
 
     async fn close(&self) {
@@ -208,6 +247,23 @@ impl Store for PostgresStore {
             tracing::warn!("the store was left open: a transaction did not end");
         }
     }
+}
+
+/// Whether a connection was closed by the other side before anything was asked on it.
+fn is_gone(error: &sqlx::Error) -> bool {
+    let closed = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+        )
+    };
+    if let sqlx::Error::Io(error) = error {
+        return closed(error.kind());
+    }
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P01")
 }
 
 #[cfg(test)]

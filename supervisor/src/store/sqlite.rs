@@ -20,6 +20,7 @@ use self::tx::SqliteTx;
 use super::{Store, StoreResult, Tx};
 
 mod applies;
+mod batches;
 mod clock;
 mod error;
 mod facts;

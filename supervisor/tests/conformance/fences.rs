@@ -160,9 +160,14 @@ pub(crate) async fn the_incarnation_only_rises(lab: &mut impl Lab) {
     tx.set_incarnation(first + 4).await.unwrap();
     tx.set_incarnation(first + 4).await.unwrap();
     assert!(matches!(tx.set_incarnation(first).await, Err(StoreError::IllegalMove(_))));
+    assert_eq!(tx.coordination().await.unwrap(), None);
+    assert!(tx.set_coordination(None, "one").await.unwrap());
+    assert!(!tx.set_coordination(None, "two").await.unwrap(), "somebody was faster");
+    assert!(tx.set_coordination(Some("one"), "another").await.unwrap());
     tx.commit().await.unwrap();
     lab.reopen(true, 1_767_225_700_000).await;
     let mut view = lab.store().read().await.unwrap();
     assert_eq!(view.incarnation().await.unwrap(), first + 4);
     assert_eq!(view.cluster_id().await.unwrap(), id);
+    assert_eq!(view.coordination().await.unwrap().as_deref(), Some("another"));
 }

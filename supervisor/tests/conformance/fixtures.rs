@@ -84,6 +84,7 @@ pub(crate) fn run(id: &str) -> Run {
         pause_requested: true,
         trace: Some(TraceContext { parent: "00-aa-bb-01".to_owned(), state: "v=1".to_owned() }),
         reason: Some("line one\nline 'two'; --".to_owned()),
+        checkout: None,
         created_at: at(10),
         updated_at: at(11),
     }

@@ -33,6 +33,11 @@ pub(crate) async fn events_are_numbered_by_run(lab: &mut impl Lab) {
     assert_eq!(page[0].data, event("a", "").data);
     assert_eq!(view.events(&name("a"), 0, 100).await.unwrap().len(), 5, "no gap, and nothing of what was dropped");
     assert!(view.events(&name("a"), 5, 100).await.unwrap().is_empty());
+    let back: Vec<u64> = view.events_back(&name("a"), u64::MAX, 2).await.unwrap().iter().map(|e| e.seq).collect();
+    assert_eq!(back, [5, 4]);
+    let back: Vec<u64> = view.events_back(&name("a"), 4, 100).await.unwrap().iter().map(|e| e.seq).collect();
+    assert_eq!(back, [3, 2, 1]);
+    assert!(view.events_back(&name("a"), 1, 100).await.unwrap().is_empty());
 }
 
 pub(crate) async fn notices_are_sent_in_order(lab: &mut impl Lab) {

@@ -1,7 +1,7 @@
 //! Decisions, requests, votes, commands.
 
 use autopack_shared::domain::ids::Digest;
-use autopack_shared::domain::record::Request;
+use autopack_shared::domain::record::{Command, Request};
 use autopack_shared::domain::state::RequestState;
 use autopack_supervisor::store::RequestFilter;
 
@@ -117,6 +117,10 @@ pub(crate) async fn commands_wait_until_they_are_done(lab: &mut impl Lab) {
     let all = [command("c-2", "a"), command("c-1", "b"), command("c-3", "a")];
     assert_eq!(tx.open_commands(None).await.unwrap(), all);
     tx.finish_command(&name("c-2"), at(50), "done").await.unwrap();
+    let ended = Command { done_at: Some(at(50)), result: Some("done".to_owned()), ..command("c-2", "a") };
+    assert_eq!(tx.command(&name("c-2")).await.unwrap(), Some(ended));
+    assert_eq!(tx.command(&name("c-3")).await.unwrap(), Some(command("c-3", "a")));
+    assert_eq!(tx.command(&name("c-9")).await.unwrap(), None);
     assert_eq!(tx.open_commands(Some(&name("a"))).await.unwrap(), [command("c-3", "a")]);
     assert_eq!(conflict(tx.finish_command(&name("c-2"), at(51), "again").await).0, "command c-2");
     assert_eq!(missing(tx.finish_command(&name("c-9"), at(51), "done").await), "command c-9");

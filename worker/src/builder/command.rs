@@ -96,6 +96,7 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
         lease: task.lease.clone(),
         timeout: task.timeout(),
         log_budget: task.log_budget,
+        frozen: task.frozen.clone(),
     }
 }
 
@@ -128,6 +129,7 @@ mod tests {
             env: Vec::new(),
             scratch: scratch.path().to_path_buf(),
             log_budget: 1024,
+            frozen: tokio::sync::watch::channel(false).1,
             seconds: 60,
             allowance: Allowance::default(),
         };

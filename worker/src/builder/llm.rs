@@ -24,7 +24,7 @@ mod answer;
 mod apply;
 mod call;
 mod context;
-mod meter;
+pub(super) mod meter;
 mod narrow;
 mod patience;
 mod prompt;
@@ -62,22 +62,29 @@ impl LlmBuilder {
     }
 
     fn model(&self, attempt: u32) -> Result<(&ModelConfig, &Provider), BuildError> {
-        let refuse = |reason, text| Err(BuildError::new(reason, text));
         let Some(model) = self.entry.model_of(attempt) else {
-            return refuse("unsupported", "the builder lists no model".to_owned());
+            return Err(BuildError::new("unsupported", "the builder lists no model"));
         };
-        let Some(provider) = self.providers.get(&model.provider) else {
-            let known = self.providers.names().join(", ");
-            let text = format!("this worker knows no provider {:?}; it knows {known}", model.provider);
-            return refuse("unsupported", text);
-        };
-        match (&provider.key, &provider.key_name) {
-            (None, Some(name)) => {
-                let text = format!("this worker has no key for {}: {name} is not set", model.provider);
-                refuse("key_missing", text)
-            }
-            (Some(_), _) | (None, None) => Ok((model, provider)),
+        Ok((model, provider_of(&self.providers, model)?))
+    }
+}
+
+/// The provider of a model, with its key where it has one.
+///
+/// # Errors
+/// `unsupported` for one that this worker does not know, `key_missing` for one whose key is not here.
+pub(super) fn provider_of<'a>(providers: &'a Providers, model: &ModelConfig) -> Result<&'a Provider, BuildError> {
+    let Some(provider) = providers.get(&model.provider) else {
+        let known = providers.names().join(", ");
+        let text = format!("this worker knows no provider {:?}; it knows {known}", model.provider);
+        return Err(BuildError::new("unsupported", text));
+    };
+    match (&provider.key, &provider.key_name) {
+        (None, Some(name)) => {
+            let text = format!("this worker has no key for {}: {name} is not set", model.provider);
+            Err(BuildError::new("key_missing", text))
         }
+        (Some(_), _) | (None, None) => Ok(provider),
     }
 }
 

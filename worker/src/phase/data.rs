@@ -6,9 +6,15 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use tracing::Span;
+
 use autopack_shared::domain::ids::RunId;
 use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::wire::pb;
+
+use super::{Job, Runner};
+use crate::builder::BuildError;
+use crate::workspace::Workspace;
 
 /// The variable that names a process's database.
 const VARIABLE: &str = "DATABASE_URL";
@@ -60,6 +66,24 @@ impl JobData {
             }
         };
         Ok(Some((VARIABLE.to_owned(), url)))
+    }
+}
+
+impl Runner {
+    /// The environment of a job's processes.
+    pub(super) fn job_env(
+        &self,
+        job: &Job,
+        space: &Workspace,
+        span: &Span,
+    ) -> Result<Vec<(String, String)>, BuildError> {
+        let mut env = self.env.clone();
+        env.extend(job.variables(span));
+        env.extend(Self::secrets_variable(job, space));
+        // A stray `git` of a builder must not find a repository above the tree.
+        env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        env.extend(job.data.variable(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))?);
+        Ok(env)
     }
 }
 

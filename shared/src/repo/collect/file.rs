@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use git2::ObjectType;
 use rustix::fs::{AtFlags, FileType, OFlags, Stat, fstat, readlinkat, statat};
+use rustix::io::Errno;
 
 use super::super::open::from_git;
 use super::super::tree::{Entry, Leaf};
@@ -51,7 +52,11 @@ impl Walk<'_, '_> {
         before: Option<&Entry>,
         stat: &Stat,
     ) -> Result<Leaf, CollectError> {
-        let target = readlinkat(dir, name, Vec::new()).map_err(|error| self.failed(error))?;
+        let target = readlinkat(dir, name, Vec::new()).map_err(|error| match error {
+            // It was a link a moment ago.
+            Errno::INVAL => CollectError::Unstable { path: self.shown() },
+            other => self.failed(other),
+        })?;
         let after = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.failed(error))?;
         if drifted(stat, &after) {
             return Err(CollectError::Unstable { path: self.shown() });

@@ -13,13 +13,18 @@ use super::super::tree::{Entry, TreeError};
 
 /// The patterns in force in the current folder, the outermost first.
 #[derive(Debug, Default)]
-pub(super) struct Ignores {
+pub(in crate::repo) struct Ignores {
     folders: Vec<Option<Gitignore>>,
 }
 
 impl Ignores {
     /// Goes into a folder, whose `.gitignore` in the base is `entry`.
-    pub(super) fn enter(&mut self, odb: &Odb<'_>, folder: &[u8], entry: Option<&Entry>) -> Result<(), TreeError> {
+    pub(in crate::repo) fn enter(
+        &mut self,
+        odb: &Odb<'_>,
+        folder: &[u8],
+        entry: Option<&Entry>,
+    ) -> Result<(), TreeError> {
         let Some(entry) = entry.filter(|entry| entry.is_file()) else {
             self.folders.push(None);
             return Ok(());
@@ -36,12 +41,12 @@ impl Ignores {
     }
 
     /// Goes back out.
-    pub(super) fn leave(&mut self) {
+    pub(in crate::repo) fn leave(&mut self) {
         self.folders.pop();
     }
 
     /// Whether a path in the current folder is ignored: the innermost file with an opinion decides.
-    pub(super) fn matches(&self, path: &[u8], is_folder: bool) -> bool {
+    pub(in crate::repo) fn matches(&self, path: &[u8], is_folder: bool) -> bool {
         let path = rooted(path);
         let opinions = self.folders.iter().rev().flatten().map(|folder| folder.matched(&path, is_folder));
         opinions.into_iter().find(|opinion| !opinion.is_none()).is_some_and(|opinion| opinion.is_ignore())

@@ -202,7 +202,7 @@ fn an_entry_that_becomes_a_link_between_listing_and_opening_is_not_opened() {
     symlink("/etc/passwd", b.path("trap")).unwrap();
     let repo = b.mirror.repository().unwrap();
     let odb = repo.odb().unwrap();
-    let walk = walk::Walk::new(&odb, CollectLimits::default());
+    let walk = walk::Walk::new(&odb, CollectLimits::default(), None);
     let error = walk.open(b.ws.dir(), b"trap", rustix::fs::OFlags::empty()).unwrap_err();
     assert!(matches!(error, CollectError::Unstable { .. }), "{error}");
     let error = walk.open(fs::File::open("/").unwrap().as_fd(), b"proc", rustix::fs::OFlags::DIRECTORY).unwrap_err();
@@ -214,7 +214,7 @@ fn what_cannot_be_read_is_named_and_what_drifts_is_noticed() {
     let b = Bench::new();
     let repo = b.mirror.repository().unwrap();
     let odb = repo.odb().unwrap();
-    let walk = walk::Walk::new(&odb, CollectLimits::default());
+    let walk = walk::Walk::new(&odb, CollectLimits::default(), None);
     assert!(matches!(walk.failed(rustix::io::Errno::ACCESS), CollectError::Unreadable { .. }));
 
     let file = fs::File::options().append(true).open(b.path("a.txt")).unwrap();

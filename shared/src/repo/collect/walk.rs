@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use git2::Odb;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, statat};
 use rustix::io::Errno;
 
+use super::super::marks::Believed;
 use super::super::open::to_git;
 use super::super::tree::{self, Entry};
 use super::ignored::Ignores;
@@ -31,12 +32,13 @@ pub(super) struct Walk<'a, 'repo> {
     pub(super) bytes_left: u64,
     entries: usize,
     ignores: Ignores,
+    marks: Option<Believed<'a>>,
 }
 
 impl<'a, 'repo> Walk<'a, 'repo> {
-    pub(super) fn new(odb: &'a Odb<'repo>, limits: CollectLimits) -> Self {
+    pub(super) fn new(odb: &'a Odb<'repo>, limits: CollectLimits, marks: Option<Believed<'a>>) -> Self {
         let (found, path, ignores) = (Found::default(), Vec::new(), Ignores::default());
-        Self { odb, limits, found, path, bytes_left: limits.total_bytes, entries: 0, ignores }
+        Self { odb, limits, found, path, bytes_left: limits.total_bytes, entries: 0, ignores, marks }
     }
 
     /// Collects one folder; `None` when nothing in it is for git. `ignored` says that untracked files here are not.
@@ -93,6 +95,11 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         }
         let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| self.failed(error))?;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::RegularFile
+            && let Some(entry) = self.untouched(before.as_ref(), &stat)
+        {
+            return Ok(Some(entry));
+        }
         let ignored = ignored || self.ignores.matches(&self.path, kind == FileType::Directory);
         let untracked =
             before.as_ref().is_none_or(|entry| kind == FileType::Directory && !entry.is_tree() && !entry.is_gitlink());
@@ -121,6 +128,13 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         };
         self.found.skipped.push(Skipped { path: self.path.clone(), kind });
         Ok(None)
+    }
+
+    /// The base's own entry, where the file that it was written to is as it was.
+    fn untouched(&self, before: Option<&Entry>, stat: &Stat) -> Option<Entry> {
+        let before = before?;
+        let leaf = self.marks?.untouched(&self.path, stat)?;
+        (leaf == before.leaf()).then(|| before.clone())
     }
 
     fn child(

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use git2::Repository;
 
-use super::{Mirror, MirrorError, WorkspaceKey, folders, io_error};
+use super::{Mirror, MirrorError, WorkspaceKey, folders, io_error, warm};
 use crate::domain::ids::RunId;
 
 impl Mirror {
@@ -63,6 +63,11 @@ impl Mirror {
             stays(&self.root, &error);
         }
         drop(writing);
+        // Nothing knows any more what those hold.
+        let pool = self.root.join(warm::POOL);
+        if let Err(error) = folders::delete(&pool) {
+            stays(&pool, &error);
+        }
         for (path, error) in folders::empty_trash(&self.root).map_err(io_error(&self.root))? {
             stays(&path, &error);
         }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::super::open::{self, to_git};
 use super::super::tree;
+use super::warm::Bounds;
 use super::{Mirror, MirrorError, checkout, io_error};
 use crate::domain::ids::Oid;
 
@@ -45,9 +46,8 @@ impl Mirror {
     /// As [`Mirror::create`].
     pub fn scan_copy(&self, commit: Oid, branch: Option<&str>) -> Result<ScanCopy, MirrorError> {
         let mirror = self.repository()?;
-        let odb = mirror.odb()?;
         let tree = tree::tree_of(&mirror, commit)?;
-        checkout::refuse_unsafe_paths(&odb, tree)?;
+        let plan = checkout::Plan::of(&mirror.odb()?, tree)?;
         let copies = self.scan_copies();
         fs::create_dir_all(&copies).map_err(io_error(&copies))?;
         let folder = tempfile::Builder::new().prefix("commit-").tempdir_in(&copies).map_err(io_error(&copies))?;
@@ -64,7 +64,8 @@ impl Mirror {
         index.read_tree(&copy.find_tree(to_git(tree))?)?;
         index.write()?;
         let dir = checkout::open_dir(folder.path()).map_err(io_error(folder.path()))?;
-        checkout::write_tree(&odb, tree, dir.as_fd(), folder.path())?;
+        let bounds = Bounds { helped: true, most_bytes: u64::MAX, wanted: &|| true };
+        self.fill(&plan, dir.as_fd(), folder.path(), bounds)?;
         Ok(ScanCopy(folder))
     }
 

@@ -247,7 +247,7 @@ fn a_mirror_without_a_source_lives_on_packs() {
     let commit = f.commit(FILES);
     let mirror = Mirror::open_or_create(&f.dir.path().join("remote"), None).unwrap();
     assert!(!mirror.has(commit).unwrap());
-    mirror.import(&pack::pack_history(&f.source, commit, &[]).unwrap()).unwrap();
+    mirror.import(&pack::pack_history(&f.source, commit, &[], |_| Ok(())).unwrap()).unwrap();
     let ws = mirror.create(&key("r", 1), commit).unwrap();
     fs::write(ws.path().join("new"), "n\n").unwrap();
     let collected = mirror.collect(&ws, &CollectLimits::default()).unwrap();

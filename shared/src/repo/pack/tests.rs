@@ -1,5 +1,7 @@
 //! Packs from a worker's repository, through quarantine, into a hub.
 
+use std::collections::HashSet;
+
 use git2::{ObjectType, Signature, Time};
 
 use super::super::open::{from_git, init_bare};
@@ -31,7 +33,7 @@ fn pair() -> Pair {
     let root = tree(&hub, &[(0o100_644, "a", blob(&hub, b"a\n")), (0o100_644, "b", blob(&hub, b"b\n"))]);
     let who = Signature::new("a", "a@example.com", &Time::new(0, 0)).unwrap();
     let base = from_git(hub.commit(None, &who, &who, "m\n", &hub.find_tree(to_git(root)).unwrap(), &[]).unwrap());
-    store_pack(&worker, &pack_history(&hub, base, &[]).unwrap()).unwrap();
+    store_pack(&worker, &pack_history(&hub, base, &[], |_| Ok(())).unwrap()).unwrap();
     Pair { dir, worker, hub, base }
 }
 
@@ -85,7 +87,7 @@ fn pack_of(repo: &Repository, oids: &[Oid]) -> Vec<u8> {
     for oid in oids {
         builder.insert_object(to_git(*oid), None).unwrap();
     }
-    finish(builder).unwrap()
+    finish(builder, |_| Ok(())).unwrap()
 }
 
 #[test]
@@ -170,4 +172,35 @@ fn a_delta_counts_what_it_expands_to() {
         [b"PACK\0\0\0\x02\0\0\0\x01".to_vec(), vec![head], vec![7; 20], zlib.finish().unwrap(), vec![0; 20]].concat();
     let error = scan::measure(&pack, &PackBudget::default()).unwrap_err();
     assert!(matches!(error, PackError::TooLarge { unit: "bytes", .. }), "{error}");
+}
+
+#[test]
+fn a_pack_that_gets_too_large_is_given_up_before_it_is() {
+    let p = pair();
+    // Bytes that do not compress.
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let files = names.map(|name| (0o100_644, name, blob(&p.hub, &(0..100_000).map(|_| noise()).collect::<Vec<u8>>())));
+    let root = p.hub.find_tree(to_git(tree(&p.hub, &files))).unwrap();
+    let who = Signature::new("a", "a@example.com", &Time::new(0, 0)).unwrap();
+    let commit = from_git(p.hub.commit(None, &who, &who, "m\n", &root, &[]).unwrap());
+    let mut asked = Vec::new();
+    let bounded = |bytes: u64, limit: u64| match bytes > limit {
+        true => Err(PackError::TooLarge { limit, unit: "bytes" }),
+        false => Ok(()),
+    };
+    let refused = pack_history(&p.hub, commit, &[], |bytes| {
+        asked.push(bytes);
+        bounded(bytes, 350_000)
+    });
+    assert!(matches!(refused, Err(PackError::TooLarge { limit: 350_000, .. })), "{refused:?}");
+    assert_eq!(asked.iter().filter(|bytes| **bytes > 350_000).count(), 1, "nothing is asked after that");
+    let whole = pack_history(&p.hub, commit, &[], |bytes| bounded(bytes, 1_100_000)).unwrap();
+    assert!(whole.len() > 1_000_000);
+    store_pack(&p.worker, &whole).unwrap();
+    assert!(p.worker.find_commit(to_git(commit)).is_ok());
 }

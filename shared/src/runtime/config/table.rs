@@ -41,6 +41,12 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting { key: "token_file", kind: Kind::Path, default: None, about: "a file with the token for the server" },
     Setting {
+        key: "provision_file",
+        kind: Kind::Path,
+        default: None,
+        about: "what the embedded worker lets projects have besides their commits: ignored files, secrets by name",
+    },
+    Setting {
         key: "data_dir",
         kind: Kind::Path,
         default: None,
@@ -64,6 +70,12 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Count { min: 1, max: 64 },
         default: Some("2"),
         about: "phases that the embedded worker does at once",
+    },
+    Setting {
+        key: "worker.warm",
+        kind: Kind::Count { min: 0, max: 64 },
+        default: Some("2"),
+        about: "worktrees of a project that are kept ready for the next leases; 0: none",
     },
     Setting {
         key: "supervisor.grace_seconds",

@@ -11,6 +11,7 @@ use super::AdminApi;
 use crate::api::runs::record_command;
 use crate::api::{Core, show};
 use crate::coordination::Coordinator;
+use crate::director::lease::granted_since;
 use crate::director::locks::names;
 use crate::error::Error;
 use crate::store::Tx;
@@ -42,7 +43,11 @@ impl Core {
             let why = "say why: it is kept in the audit log".to_owned();
             return Err(Error::Invalid { field: "reason".to_owned(), why });
         }
-        let asked = Digest::of(format!("{}|{reason}", call.run_id).as_bytes());
+        let seen = call.epoch.map(|epoch| format!("{epoch}|")).unwrap_or_default();
+        let asked = Digest::of(format!("{}|{seen}{reason}", call.run_id).as_bytes());
+        // Asked before the transaction: a service that is slow must not hold rows of the store. Only where there is no
+        // lease does the answer count, and a service that is away is no reason to refuse where there is one.
+        let locked = locked(coordinator, &RunId::new(call.run_id.clone())?).await;
         let mut tx = self.store.tx(&[]).await?;
         let run = self.run(tx.as_mut(), &call.run_id).await?;
         if let Some((before, answer)) = self.idem(tx.as_mut(), &call.idempotency_key, &principal, BREAK).await? {
@@ -53,7 +58,7 @@ impl Core {
             return again(tx.as_mut(), &run.id, &answer).await;
         }
         let open = open_lease(tx.as_mut(), &run.id).await?;
-        if open.is_none() && !locked(coordinator, &run.id).await? {
+        if open.is_none() && !locked? {
             return Err(Error::State {
                 what: "run",
                 id: run.id.to_string(),
@@ -62,10 +67,15 @@ impl Core {
                 reason: "no_lease",
             });
         }
+        if let (Some(lease), Some(seen)) = (&open, call.epoch) {
+            same_lease(lease, seen)?;
+        }
+        // Without a word of what was seen, it is what is open now.
+        let epoch = Some(call.epoch.unwrap_or_else(|| open.as_ref().map_or(0, |lease| lease.epoch)));
         let command = Command {
             id: RowId::new(self.ids.fresh("cmd"))?,
             run: run.id.clone(),
-            op: CommandOp::BreakLease { reason },
+            op: CommandOp::BreakLease { reason, epoch },
             principal,
             created_at: tx.now(),
             done_at: None,
@@ -79,16 +89,33 @@ impl Core {
             tx.put_idem(&call.idempotency_key, &command.principal.id, BREAK, asked, answer.as_bytes()).await?;
         }
         tx.commit().await?;
-        Ok(pb::BreakLeaseResponse { command_id: command.id.to_string(), lease: open.as_ref().map(show::lease) })
+        let command_id = command.id.to_string();
+        Ok(pb::BreakLeaseResponse { command_id, lease: open.as_ref().map(show::lease), result: String::new() })
     }
 }
 
-/// The answer that was given before, with the lease as it is now.
+/// Refuses a lease that is not the one that somebody saw.
+fn same_lease(lease: &Lease, seen: u64) -> Result<(), Error> {
+    if lease.epoch == seen {
+        return Ok(());
+    }
+    Err(Error::State {
+        what: "lease of",
+        id: lease.run.to_string(),
+        state: lease.state.as_str().to_uppercase(),
+        why: granted_since(lease, seen),
+        reason: "lease_moved",
+    })
+}
+
+/// The answer that was given before, with the lease as it is now and what became of the command.
 async fn again(tx: &mut dyn Tx, run: &RunId, answer: &[u8]) -> Result<pb::BreakLeaseResponse, Error> {
     let answer = String::from_utf8_lossy(answer);
     let (command, lease) = answer.split_once(' ').unwrap_or((&answer, ""));
     let lease = tx.leases(run).await?.into_iter().find(|one| one.id.as_str() == lease);
-    Ok(pb::BreakLeaseResponse { command_id: command.to_owned(), lease: lease.as_ref().map(show::lease) })
+    let done = tx.command(&RowId::new(command)?).await?.and_then(|command| command.result);
+    let (command_id, result) = (command.to_owned(), done.unwrap_or_default());
+    Ok(pb::BreakLeaseResponse { command_id, lease: lease.as_ref().map(show::lease), result })
 }
 
 async fn open_lease(tx: &mut dyn Tx, run: &RunId) -> Result<Option<Lease>, Error> {

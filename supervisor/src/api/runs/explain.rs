@@ -1,6 +1,6 @@
 //! Why a run stands where it stands: which rule, which holder, since when, and what would free it.
 
-use autopack_shared::domain::record::{Phase, Run};
+use autopack_shared::domain::record::{Checkout, Phase, Run};
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 use autopack_shared::wire::pb;
 
@@ -52,9 +52,6 @@ impl Core {
 const ELSEWHERE: &str = "another supervisor directs, or is about to: it knows what is tried";
 const ASK: &str = "autopack leases list names it; ask it by --server";
 
-/// How a landing says that its target cannot be moved.
-const CHECKED_OUT: &str = " is checked out at ";
-
 /// What the run as a whole waits for.
 fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
@@ -62,6 +59,9 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
         Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy, failed: false })
     };
     let resume = format!("autopack runs resume {}", run.id);
+    if let (RunState::Waiting, Some(Checkout { branch, path, command })) = (run.state, &run.checkout) {
+        return blocker("checked_out", format!("{branch} is checked out at {path}"), command.clone());
+    }
     match run.state {
         RunState::Paused => blocker("paused", "an operator paused it".to_owned(), resume),
         RunState::Cancelling => {
@@ -69,11 +69,6 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
         }
         RunState::Succeeded | RunState::Failed | RunState::Cancelled => {
             blocker("ended", run.reason.clone().unwrap_or_default(), String::new())
-        }
-        RunState::Waiting if run.reason.as_ref().is_some_and(|r| r.contains(CHECKED_OUT)) => {
-            let why = run.reason.clone().unwrap_or_default();
-            let (what, command) = why.split_once("; run: ").unwrap_or((why.as_str(), resume.as_str()));
-            blocker("checked_out", what.to_owned(), command.to_owned())
         }
         RunState::Created
         | RunState::Queued

@@ -73,6 +73,7 @@ impl Core {
             pause_requested: false,
             trace: context::current(),
             reason: None,
+            checkout: None,
             created_at: now,
             updated_at: now,
         };

@@ -81,13 +81,14 @@ impl WorkerApi {
         };
         let hub = self.cores.named(&project).await?.hub.clone();
         let making = self.room.make().await?;
-        let (pack, making) = room::within(making, move || {
+        let mut room = self.room.growing();
+        let ((pack, room), making) = room::within(making, move || {
             let repo = hub.repository(&[want])?;
-            Ok::<_, HubError>(pack_history(&repo, want, &present(&repo, &have)?)?)
+            let pack = pack_history(&repo, want, &present(&repo, &have)?, |bytes| room.to(bytes))?;
+            Ok::<_, HubError>((pack, room))
         })
         .await?;
         let size = pack.len() as u64;
-        let room = self.room.fetch(size).await?;
         drop(making);
         let digest = Digest::of(&pack).to_string();
         // A pack of the same objects is not always the same bytes: then it is sent from its beginning.

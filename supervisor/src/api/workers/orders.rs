@@ -1,9 +1,10 @@
 //! What a session brings to its worker. Grants and ends of leases are read from the store, so that it does not matter
 //! which supervisor granted them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use autopack_shared::domain::ids::{FencingToken, Oid};
+use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
 use autopack_shared::domain::run_data;
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -11,6 +12,7 @@ use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::record::Sent;
+use super::seen::Seen;
 use super::session::SessionTask;
 use crate::api::Core;
 use crate::error::Error;
@@ -24,12 +26,8 @@ const URL: Duration = Duration::from_secs(1);
 impl SessionTask {
     /// Leases that are new, and those that ended other than by the worker's own result; and what the worker has been
     /// brought once all of it is sent.
-    pub(super) async fn news(&self, sent: &Sent) -> Result<(Vec<supervisor_message::Body>, Sent), Error> {
-        let mut tx = self.cores.store().read().await?;
-        let mut leases = tx.active_leases(None).await?;
-        let surveys = tx.open_surveys().await?;
-        drop(tx);
-        leases.retain(|l| l.worker == self.worker && l.session == self.session);
+    pub(super) async fn news(&self, seen: &Seen, sent: &Sent) -> Result<(Vec<supervisor_message::Body>, Sent), Error> {
+        let leases = seen.of(&self.worker, &self.session);
         let mut after = sent.clone();
         let mut news = Vec::new();
         for (run, epoch) in sent {
@@ -43,11 +41,12 @@ impl SessionTask {
                 }));
             }
         }
-        for lease in leases.iter().filter(|l| l.state == LeaseState::Held) {
-            if sent.get(&lease.run) == Some(&lease.epoch) {
-                continue;
-            }
-            match self.grant(lease).await {
+        let new: Vec<&Lease> = leases
+            .iter()
+            .filter(|lease| lease.state == LeaseState::Held && sent.get(&lease.run) != Some(&lease.epoch))
+            .collect();
+        for (lease, rows) in new.iter().zip(self.rows(&new).await?) {
+            match self.grant(lease, rows).await {
                 Ok(Some(grant)) => {
                     after.insert(lease.run.clone(), lease.epoch);
                     news.push(supervisor_message::Body::Grant(grant));
@@ -57,24 +56,41 @@ impl SessionTask {
                 Err(error) => tracing::warn!(run = %lease.run, %error, "a grant could not be brought"),
             }
         }
-        match self.scan_order(surveys).await {
+        match self.scan_order(seen.surveys.clone()).await {
             Ok(order) => news.extend(order.map(supervisor_message::Body::Scan)),
             Err(error) => tracing::warn!(worker = %self.worker, %error, "a scan could not be brought"),
         }
         Ok((news, after))
     }
 
+    /// The rows that grants are made of, in one look for all of them; none for one that moved on meanwhile.
+    async fn rows(&self, leases: &[&Lease]) -> Result<Vec<Option<(Run, Phase, Oid)>>, Error> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<RunId> = leases.iter().map(|lease| lease.run.clone()).collect();
+        let mut tx = self.cores.store().read().await?;
+        let mut runs: BTreeMap<RunId, Run> =
+            tx.runs_of(&ids).await?.into_iter().map(|run| (run.id.clone(), run)).collect();
+        let phases = tx.phases_of(&ids).await?;
+        let mut rows = Vec::with_capacity(leases.len());
+        for lease in leases {
+            let phase = phases.iter().find(|phase| phase.run == lease.run && phase.id == lease.phase);
+            let (Some(run), Some(phase)) = (runs.remove(&lease.run), phase) else {
+                rows.push(None);
+                continue;
+            };
+            // Without a commit it is on its way elsewhere: the lease has ended too, or the next look finds it whole.
+            let base = base_of(tx.as_mut(), lease, phase).await?;
+            rows.push(base.map(|base| (run, phase.clone(), base)));
+        }
+        Ok(rows)
+    }
+
     /// All that the worker needs, with the builder entry and the gate of the fork commit.
-    async fn grant(&self, lease: &Lease) -> Result<Option<pb::Grant>, Error> {
+    async fn grant(&self, lease: &Lease, rows: Option<(Run, Phase, Oid)>) -> Result<Option<pb::Grant>, Error> {
+        let Some((run, phase, base)) = rows else { return Ok(None) };
         let core = self.cores.named(&lease.project).await?;
-        let mut tx = core.store.read().await?;
-        let (Some(run), Some(phase)) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?) else {
-            return Ok(None);
-        };
-        let base = base_of(tx.as_mut(), lease, &phase).await?;
-        drop(tx);
-        // It moved on between two reads: the lease has ended too, or the next look finds it whole.
-        let Some(base) = base else { return Ok(None) };
         let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
         let builder = match &phase.spec.builder {
             BuilderSpec::Command { name: Some(name), .. }
@@ -106,6 +122,7 @@ impl SessionTask {
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
             trace: lease
                 .trace
                 .clone()

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use autopack_shared::domain::ids::{PhaseId, RunId};
+use autopack_shared::domain::ids::{PhaseId, RunId, Timestamp};
 use autopack_shared::domain::record::Event;
 use autopack_shared::domain::secret::redact;
 use autopack_shared::wire::pb;
@@ -13,6 +13,12 @@ use crate::store::Tx;
 
 /// Events read at a time.
 const PAGE: u32 = 500;
+
+/// The same, from the end.
+const BACK: u32 = 50;
+
+/// How much older than a lease a line is that nobody can have written for it: longer than any transaction lives.
+const MUCH_OLDER_MS: i64 = 60_000;
 
 /// Which epoch a worker's event is of, in its data.
 const EPOCH: &str = "epoch";
@@ -52,6 +58,11 @@ impl Heard {
         }
     }
 
+    /// Nothing yet, in a history that was read up to a line.
+    pub(super) const fn from(line: u64) -> Self {
+        Self { last: 0, read: line }
+    }
+
     /// With one more, at a line of the history.
     pub(super) const fn and(self, said: u64, line: u64) -> Self {
         Self { last: said, read: line }
@@ -85,6 +96,20 @@ pub(super) async fn catch_up(
         heard.last = page.iter().filter_map(of).fold(heard.last, u64::max);
     }
     Ok(heard)
+}
+
+/// The line after which everything that was said of a lease stands: the newest one that is much older. Whoever spoke for
+/// the lease began after it was granted; what began before, and was slow, was ended by its time limit long ago.
+pub(super) async fn since(tx: &mut dyn Tx, run: &RunId, granted_at: Timestamp) -> Result<u64, Error> {
+    let mut before = u64::MAX;
+    loop {
+        let page = tx.events_back(run, before, BACK).await?;
+        let Some(last) = page.last() else { return Ok(0) };
+        before = last.seq;
+        if let Some(older) = page.iter().find(|event| granted_at.millis_since(event.at) > MUCH_OLDER_MS) {
+            return Ok(older.seq);
+        }
+    }
 }
 
 /// An event as a line of the run's history.

@@ -14,7 +14,9 @@ use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
 use super::missed::Missed;
-use super::place::{Heard, Next, catch_up, line};
+use super::place::{Heard, Next, catch_up, line, since};
+use super::said::{Pulse, Said};
+use super::seen::Place;
 use super::session::{Out, SessionTask, tell};
 use crate::director::{Denial, lease, moves};
 use crate::error::Error;
@@ -35,34 +37,6 @@ const YOUNG_MS: i64 = 10_000;
 /// Pauses between tries; the last one again and again, where the worker can wait.
 const PAUSES: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600), Duration::from_millis(5000)];
-
-/// What a worker said that has to be stored.
-#[derive(Debug, Clone)]
-pub(super) enum Said {
-    /// Something happened.
-    Event(pb::RunEvent),
-    /// An attempt ended.
-    Result(pb::AttemptResult),
-    /// What came of a scan. Nobody acknowledges it: who misses it asks again.
-    Scan(pb::ScanResult),
-    /// It has stopped everything.
-    Goodbye,
-}
-
-/// The last heartbeat.
-#[derive(Debug, Default)]
-pub(super) struct Pulse {
-    count: u64,
-    held: Vec<pb::HeldLease>,
-}
-
-impl Pulse {
-    /// Another one.
-    pub(super) fn beat(&mut self, held: Vec<pb::HeldLease>) {
-        self.count += 1;
-        self.held = held;
-    }
-}
 
 /// The leases that this stream has brought to the worker: run and epoch.
 pub(super) type Sent = BTreeMap<RunId, u64>;
@@ -104,8 +78,7 @@ async fn tried<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Err
 impl SessionTask {
     /// Stores what is said until no more comes, and brings what the store has for the worker.
     pub(super) async fn record(&self, mut todo: mpsc::Receiver<Said>, mut beats: watch::Receiver<Pulse>, out: Out) {
-        let mut changes = self.cores.store().changes();
-        changes.mark_changed();
+        let mut place = self.lookout.join(&self.worker, &self.session);
         let mut book = Book::default();
         if let Err(error) = self.begin(&mut book).await {
             // Whether it hears of it or not, its stream ends.
@@ -115,20 +88,21 @@ impl SessionTask {
         loop {
             let answers = tokio::select! {
                 said = todo.recv() => match said {
-                    Some(said) => Vec::from_iter(self.store(said, &mut book).await),
+                    Some(said) => Vec::from_iter(Box::pin(self.store(said, &mut book)).await),
                     None => return,
                 },
-                changed = changes.changed() => match changed {
-                    Ok(()) => self.look(&mut book).await,
-                    Err(_) => return,
+                woken = place.woken() => match woken {
+                    Some(()) => self.look(&place, &mut book).await,
+                    // Another stream of this session has come: this one ends by itself.
+                    None => std::future::pending().await,
                 },
                 Ok(()) = beats.changed() => {
                     let (count, held) = {
                         let pulse = beats.borrow_and_update();
-                        (pulse.count, pulse.held.clone())
+                        (pulse.count(), pulse.held().to_vec())
                     };
                     if count.is_multiple_of(RECONCILE_BEATS)
-                        && let Err(error) = tried(self.compare(&held, false, &mut book)).await
+                        && let Err(error) = tried(self.reconcile(&place, &held, &mut book)).await
                     {
                         tracing::warn!(worker = %self.worker, %error, "leases could not be compared");
                     }
@@ -137,7 +111,7 @@ impl SessionTask {
                     {
                         tracing::warn!(worker = %self.worker, %error, "a scan could not be renewed");
                     }
-                    self.look(&mut book).await
+                    self.look(&place, &mut book).await
                 }
             };
             for answer in answers {
@@ -165,8 +139,9 @@ impl SessionTask {
     }
 
     /// News for the worker; where they cannot be had now, it is looked again at the next change or heartbeat.
-    async fn look(&self, book: &mut Book) -> Vec<supervisor_message::Body> {
-        match timeout(LOOK, self.news(&book.sent)).await {
+    async fn look(&self, place: &Place, book: &mut Book) -> Vec<supervisor_message::Body> {
+        let news = async { self.news(place.seen().await?.as_ref(), &book.sent).await };
+        match timeout(LOOK, news).await {
             Ok(Ok((news, after))) => {
                 for (run, epoch) in &after {
                     if book.sent.get(run) != Some(epoch) {
@@ -183,6 +158,19 @@ impl SessionTask {
             Err(_) => tracing::warn!(worker = %self.worker, "leases could not be looked at in time"),
         }
         Vec::new()
+    }
+
+    /// Compares what the worker says it works on with its leases. Mostly they are the same, which needs no question.
+    async fn reconcile(&self, place: &Place, held: &[pb::HeldLease], book: &mut Book) -> Result<(), Error> {
+        let seen = place.seen().await?;
+        let works = |lease: &Lease| held.iter().any(|h| h.run_id == lease.run.as_str() && h.epoch == lease.epoch);
+        let leases = seen.of(&self.worker, &self.session);
+        if leases.iter().all(|lease| lease.state != LeaseState::Held || works(lease)) {
+            book.missed = Missed::default();
+            book.sent.extend(leases.iter().filter(|l| works(l)).map(|lease| (lease.run.clone(), lease.epoch)));
+            return Ok(());
+        }
+        self.compare(held, false, book).await
     }
 
     /// Gives up the leases that the worker does not say it works on; when it just came or leaves, at once.
@@ -319,16 +307,17 @@ impl SessionTask {
     async fn event(&self, event: &pb::RunEvent, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
-        self.own(tx.as_mut(), &run, event.epoch).await?;
+        tx.defer();
+        let lease = self.own(tx.as_mut(), &run, event.epoch).await?;
         let key = (run.clone(), event.epoch);
-        let heard = self.heard(tx.as_mut(), &key, event.run_seq, book).await?;
+        let heard = self.heard(tx.as_mut(), &lease, event.run_seq, book).await?;
         match heard.next(event.run_seq) {
             // Said again after a stream that broke: it is in the history already.
             Next::Again => return Ok(Stored::Upto(heard.last())),
             Next::Missing => return Ok(Stored::Missing(heard.last())),
             Next::New => {}
         }
-        if let Some(mut found) = tx.run(&run).await?
+        if let Some(mut found) = tx.gather(&[(run.clone(), None)]).await?.pop().and_then(|found| found.run)
             && found.state.next(RunEvent::Start).is_ok()
         {
             moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
@@ -349,16 +338,21 @@ impl SessionTask {
     pub(super) async fn heard(
         &self,
         tx: &mut dyn Tx,
-        key: &(RunId, u64),
+        lease: &Lease,
         said: u64,
         book: &mut Book,
     ) -> Result<Heard, Error> {
-        let known = book.heard.get(key).copied();
+        let key = (lease.run.clone(), lease.epoch);
+        let known = book.heard.get(&key).copied();
         if let Some(known) = known.filter(|known| known.next(said) != Next::Missing) {
             return Ok(known);
         }
-        let heard = catch_up(tx, &key.0, key.1, known.unwrap_or_default(), u64::MAX).await?;
-        book.heard.insert(key.clone(), heard);
+        let known = match known {
+            Some(known) => known,
+            None => Heard::from(since(tx, &lease.run, lease.granted_at).await?),
+        };
+        let heard = catch_up(tx, &lease.run, lease.epoch, known, u64::MAX).await?;
+        book.heard.insert(key, heard);
         Ok(heard)
     }
 
@@ -375,17 +369,6 @@ impl SessionTask {
                 metrics().fenced("api");
                 Err(Error::Forbidden { reason: "fenced", why: format!("no lease of {run} is open at epoch {epoch}") })
             }
-        }
-    }
-}
-
-impl Said {
-    /// Its run and epoch.
-    fn place(&self) -> Option<(&str, u64)> {
-        match self {
-            Self::Event(event) => Some((&event.run_id, event.epoch)),
-            Self::Result(result) => Some((&result.run_id, result.epoch)),
-            Self::Scan(_) | Self::Goodbye => None,
         }
     }
 }

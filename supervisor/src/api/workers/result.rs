@@ -1,5 +1,7 @@
 //! The result of an attempt: accepted once, at the run's current epoch, from the lease's holder.
 
+use std::time::Duration;
+
 use autopack_shared::domain::ids::{Fence, Oid, PhaseId, RunId, Scope};
 use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -12,10 +14,14 @@ use super::record::{Book, Stored};
 use super::session::SessionTask;
 use crate::director::lease::{lose_verify, release_run};
 use crate::director::locks::unlock;
+use crate::director::uploaded::mismatch;
 use crate::director::{moves, run_blocking};
 use crate::error::Error;
-use crate::hub::{AttemptKey, RefName};
+use crate::hub::{AttemptKey, HubError, RefName};
 use crate::store::Tx;
+
+/// How long a hub may take to say what was uploaded.
+const ANSWER: Duration = Duration::from_secs(5);
 
 impl SessionTask {
     /// Accepts an attempt's result: once, at the current epoch, from the lease's holder. Said again, it is answered
@@ -50,13 +56,15 @@ impl SessionTask {
             }
         };
         if ok {
-            self.uploaded(&run, &phase, result).await?;
+            Box::pin(self.uploaded(&run, &phase, result)).await?;
         }
         let system = Principal::system();
         let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: result.epoch }]).await?;
+        tx.defer();
         let mut lease = self.own(tx.as_mut(), &run, result.epoch).await?;
         let what = || Error::NotFound { what: "phase", id: format!("{run}/{phase}") };
-        let mut found = tx.phase(&run, &phase).await?.ok_or_else(what)?;
+        let held = tx.gather(&[(run.clone(), Some(phase.clone()))]).await?.pop();
+        let mut found = held.and_then(|held| held.phase).ok_or_else(what)?;
         if lease.phase != phase || lease.attempt != result.attempt {
             return Err(Error::Forbidden {
                 reason: "lease_not_yours",
@@ -66,7 +74,7 @@ impl SessionTask {
         // One above its events: the result itself. What it does not count was never said.
         let upto = result.run_seq.saturating_add(1);
         if result.run_seq > 0 {
-            let heard = self.heard(tx.as_mut(), &(run.clone(), result.epoch), upto, book).await?;
+            let heard = self.heard(tx.as_mut(), &lease, upto, book).await?;
             if heard.next(upto) == Next::Missing {
                 return Ok(Stored::Missing(heard.last()));
             }
@@ -108,18 +116,22 @@ impl SessionTask {
         let tree: Oid = result.result_tree.parse()?;
         let (epoch, attempt) = (result.epoch, result.attempt);
         let name = RefName::pending(&AttemptKey { run: run.clone(), epoch, phase: phase.clone(), attempt });
-        let hub = self.cores.named(&lease.project).await?.hub.clone();
-        let kept = match run_blocking(move || hub.tip(&name)).await {
-            // One project that cannot be read holds up no other's results: whoever judges the tree finds out.
-            Err(Error::Hub(_)) => return Ok(()),
-            kept => kept?,
+        let silent = || HubError::Silent { project: lease.project.to_string(), seconds: ANSWER.as_secs() };
+        let asked = async {
+            let hub = self.cores.named(&lease.project).await?.hub.clone();
+            run_blocking(move || hub.tip(&name)).await
         };
-        if kept == Some(tree) {
-            return Ok(());
+        match tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent().into())) {
+            // One project's hub that is away holds up no other's results: whoever judges the tree asks again.
+            Err(Error::Hub(error)) if error.is_away() => {
+                tracing::warn!(run = %run, %error, "what was uploaded is not known yet: it is asked when it is judged");
+                Ok(())
+            }
+            kept => match mismatch(kept?, tree) {
+                None => Ok(()),
+                Some(why) => Err(Error::Upload { reason: "tree_mismatch", why }),
+            },
         }
-        let kept = kept.map_or_else(|| "nothing".to_owned(), |kept| kept.short());
-        let why = format!("the result is {}, and {kept} was uploaded", tree.short());
-        Err(Error::Upload { reason: "tree_mismatch", why })
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::time::timeout;
+
+use autopack_shared::repo::pack::PackError;
 
 use crate::director::run_blocking;
 use crate::error::Error;
@@ -15,14 +17,26 @@ const UNIT: u64 = 64 * 1024;
 /// How long a transfer waits for its turn, before it is told to come again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of packs that workers send.
-const UPLOADS: u64 = 512 * 1024 * 1024;
-
-/// Bytes of packs that workers fetch; the largest one that is sent at all.
-const FETCHES: u64 = 2 * 1024 * 1024 * 1024;
-
-/// Packs that are made at once: how large one gets is known at its end.
+/// Packs that are made at once: that is what the processor is for.
 const MAKING: usize = 2;
+
+/// Between two looks of a pack in the making whether there is room for more of it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How many bytes of packs are in memory at once; a single larger one is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transfers {
+    /// Of those that workers send.
+    pub uploads: u64,
+    /// Of those that workers fetch.
+    pub fetches: u64,
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self { uploads: 512 << 20, fetches: 2 << 30 }
+    }
+}
 
 /// Room for the bytes of transfers.
 #[derive(Debug, Clone)]
@@ -54,6 +68,41 @@ impl Pool {
     }
 }
 
+/// The room of a pack that is being made: it grows with it, up to all there is.
+#[derive(Debug)]
+pub(super) struct Growing {
+    pool: Pool,
+    held: Option<OwnedSemaphorePermit>,
+    patience: Duration,
+}
+
+impl Growing {
+    /// Room for so many bytes in all. Waits for it, blocking: other packs make room when they are sent.
+    pub(super) fn to(&mut self, bytes: u64) -> Result<(), PackError> {
+        if bytes > self.pool.size {
+            return Err(PackError::TooLarge { limit: self.pool.size, unit: "bytes" });
+        }
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
+        let Ok(more @ 1..) = u32::try_from(wanted.saturating_sub(held)) else { return Ok(()) };
+        let looks = self.patience.as_millis() / LOOK.as_millis();
+        for look in 0..=looks {
+            match self.pool.free.clone().try_acquire_many_owned(more) {
+                Ok(permit) => {
+                    match &mut self.held {
+                        Some(held) => held.merge(permit),
+                        None => self.held = Some(permit),
+                    }
+                    return Ok(());
+                }
+                Err(TryAcquireError::NoPermits) if look < looks => std::thread::sleep(LOOK),
+                Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {}
+            }
+        }
+        Err(PackError::NoRoom { bytes })
+    }
+}
+
 /// Blocking work that keeps its room until it ends, also where its caller has left: it goes on all the same.
 pub(super) async fn within<T, E, F>(room: OwnedSemaphorePermit, work: F) -> Result<(T, OwnedSemaphorePermit), Error>
 where
@@ -73,11 +122,17 @@ fn turn(
 
 impl Default for Room {
     fn default() -> Self {
-        Self::of(UPLOADS, FETCHES, PATIENCE)
+        Self::with(Transfers::default())
     }
 }
 
 impl Room {
+    /// So much of it.
+    #[must_use]
+    pub fn with(limits: Transfers) -> Self {
+        Self::of(limits.uploads, limits.fetches, PATIENCE)
+    }
+
     fn of(uploads: u64, fetches: u64, patience: Duration) -> Self {
         let (uploads, fetches) = (Pool::of(uploads), Pool::of(fetches));
         Self { uploads, fetches, making: Arc::new(Semaphore::new(MAKING)), patience }
@@ -99,12 +154,9 @@ impl Room {
         turn(timeout(self.patience, self.making.clone().acquire_owned()).await.ok(), "packs being made")
     }
 
-    /// Room for a pack that was made.
-    ///
-    /// # Errors
-    /// As [`Room::upload`].
-    pub(super) async fn fetch(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Error> {
-        self.fetches.take("fetches", bytes, self.patience).await
+    /// Room for a pack that is going to be made.
+    pub(super) fn growing(&self) -> Growing {
+        Growing { pool: self.fetches.clone(), held: None, patience: self.patience }
     }
 }
 
@@ -127,7 +179,17 @@ mod tests {
         assert_eq!(word(room.upload(2 * UNIT).await), "full");
         drop(one);
         drop(room.upload(4 * UNIT).await.unwrap());
-        assert_eq!(word(room.fetch(3 * UNIT).await), "too_large");
+        let (mut one, mut other) = (room.growing(), room.growing());
+        one.to(1).unwrap();
+        one.to(UNIT).unwrap();
+        other.to(1).unwrap();
+        assert!(matches!(one.to(UNIT + 1), Err(PackError::NoRoom { .. })), "the other has it");
+        drop(other);
+        one.to(2 * UNIT).unwrap();
+        assert!(matches!(one.to(2 * UNIT + 1), Err(PackError::TooLarge { .. })));
+        assert!(matches!(room.growing().to(1), Err(PackError::NoRoom { .. })));
+        drop(one);
+        room.growing().to(2 * UNIT).unwrap();
         let (_a, _b) = (room.make().await.unwrap(), room.make().await.unwrap());
         assert_eq!(word(room.make().await), "full");
         assert_eq!(word(room.upload(0).await), "");

@@ -15,7 +15,8 @@ use autopack_shared::wire::WINDOW;
 use autopack_shared::wire::pb::{self, supervisor_message, worker_message};
 
 use super::orders::order_message;
-use super::record::{Pulse, Said};
+use super::said::{Pulse, Said};
+use super::seen::Lookout;
 use crate::api::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{Coordinator, Renewal};
@@ -72,6 +73,8 @@ pub(super) struct SessionTask {
     /// Whether etcd has it; else it was let in on the strength of its leases while etcd was away.
     pub(super) seen: bool,
     pub(super) timers: Timers,
+    /// Looks for leases for all sessions.
+    pub(super) lookout: Arc<Lookout>,
     /// The survey that this stream has told its worker of. Never held across an await.
     pub(super) scan: Mutex<Option<RowId>>,
     /// Whether the last heartbeat found that the worker gets more work.

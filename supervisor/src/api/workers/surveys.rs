@@ -25,6 +25,10 @@ impl SessionTask {
     /// stream did not tell it of, or for the oldest that nobody has.
     pub(super) async fn scan_order(&self, open: Vec<Survey>) -> Result<Option<pb::ScanOrder>, Error> {
         let told = self.scanning();
+        if open.is_empty() {
+            *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return Ok(None);
+        }
         let now = self.cores.store().now().await?;
         let mine = open.iter().find(|survey| survey.is_with(&self.worker, &self.session, now)).cloned();
         let given = match mine {

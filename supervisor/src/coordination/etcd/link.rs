@@ -94,6 +94,15 @@ impl Link {
         Ok(self.call(ask).await?.take_kvs())
     }
 
+    /// The same without values.
+    pub(super) async fn list_keys(&self, prefix: &str) -> Result<Vec<KeyValue>, CoordinationError> {
+        let ask = |mut client: Client| async move {
+            let options = GetOptions::new().with_prefix().with_keys_only();
+            client.get(prefix, Some(options)).await as Result<GetResponse, Error>
+        };
+        Ok(self.call(ask).await?.take_kvs())
+    }
+
     /// Deletes a key if it still is the one that was created then; false when it is not.
     pub(super) async fn delete(&self, key: &str, created: i64) -> Result<bool, CoordinationError> {
         let same = Compare::create_revision(key, CompareOp::Equal, created);

@@ -12,6 +12,12 @@ use crate::coordination::{CoordinationError, LockEntry, LockName, LockOwner};
 /// How often a call looks again when somebody else was quicker.
 const ROUNDS: usize = 4;
 
+/// A part of a transaction that takes locks.
+pub(super) struct Claim {
+    pub(super) guards: Vec<Compare>,
+    pub(super) puts: Vec<TxnOp>,
+}
+
 impl EtcdCoordinator {
     pub(super) async fn take(&self, names: &[LockName], owner: &LockOwner) -> Result<(), CoordinationError> {
         // A name given twice is taken once, and refusals name the first in the order they were asked for.
@@ -27,13 +33,26 @@ impl EtcdCoordinator {
 
     /// One look and one transaction; false when something changed in between.
     async fn try_take(&self, names: &[&LockName], owner: &LockOwner) -> Result<bool, CoordinationError> {
-        let worker = self.keys.worker(&owner.worker);
-        let mut keys = vec![worker.clone(), self.incarnation.key().to_owned()];
+        let mut keys = vec![self.keys.worker(&owner.worker), self.incarnation.key().to_owned()];
         keys.extend(names.iter().map(|name| self.keys.lock(name)));
         let (_, mut found) = self.link.read(&keys).await?;
         let held = found.split_off(2.min(found.len()));
         let [session, stands] = <[_; 2]>::try_from(found).unwrap_or([None, None]);
         self.incarnation.check(&self.link, stands.as_ref())?;
+        let Claim { mut guards, puts } = self.claim(names, owner, session.as_ref(), &held)?;
+        guards.push(self.incarnation.guard());
+        Ok(self.link.txn(Txn::new().when(guards).and_then(puts)).await?.succeeded())
+    }
+
+    /// What has to hold, and what is then written, for locks to be taken, by what was read of the session and of each.
+    pub(super) fn claim(
+        &self,
+        names: &[&LockName],
+        owner: &LockOwner,
+        session: Option<&KeyValue>,
+        held: &[Option<KeyValue>],
+    ) -> Result<Claim, CoordinationError> {
+        let worker = self.keys.worker(&owner.worker);
         let gone = || {
             let gone = format!("session {} of worker {} is gone", owner.session, owner.worker);
             CoordinationError::Unavailable(gone)
@@ -43,9 +62,9 @@ impl EtcdCoordinator {
             return Err(gone());
         }
         let created = |key: &str, revision| Compare::create_revision(key, CompareOp::Equal, revision);
-        let mut guards = vec![created(&worker, session.create_revision()), self.incarnation.guard()];
+        let mut guards = vec![created(&worker, session.create_revision())];
         let mut puts = Vec::new();
-        for (name, held) in names.iter().zip(&held) {
+        for (name, held) in names.iter().zip(held) {
             let key = self.keys.lock(name);
             guards.push(created(&key, held.as_ref().map_or(0, KeyValue::create_revision)));
             match held {
@@ -62,7 +81,7 @@ impl EtcdCoordinator {
                 }
             }
         }
-        Ok(self.link.txn(Txn::new().when(guards).and_then(puts)).await?.succeeded())
+        Ok(Claim { guards, puts })
     }
 
     fn lock_value(&self, name: &LockName, owner: &LockOwner) -> LockValue {
@@ -106,6 +125,16 @@ impl EtcdCoordinator {
         }
         tracing::warn!(lock = %name, holder = owner.shown(), reason, "a lock was broken");
         Ok(Some(owner))
+    }
+
+    pub(super) async fn list_lock_names(&self) -> Result<Vec<LockName>, CoordinationError> {
+        let mut all = Vec::new();
+        for (kind, of) in [("run", LockName::Run as fn(_) -> _), ("ws", LockName::Workspace)] {
+            let prefix = self.keys.locks(kind);
+            let run = |key: &[u8]| String::from_utf8_lossy(key).strip_prefix(&prefix)?.parse().ok();
+            all.extend(self.link.list_keys(&prefix).await?.iter().filter_map(|kv| run(kv.key())).map(of));
+        }
+        Ok(all)
     }
 
     pub(super) async fn list_locks(&self) -> Result<Vec<LockEntry>, CoordinationError> {

@@ -10,7 +10,7 @@ use autopack_shared::domain::ids::{Timestamp, WorkerId};
 use super::EtcdCoordinator;
 use super::keys::{DirectorValue, SupervisorValue, WorkerValue, parsed, written};
 use super::link::found;
-use crate::coordination::{CoordinationError, Life, Renewal, SeatEntry, SessionEntry, SessionFacts};
+use crate::coordination::{CoordinationError, Life, Renewal, SeatEntry, Seated, SessionEntry, SessionFacts};
 
 /// How often a call looks again when somebody else was quicker.
 const ROUNDS: usize = 4;
@@ -191,6 +191,24 @@ impl EtcdCoordinator {
             all.push(SessionEntry { worker, session, facts, holder, draining, life });
         }
         Ok(all)
+    }
+
+    /// The live sessions, by their keys alone.
+    pub(super) async fn list_seats(&self) -> Result<Vec<Seated>, CoordinationError> {
+        let prefix = self.keys.workers();
+        let mut all = Vec::new();
+        for kv in self.link.list(&prefix).await? {
+            let key = String::from_utf8_lossy(kv.key()).into_owned();
+            let Some(Ok(worker)) = key.strip_prefix(&prefix).map(str::parse) else { continue };
+            let WorkerValue { session_uuid: session, slots, draining, .. } = parsed(&key, kv.value())?;
+            all.push(Seated { worker, session, slots, draining });
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn life_of(&self, worker: &WorkerId, session: &str) -> Result<Option<Life>, CoordinationError> {
+        let Some(live) = self.live_as(worker, session).await? else { return Ok(None) };
+        self.life(live.kv.lease(), live.value.since).await
     }
 
     /// How long what hangs on a lease lives; none when it just ended.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::unusable;
+use super::folders::unusable;
 use crate::coordination::CoordinationError;
 
 /// A held lock; given back when dropped.

@@ -121,6 +121,23 @@ async fn note_of(tx: &mut dyn Tx, notice: &Notice, (before, after): (&str, &str)
 /// Those of the store.
 pub(crate) async fn bump(tx: &mut dyn Tx, scope: &Scope, holder: &str) -> Result<u64, Error> {
     let epoch = tx.bump(scope, holder).await?;
+    log_bump(tx, scope, holder, epoch).await?;
+    Ok(epoch)
+}
+
+/// Raises the epochs of several scopes, in the order given.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn bump_all(tx: &mut dyn Tx, scopes: &[(Scope, String)]) -> Result<Vec<u64>, Error> {
+    let epochs = tx.bump_all(scopes).await?;
+    for ((scope, holder), epoch) in scopes.iter().zip(&epochs) {
+        log_bump(tx, scope, holder, *epoch).await?;
+    }
+    Ok(epochs)
+}
+
+async fn log_bump(tx: &mut dyn Tx, scope: &Scope, holder: &str, epoch: u64) -> Result<(), Error> {
     let (scope, holder) = (scope.to_string(), holder.to_owned());
     let draft = AuditDraft {
         chain: FenceRow::chain(&scope),
@@ -139,7 +156,7 @@ pub(crate) async fn bump(tx: &mut dyn Tx, scope: &Scope, holder: &str) -> Result
         request: BTreeMap::new(),
     };
     tx.append_audit(draft).await?;
-    Ok(epoch)
+    Ok(())
 }
 
 /// Adds or replaces a project.

@@ -16,6 +16,9 @@ use crate::hub::local::io_error;
 /// The file whose lock is the right to change the packs; never unlinked.
 const TURN: &str = "autopack.flock";
 
+/// The file with the size that the cache had when it was made smaller.
+const KEPT: &str = "autopack.kept";
+
 /// How git and libgit2 begin the names of packs that are not whole yet.
 const UNFINISHED: [&str; 3] = ["tmp_", "pack_git2_", ".tmp-"];
 
@@ -86,6 +89,25 @@ impl Cache {
     pub(super) fn packs(&self) -> usize {
         let entries = fs::read_dir(self.objects().join("pack")).into_iter().flatten().flatten();
         entries.filter(|entry| entry.path().extension().is_some_and(|ending| ending == "pack")).count()
+    }
+
+    /// Bytes of its objects.
+    pub(super) fn bytes(&self) -> u64 {
+        let folders = fs::read_dir(self.objects()).into_iter().flatten().flatten();
+        let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+    }
+
+    /// How many there were when what is not needed was dropped the last time.
+    pub(super) fn kept(&self) -> Option<u64> {
+        fs::read_to_string(self.path.join(KEPT)).ok()?.trim().parse().ok()
+    }
+
+    /// Remembers it. Where that cannot be written, it is dropped too early once.
+    pub(super) fn keep(&self, bytes: u64) {
+        if let Err(error) = fs::write(self.path.join(KEPT), format!("{bytes}\n")) {
+            tracing::warn!(%error, "the size of a cache cannot be written down");
+        }
     }
 
     /// Removes the locks that a git of ours left when it was ended; none may be running: see [`Cache::alone`].

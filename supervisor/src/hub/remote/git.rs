@@ -124,6 +124,23 @@ impl Git {
         self.run(command, limit)
     }
 
+    /// Puts all packs into one, without what no ref needs and is older than `expiry`.
+    ///
+    /// # Errors
+    /// As [`Git::talk`].
+    pub(super) fn shrink(&self, expiry: Duration, limit: Duration) -> Result<Ended, HubError> {
+        let before = format!("{}.seconds.ago", expiry.as_secs());
+        let mut command = self.command();
+        command.args(["repack", "-A", "-d", "-q", &format!("--unpack-unreachable={before}")]);
+        let packed = self.run(command, limit)?;
+        if !packed.well {
+            return Ok(packed);
+        }
+        let mut command = self.command();
+        command.args(["prune", &format!("--expire={before}")]);
+        self.run(command, limit)
+    }
+
     fn run(&self, mut command: Command, limit: Duration) -> Result<Ended, HubError> {
         let mut child = command.spawn().map_err(io_error(&self.program))?;
         let (told, ended) = mpsc::channel();

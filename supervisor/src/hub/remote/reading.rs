@@ -8,7 +8,7 @@ use autopack_shared::repo::open::to_git;
 use super::cache::FETCHED;
 use super::listing::Listing;
 use super::{RemoteHub, held};
-use crate::hub::names::FENCE;
+use crate::hub::names::{CLUSTER, FENCE};
 use crate::hub::{HubError, fence};
 
 /// Packs in a cache from which on they are put together: each one is looked into for each object.
@@ -107,6 +107,18 @@ impl RemoteHub {
         Err(self.git.away("its fence moves faster than it can be read".to_owned()))
     }
 
+    /// Whose hub it is.
+    pub(super) fn owner(&self, refs: &Listing) -> Result<Option<String>, HubError> {
+        let Some(oid) = refs.tip(CLUSTER)? else { return Ok(None) };
+        if !self.cache.has(&[oid])? {
+            self.git.glance(CLUSTER, self.options.talk)?;
+        }
+        let repo = self.cache.repository()?;
+        let broke_off = |_| self.git.away("it did not send whose hub it is".to_owned());
+        let blob = repo.find_blob(to_git(oid)).map_err(broke_off)?;
+        Ok(Some(fence::parse_owner(blob.content())))
+    }
+
     fn fence_in(&self, blob: Oid) -> Result<FencingToken, HubError> {
         let repo = self.cache.repository()?;
         let blob = repo.find_blob(to_git(blob)).map_err(|_| HubError::BadFence)?;
@@ -123,6 +135,7 @@ impl RemoteHub {
             return Ok(());
         }
         self.fetch()?;
+        self.shrink();
         if self.cache.packs() >= MANY_PACKS {
             match self.git.tidy(self.options.carry) {
                 Ok(ended) if ended.well => {}
@@ -131,6 +144,23 @@ impl RemoteHub {
             }
         }
         Ok(())
+    }
+
+    /// Drops what no ref needs any more, once there may be much of it: whenever the cache has doubled, so that it costs a
+    /// share of what was fetched. Just after a fetch the cache's refs are the server's; the cache's turn is the caller's.
+    fn shrink(&self) {
+        let (was, now) = (self.cache.kept(), self.cache.bytes());
+        let Some(was) = was else { return self.cache.keep(now) };
+        if now < was.saturating_mul(2).saturating_add(self.options.slack) {
+            return;
+        }
+        match self.git.shrink(self.options.expiry, self.options.carry) {
+            Ok(ended) if ended.well => {}
+            Ok(ended) => tracing::warn!(said = ended.complaint, "a cache could not be made smaller"),
+            Err(error) => tracing::warn!(%error, "a cache could not be made smaller"),
+        }
+        // Also where it came to nothing: the next try is a doubling away, and not at the next fetch.
+        self.cache.keep(self.cache.bytes());
     }
 
     /// Fetches everything; the cache's turn is the caller's.

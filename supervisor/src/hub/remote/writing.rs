@@ -8,7 +8,7 @@ use autopack_shared::repo::open::from_git;
 
 use super::RemoteHub;
 use super::listing::{Listing, refusal};
-use crate::hub::names::FENCE;
+use crate::hub::names::{CLUSTER, FENCE};
 use crate::hub::{HubError, RefName, fence};
 
 /// Tries of one write. Each one that finds the refs elsewhere means that another supervisor's write succeeded.
@@ -102,6 +102,32 @@ impl RemoteHub {
             std::thread::sleep(PAUSE * round);
         }
         Err(self.git.away(format!("others move its fence all the time ({TRIES} tries)")))
+    }
+
+    /// Marks the hub as a cluster's, where it is nobody's.
+    pub(super) fn mark(&self, cluster: &str) -> Result<(), HubError> {
+        let _turn = self.turn();
+        let mut refs = self.read()?;
+        for round in 0..TRIES {
+            match self.owner(&refs)? {
+                Some(found) if found == cluster => return Ok(()),
+                Some(found) => {
+                    let (hub, ours) = (self.git.address().to_string(), cluster.to_owned());
+                    return Err(HubError::Foreign { hub, found, ours });
+                }
+                None => {}
+            }
+            let mark = from_git(self.cache.repository()?.blob(fence::owner(cluster).as_bytes())?);
+            let pushed = self.push_all(&[(CLUSTER, None, Some(mark))]);
+            self.forget();
+            let Err(failed) = pushed else { return Ok(()) };
+            refs = self.read()?;
+            if refs.tip(CLUSTER)?.is_none() {
+                return Err(self.explain(failed));
+            }
+            std::thread::sleep(PAUSE * round);
+        }
+        Err(self.git.away(format!("others mark it all the time ({TRIES} tries)")))
     }
 
     /// Where the refs are after a push that did not go well, or was cut off: they alone say what became of it. Where

@@ -22,14 +22,14 @@ contract! {
     by_path: Kind::Path => [
         compare_and_set, forward_only, the_fence_never_goes_back, one_of_racing_writers_wins, save_points,
         pending_objects, a_zombie_moves_nothing, an_apply_is_done_once, results_reach_a_cold_supervisor,
-        somebody_else_pushes, names_in_the_way, what_head_says,
+        somebody_else_pushes, names_in_the_way, what_head_says, one_cluster_owns_it,
     ];
     by_file: Kind::File => [
         compare_and_set, forward_only, the_fence_never_goes_back, one_of_racing_writers_wins, save_points,
         pending_objects, a_zombie_moves_nothing, an_apply_is_done_once, results_reach_a_cold_supervisor,
-        somebody_else_pushes, names_in_the_way, what_head_says,
+        somebody_else_pushes, names_in_the_way, what_head_says, one_cluster_owns_it,
     ];
-    by_server: Kind::Served => [a_zombie_moves_nothing, results_reach_a_cold_supervisor, somebody_else_pushes];
+    by_server: Kind::Served => [a_zombie_moves_nothing, results_reach_a_cold_supervisor, somebody_else_pushes, one_cluster_owns_it];
 }
 
 fn branch() -> RefName {
@@ -266,4 +266,23 @@ fn what_head_says(s: &Site) {
     assert_eq!(s.supervisor("two").head().unwrap().oid, Some(one));
     s.hub.check().unwrap();
     assert!(s.refs().iter().all(|(name, _)| !name.contains("probe")), "{:?}", s.refs());
+}
+
+fn one_cluster_owns_it(s: &Site) {
+    let (hub, other) = (s.hub.as_ref(), s.supervisor("two"));
+    assert_eq!(hub.cluster().unwrap(), None);
+    hub.claim("one").unwrap();
+    hub.claim("one").unwrap();
+    other.claim("one").unwrap();
+    assert_eq!(s.supervisor("three").cluster().unwrap().as_deref(), Some("one"));
+    let foreign = other.claim("another").unwrap_err();
+    assert!(
+        matches!(&foreign, HubError::Foreign { found, ours, .. } if found == "one" && ours == "another"),
+        "{foreign}"
+    );
+    assert_eq!(hub.cluster().unwrap().as_deref(), Some("one"));
+    assert_eq!(hub.fence().unwrap(), Some(token(1)), "the fence is as it was");
+    // By hand, once the other one is gone for good.
+    s.truth().find_reference("refs/autopack/cluster").unwrap().delete().unwrap();
+    s.supervisor("four").claim("another").unwrap();
 }

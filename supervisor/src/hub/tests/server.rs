@@ -208,3 +208,51 @@ fn what_is_known_of_refs_is_not_older_than_a_moment() {
     s.hub.bump_fence(token(2)).unwrap();
     assert!(matches!(slow.cas_ref(token(1), &main, Some(theirs), two, "x"), Err(HubError::Fenced { .. })));
 }
+
+#[test]
+fn a_cache_forgets_what_nothing_needs_any_more() {
+    let s = Site::new(Kind::File);
+    let address = format!("file://{}", s.dir.path().join("repo.git").display());
+    let small =
+        |expiry: u64| RemoteOptions { slack: 0, expiry: Duration::from_secs(expiry), ..options(s.dir.path(), "small") };
+    let truth = s.truth();
+    let who = git2::Signature::now("a", "a@b").unwrap();
+    let base = truth.find_commit(to_git(s.base)).unwrap();
+    // Bytes that do not compress, on a branch of their own.
+    let push = |name: &str, seed: u64| {
+        let mut state = seed;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let blob = truth.blob(&(0..200_000).map(|_| noise()).collect::<Vec<u8>>()).unwrap();
+        let mut tree = truth.treebuilder(None).unwrap();
+        tree.insert("noise", blob, 0o100_644).unwrap();
+        let tree = truth.find_tree(tree.write().unwrap()).unwrap();
+        let commit = truth.commit(Some(&format!("refs/heads/{name}")), &who, &who, "m\n", &tree, &[&base]).unwrap();
+        (from_git(commit), from_git(blob))
+    };
+    let hub = at(&address, small(3600)).unwrap();
+    let (_, kept) = push("kept", 1);
+    let (gone, lost) = push("gone", 2);
+    let has = |hub: &RemoteHub, oid: Oid| hub.repository(&[]).unwrap().odb().unwrap().exists(to_git(oid));
+    hub.repository(&[gone]).unwrap();
+    let early = Site::commit(&hub, s.base, "not pushed yet\n");
+    truth.find_reference("refs/heads/gone").unwrap().delete().unwrap();
+    let (more, _) = push("more", 3);
+    let (again, _) = push("again", 4);
+    hub.repository(&[more, again]).unwrap();
+    assert!(has(&hub, lost) && has(&hub, early), "what is young stays");
+    drop(hub);
+    // An hour later.
+    let hub = at(&address, small(0)).unwrap();
+    let one = |seed: u64| {
+        let (commit, _) = push(&format!("n{seed}"), seed);
+        hub.repository(&[commit]).unwrap();
+        commit
+    };
+    let newest: Vec<Oid> = (5..12).map(one).collect();
+    assert!(!has(&hub, lost), "what is in no ref is gone");
+    assert!(has(&hub, kept) && newest.iter().all(|commit| has(&hub, *commit)), "what a ref has stays");
+    assert!(hub.verify(more).is_ok() && hub.tree_of(gone).is_err());
+}

@@ -10,12 +10,15 @@ use sqlx::query;
 use autopack_shared::domain::audit::{AuditDraft, AuditPlace, AuditRecord};
 use autopack_shared::domain::ids::{Digest, Timestamp};
 
-use super::error::Subject;
-use super::tx::{PostgresTx, bytes, integer, maybe_integer, natural, text};
-use crate::store::{Fences as _, StoreError, StoreResult, Tx as _};
+use super::puts;
+use super::tx::{PostgresTx, Sql, bytes, integer, maybe_integer, natural, text};
+use crate::store::{StoreError, StoreResult, Tx as _};
 
 /// A chain's last record.
-type Head = (u64, Digest);
+pub(super) type Head = (u64, Digest);
+
+/// The head of a chain without records.
+pub(super) const NOTHING: Head = (0, Digest::from_bytes([0; 32]));
 
 /// A digest column.
 pub(super) fn digest(row: &PgRow, column: usize) -> StoreResult<Digest> {
@@ -37,57 +40,98 @@ pub(super) fn record(row: &PgRow) -> StoreResult<AuditRecord> {
     })
 }
 
+/// Records with the places that they have if the heads of their chains are what they are taken for.
+struct Sealed {
+    /// The chains, by name.
+    chains: Vec<String>,
+    /// Their heads as they are taken to be.
+    before: Vec<Head>,
+    records: Vec<AuditRecord>,
+    after: Vec<Head>,
+}
+
+/// Gives a statement the heads and the records as its next nine values.
+fn bind<'q>(sql: Sql<'q>, sealed: &Sealed, at: Timestamp) -> Sql<'q> {
+    let records = &sealed.records;
+    let column = |of: fn(&AuditRecord) -> &str| records.iter().map(|r| of(r).to_owned()).collect::<Vec<_>>();
+    let raw = |digest: &Digest| digest.as_bytes().to_vec();
+    let seqs = |heads: &[Head]| heads.iter().map(|(seq, _)| integer(*seq)).collect::<Vec<_>>();
+    let sql = sql.bind(sealed.chains.clone()).bind(seqs(&sealed.before));
+    let sql = sql.bind(sealed.before.iter().map(|(_, hash)| raw(hash)).collect::<Vec<_>>());
+    let sql = sql.bind(column(|r| &r.chain)).bind(records.iter().map(|r| integer(r.seq)).collect::<Vec<_>>());
+    let sql = sql.bind(column(|r| &r.body)).bind(records.iter().map(|r| raw(&r.prev_hash)).collect::<Vec<_>>());
+    sql.bind(records.iter().map(|r| raw(&r.hash)).collect::<Vec<_>>()).bind(at.as_millis())
+}
+
 impl PostgresTx {
     /// Writes the records that wait.
     pub(super) async fn write_audit(&mut self) -> StoreResult<()> {
+        self.flush().await?;
         let drafts = std::mem::take(&mut self.drafts);
         if drafts.is_empty() {
             return Ok(());
         }
-        let chains: BTreeSet<&str> = drafts.iter().map(|draft| draft.chain.as_str()).collect();
-        let heads = self.lock_heads(&chains.into_iter().map(str::to_owned).collect::<Vec<_>>()).await?;
-        let (cluster, incarnation) = (self.cluster_id().await?, self.incarnation().await?);
-        let records = self.sealed(drafts, heads, &cluster, incarnation)?;
-        self.insert_records(&records).await
+        let sql = "SELECT chain, seq, hash FROM autopack.append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        for _ in 0..2 {
+            let sealed = self.sealed(&drafts);
+            let heads = self.rows(bind(query(sql), &sealed, self.now())).await?;
+            if !self.corrected(&heads, 0)? {
+                self.heads.extend(sealed.chains.into_iter().zip(sealed.after));
+                return Ok(());
+            }
+        }
+        Err(StoreError::Corrupt("the heads of the audit log change while they are locked".to_owned()))
     }
 
-    async fn lock_heads(&mut self, chains: &[String]) -> StoreResult<BTreeMap<String, Head>> {
-        let rows = self.all(query("SELECT chain, seq, hash FROM autopack.lock_heads($1)").bind(chains)).await?;
-        rows.iter().map(|row| Ok((text(row, 0)?.to_owned(), (natural(row, 1)?, digest(row, 2)?)))).collect()
+    /// The end of a transaction: the writes and records that wait, the checks that wait for the end, the clock.
+    pub(super) async fn finish(&mut self) -> StoreResult<()> {
+        let (mut puts, drafts) = (std::mem::take(&mut self.puts), std::mem::take(&mut self.drafts));
+        let sql = "SELECT place, code, message, detail, name, chain, seq, hash \
+                   FROM autopack.finish($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
+        for _ in 0..2 {
+            let sealed = self.sealed(&drafts);
+            let answer = self.rows(bind(puts::bind(query(sql), &puts), &sealed, self.now())).await?;
+            for row in &answer {
+                if let Some(refusal) = puts::refusal(&puts, row)? {
+                    return Err(self.refused(refusal));
+                }
+            }
+            if !self.corrected(&answer, 5)? {
+                return Ok(());
+            }
+            // These are written; only the records have to be sealed anew, on the heads that are locked now.
+            puts.clear();
+        }
+        Err(StoreError::Corrupt("the heads of the audit log change while they are locked".to_owned()))
     }
 
-    fn sealed(
-        &self,
-        drafts: Vec<AuditDraft>,
-        mut heads: BTreeMap<String, Head>,
-        cluster: &str,
-        incarnation: u32,
-    ) -> StoreResult<Vec<AuditRecord>> {
+    /// Takes in heads that are not what they were taken for, from `chain, seq, hash`; whether there were any.
+    fn corrected(&mut self, rows: &[PgRow], at: usize) -> StoreResult<bool> {
+        for row in rows {
+            let head = (natural(row, at + 1)?, digest(row, at + 2)?);
+            self.heads.insert(text(row, at)?.to_owned(), head);
+        }
+        Ok(!rows.is_empty())
+    }
+
+    /// Seals records on the heads that are known; one that is not known is taken for that of an empty chain.
+    fn sealed(&self, drafts: &[AuditDraft]) -> Sealed {
+        let names: BTreeSet<&str> = drafts.iter().map(|draft| draft.chain.as_str()).collect();
+        let head = |name: &&str| self.heads.get(*name).copied().unwrap_or(NOTHING);
+        let mut heads: BTreeMap<&str, Head> = names.iter().map(|name| (*name, head(name))).collect();
+        let before = heads.values().copied().collect();
+        let (cluster, incarnation) = (self.place.0.as_str(), self.place.1);
         let mut records = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let gone = || StoreError::Corrupt("the head of an audit chain is missing".to_owned());
-            let head = heads.get_mut(&draft.chain).ok_or_else(gone)?;
-            let (seq, prev_hash) = (head.0 + 1, head.1);
+            let last = heads.entry(draft.chain.as_str()).or_insert(NOTHING);
+            let (seq, prev_hash) = (last.0 + 1, last.1);
             // The position in the whole log is given by the database.
             let place = AuditPlace { cluster, incarnation, seq, leaf_index: 0, prev_hash, at: self.now() };
-            let record = draft.seal(&place);
-            *head = (seq, record.hash);
+            let record = draft.clone().seal(&place);
+            *last = (seq, record.hash);
             records.push(record);
         }
-        Ok(records)
-    }
-
-    async fn insert_records(&mut self, records: &[AuditRecord]) -> StoreResult<()> {
-        let column = |of: fn(&AuditRecord) -> &str| records.iter().map(of).collect::<Vec<_>>();
-        let hashes = |of: fn(&AuditRecord) -> &Digest| records.iter().map(|r| of(r).as_bytes().to_vec()).collect();
-        let (prev, hash): (Vec<Vec<u8>>, Vec<Vec<u8>>) = (hashes(|r| &r.prev_hash), hashes(|r| &r.hash));
-        let seqs: Vec<i64> = records.iter().map(|record| integer(record.seq)).collect();
-        let sql = "INSERT INTO audit (chain, seq, body, prev_hash, hash, at) SELECT chain, seq, body, prev, hash, $6 \
-                   FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bytea[], $5::bytea[]) WITH ORDINALITY \
-                   AS r (chain, seq, body, prev, hash, place) ORDER BY place";
-        let sql = query(sql).bind(column(|r| &r.chain)).bind(seqs).bind(column(|r| &r.body)).bind(prev).bind(hash);
-        let subject = Subject::new("audit records", records.len());
-        self.write(&subject, sql.bind(self.now().as_millis())).await?;
-        Ok(())
+        let (chains, after) = heads.into_iter().map(|(name, head)| (name.to_owned(), head)).unzip();
+        Sealed { chains, before, records, after }
     }
 }

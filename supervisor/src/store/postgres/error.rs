@@ -46,13 +46,21 @@ pub(super) fn failed(error: &sqlx::Error, subject: Option<&Subject>) -> StoreErr
 }
 
 fn refused(error: &PgDatabaseError, subject: Option<&Subject>) -> StoreError {
-    let (code, message) = (error.code(), error.message());
+    let parts = (error.code(), error.message(), error.detail().unwrap_or_default());
+    told((parts.0, parts.1, parts.2, error.constraint().unwrap_or_default()), subject)
+}
+
+/// The store's word for what the server told: code, message, detail, constraint.
+pub(super) fn told(
+    (code, message, detail, constraint): (&str, &str, &str, &str),
+    subject: Option<&Subject>,
+) -> StoreError {
     if let Some(rule) = rule(code, message, subject) {
         return rule;
     }
     match (code, subject) {
-        ("AP001", _) => return fenced(error.detail().unwrap_or_default()),
-        ("23505", Some(subject)) => return subject.exists(error.constraint().unwrap_or_default()),
+        ("AP001", _) => return fenced(detail),
+        ("23505", Some(subject)) => return subject.exists(constraint),
         ("23503", Some(subject)) => return subject.orphan(),
         (..) => {}
     }

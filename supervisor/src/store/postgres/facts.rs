@@ -66,7 +66,8 @@ fn lease(row: &PgRow) -> StoreResult<LeaseChange> {
     })
 }
 
-fn command(row: &PgRow) -> StoreResult<Command> {
+/// A command with what became of it.
+pub(super) fn command(row: &PgRow) -> StoreResult<Command> {
     let broken = |e| StoreError::Corrupt(format!("the result of a command is no JSON: {e}"));
     let result = maybe_text(row, 2)?.map_or(Ok(Value::Null), serde_json::from_str).map_err(broken)?;
     doc::unpack(text(row, 0)?, [("done_at", written(row, 1)?), ("result", result)])

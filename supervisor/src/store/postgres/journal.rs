@@ -11,6 +11,7 @@ use autopack_shared::domain::record::{Event, Notice};
 
 use super::audit::{digest, record};
 use super::error::Subject;
+use super::puts::Put;
 use super::tx::{PostgresTx, bytes, integer, natural, read_plain, text};
 use crate::store::facts::Facts;
 use crate::store::{Journal, StoreError, StoreResult, Tx as _, doc};
@@ -25,20 +26,25 @@ fn unsent(row: &PgRow) -> StoreResult<Notice> {
 impl Journal for PostgresTx {
     async fn append_event(&mut self, event: &mut Event) -> StoreResult<u64> {
         self.touch(&event.run).await?;
-        let last = "SELECT doc::text FROM event WHERE run_id = $1 ORDER BY seq DESC LIMIT 1";
-        let last = self.one(query(last).bind(event.run.as_str())).await?;
-        let last: Option<Event> = last.map(|row| read_plain(&row)).transpose()?;
+        let orphan = Subject::new("event", &event.run).of("run", &event.run);
+        let last = self.held.get(&event.run).ok_or_else(|| orphan.orphan())?;
         event.follow(last.as_ref()).map_err(|e| StoreError::Corrupt(format!("a line that is no JSON: {e}")))?;
-        let seq = event.seq;
-        let subject = Subject::new("event", format!("{}/{seq}", event.run)).of("run", &event.run);
-        let sql = query("INSERT INTO event (run_id, seq, doc) VALUES ($1, $2, $3::json)").bind(event.run.as_str());
-        self.write(&subject, sql.bind(integer(seq)).bind(doc::pack(event, &[])?)).await?;
-        Ok(seq)
+        let subject = Subject::new("event", format!("{}/{}", event.run, event.seq)).of("run", &event.run);
+        let put = Put::new("event+", &event.run, "", doc::pack(event, &[])?, subject);
+        self.put(put.numbered(integer(event.seq))).await?;
+        self.held.insert(event.run.clone(), Some(event.clone()));
+        Ok(event.seq)
     }
 
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>> {
         let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
         let sql = query(sql).bind(run.as_str()).bind(integer(after)).bind(i64::from(limit));
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>> {
+        let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+        let sql = query(sql).bind(run.as_str()).bind(integer(before)).bind(i64::from(limit));
         self.all(sql).await?.iter().map(read_plain).collect()
     }
 

@@ -8,6 +8,7 @@ use autopack_shared::domain::record::{Attempt, Phase};
 use autopack_shared::domain::state::PhaseState;
 
 use super::error::Subject;
+use super::puts::Put;
 use super::tx::{PostgresTx, integer, living, read_living, text};
 use crate::store::{Phases, StoreError, StoreResult};
 
@@ -23,6 +24,11 @@ fn phase_subject(phase: &Phase) -> Subject {
 fn attempt_subject(attempt: &Attempt) -> Subject {
     let phase = format!("{}/{}", attempt.run, attempt.phase);
     Subject::new("attempt", format!("{phase}/{}", attempt.number)).in_run(&attempt.run).of("phase", phase)
+}
+
+fn put_attempt(what: &'static str, attempt: &Attempt, subject: Subject) -> StoreResult<Put> {
+    let put = Put::new(what, &attempt.run, attempt.phase.as_str(), living(attempt)?, subject);
+    Ok(put.living(attempt.state.as_str(), attempt.version).numbered(i64::from(attempt.number)))
 }
 
 #[async_trait]
@@ -55,24 +61,14 @@ impl Phases for PostgresTx {
     }
 
     async fn update_phase(&mut self, phase: &mut Phase) -> StoreResult<()> {
-        self.touch(&phase.run).await?;
-        let sql = "UPDATE phase SET state = $1, version = version + 1, doc = $2::json \
-                   WHERE run_id = $3 AND id = $4 AND version = $5";
-        let sql = query(sql).bind(phase.state.as_str()).bind(living(phase)?);
-        let sql = sql.bind(phase.run.as_str()).bind(phase.id.as_str()).bind(integer(phase.version));
-        let there =
-            query("SELECT 1 FROM phase WHERE run_id = $1 AND id = $2").bind(phase.run.as_str()).bind(phase.id.as_str());
-        self.cas(&phase_subject(phase), &mut phase.version, sql, there).await
+        let put = Put::new("phase", &phase.run, phase.id.as_str(), living(phase)?, phase_subject(phase));
+        self.put(put.living(phase.state.as_str(), phase.version)).await?;
+        phase.version += 1;
+        Ok(())
     }
 
     async fn insert_attempt(&mut self, attempt: &Attempt) -> StoreResult<()> {
-        self.touch(&attempt.run).await?;
-        let sql =
-            "INSERT INTO attempt (run_id, phase_id, number, state, version, doc) VALUES ($1, $2, $3, $4, $5, $6::json)";
-        let sql = query(sql).bind(attempt.run.as_str()).bind(attempt.phase.as_str()).bind(i64::from(attempt.number));
-        let sql = sql.bind(attempt.state.as_str()).bind(integer(attempt.version)).bind(living(attempt)?);
-        self.write(&attempt_subject(attempt), sql).await?;
-        Ok(())
+        self.put(put_attempt("attempt+", attempt, attempt_subject(attempt))?).await
     }
 
     async fn attempt(&mut self, run: &RunId, phase: &PhaseId, number: u32) -> StoreResult<Option<Attempt>> {
@@ -87,19 +83,13 @@ impl Phases for PostgresTx {
     }
 
     async fn update_attempt(&mut self, attempt: &mut Attempt) -> StoreResult<()> {
-        self.touch(&attempt.run).await?;
         let subject = attempt_subject(attempt).once(
             &["attempt_succeeds_once"],
             "a successful attempt of phase",
             format!("{}/{}", attempt.run, attempt.phase),
         );
-        let sql = "UPDATE attempt SET state = $1, version = version + 1, doc = $2::json \
-                   WHERE run_id = $3 AND phase_id = $4 AND number = $5 AND version = $6";
-        let sql = query(sql).bind(attempt.state.as_str()).bind(living(attempt)?).bind(attempt.run.as_str());
-        let sql = sql.bind(attempt.phase.as_str()).bind(i64::from(attempt.number)).bind(integer(attempt.version));
-        let there = "SELECT 1 FROM attempt WHERE run_id = $1 AND phase_id = $2 AND number = $3";
-        let there =
-            query(there).bind(attempt.run.as_str()).bind(attempt.phase.as_str()).bind(i64::from(attempt.number));
-        self.cas(&subject, &mut attempt.version, sql, there).await
+        self.put(put_attempt("attempt", attempt, subject)?).await?;
+        attempt.version += 1;
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ use autopack_shared::domain::ids::{RequestId, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Command, Decision, Request, Vote};
 
 use super::error::Subject;
+use super::facts::command;
 use super::tx::{PostgresTx, integer, limit, living, maybe_integer, read_living, read_plain, text};
 use crate::store::{RequestFilter, Requests, StoreResult, doc};
 
@@ -125,6 +126,11 @@ impl Requests for PostgresTx {
         let sql = sql.bind(command.done_at.map(Timestamp::as_millis)).bind(command.result.as_deref().map(quoted));
         self.write(&subject, sql.bind(doc::pack(command, COMMAND_COLUMNS)?)).await?;
         Ok(())
+    }
+
+    async fn command(&mut self, id: &RowId) -> StoreResult<Option<Command>> {
+        let sql = "SELECT doc::text, autopack.millis(done_at), result::text FROM command WHERE id = $1";
+        self.one(query(sql).bind(id.as_str())).await?.as_ref().map(command).transpose()
     }
 
     async fn open_commands(&mut self, run: Option<&RunId>) -> StoreResult<Vec<Command>> {

@@ -8,6 +8,7 @@ use autopack_shared::domain::ids::{ProjectId, RunId, Scope};
 use autopack_shared::domain::record::{Counts, Lease, Project, Run, Tally};
 
 use super::error::Subject;
+use super::puts::Put;
 use super::tx::{PostgresTx, integer, limit, living, natural, read_living, read_plain, text};
 use crate::store::{RunFilter, Runs, StoreError, StoreResult, Tx as _, doc};
 
@@ -65,12 +66,11 @@ impl Runs for PostgresTx {
     }
 
     async fn update_run(&mut self, run: &mut Run) -> StoreResult<()> {
-        self.touch(&run.id).await?;
-        let sql = "UPDATE run SET state = $1, version = version + 1, doc = $2::json WHERE id = $3 AND version = $4";
-        let sql =
-            query(sql).bind(run.state.as_str()).bind(living(run)?).bind(run.id.as_str()).bind(integer(run.version));
-        let there = query("SELECT 1 FROM run WHERE id = $1").bind(run.id.as_str());
-        self.cas(&Subject::new("run", &run.id).in_run(&run.id), &mut run.version, sql, there).await
+        let subject = Subject::new("run", &run.id).in_run(&run.id);
+        let put = Put::new("run", &run.id, run.id.as_str(), living(run)?, subject);
+        self.put(put.living(run.state.as_str(), run.version)).await?;
+        run.version += 1;
+        Ok(())
     }
 
     async fn lock_gate(&mut self, project: &ProjectId) -> StoreResult<()> {
@@ -80,19 +80,13 @@ impl Runs for PostgresTx {
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> StoreResult<()> {
-        self.touch(&lease.run).await?;
         let subject = Subject::new("lease", &lease.id).in_run(&lease.run).of("run", &lease.run).once(
             &["lease_active_once", "lease_workspace_once"],
             "an active lease of run",
             &lease.run,
         );
-        // A run's workspace is its own.
-        let sql = "INSERT INTO lease (id, run_id, workspace, project, state, version, doc) \
-                   VALUES ($1, $2, $2, $3, $4, $5, $6::json)";
-        let sql = query(sql).bind(lease.id.as_str()).bind(lease.run.as_str()).bind(lease.project.as_str());
-        let sql = sql.bind(lease.state.as_str()).bind(integer(lease.version)).bind(living(lease)?);
-        self.write(&subject, sql).await?;
-        Ok(())
+        let put = Put::new("lease+", &lease.run, lease.id.as_str(), living(lease)?, subject);
+        self.put(put.living(lease.state.as_str(), lease.version).in_project(lease.project.as_str())).await
     }
 
     async fn active_leases(&mut self, project: Option<&ProjectId>) -> StoreResult<Vec<Lease>> {
@@ -107,12 +101,11 @@ impl Runs for PostgresTx {
     }
 
     async fn update_lease(&mut self, lease: &mut Lease) -> StoreResult<()> {
-        self.touch(&lease.run).await?;
-        let sql = "UPDATE lease SET state = $1, version = version + 1, doc = $2::json WHERE id = $3 AND version = $4";
-        let sql = query(sql).bind(lease.state.as_str()).bind(living(lease)?);
-        let sql = sql.bind(lease.id.as_str()).bind(integer(lease.version));
-        let there = query("SELECT 1 FROM lease WHERE id = $1").bind(lease.id.as_str());
-        self.cas(&Subject::new("lease", &lease.id).in_run(&lease.run), &mut lease.version, sql, there).await
+        let subject = Subject::new("lease", &lease.id).in_run(&lease.run);
+        let put = Put::new("lease", &lease.run, lease.id.as_str(), living(lease)?, subject);
+        self.put(put.living(lease.state.as_str(), lease.version)).await?;
+        lease.version += 1;
+        Ok(())
     }
 
     async fn peak_leases(&mut self, project: &ProjectId) -> StoreResult<u64> {

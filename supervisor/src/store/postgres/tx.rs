@@ -1,6 +1,6 @@
 //! One transaction on one connection: how verbs run their statements, and how a failure gives the whole of it up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,14 +9,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::{Postgres, Row as _, Transaction, query, raw_sql};
-use tokio::sync::watch;
 
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
+use autopack_shared::domain::record::Event;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
-use super::SILENCE;
+use super::audit::Head;
 use super::error::{Subject, away, failed, within};
+use super::puts::Put;
+use super::{Commits, SILENCE};
 use crate::store::{StoreError, StoreResult, Tx, doc};
 
 /// A statement with its values.
@@ -27,24 +29,44 @@ pub(super) struct PostgresTx {
     pub(super) link: Transaction<'static, Postgres>,
     now: Timestamp,
     /// Where commits are announced; a read view has nowhere.
-    commits: Option<watch::Sender<u64>>,
+    commits: Option<Commits>,
     /// A failure that is no refusal leaves a transaction that can only be given up.
-    broken: bool,
+    pub(super) broken: bool,
     /// There is a savepoint from an earlier statement.
     saved: bool,
     /// How long the server may say nothing.
     silence: Duration,
-    /// Runs whose row this transaction holds.
-    runs: BTreeSet<RunId>,
+    /// The store's id and incarnation, as they were when it began.
+    pub(super) place: (String, u32),
+    /// Runs whose row this transaction holds, with the last line of the history of each.
+    pub(super) held: BTreeMap<RunId, Option<Event>>,
+    /// Whether writes may wait for others.
+    pub(super) deferring: bool,
+    /// Writes that wait.
+    pub(super) puts: Vec<Put>,
     /// Records of the log that are written when everything else is done.
     pub(super) drafts: Vec<AuditDraft>,
+    /// What the heads of their chains are taken for; compared when they are locked.
+    pub(super) heads: BTreeMap<String, Head>,
 }
 
 impl PostgresTx {
-    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<watch::Sender<u64>>) -> Self {
+    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<Commits>) -> Self {
         let now = Timestamp::from_millis(0);
-        let (runs, drafts) = (BTreeSet::new(), Vec::new());
-        Self { link, now, commits, broken: false, saved: false, silence: SILENCE, runs, drafts }
+        Self {
+            link,
+            now,
+            commits,
+            broken: false,
+            saved: false,
+            silence: SILENCE,
+            place: (String::new(), 0),
+            held: BTreeMap::new(),
+            deferring: false,
+            puts: Vec::new(),
+            drafts: Vec::new(),
+            heads: BTreeMap::new(),
+        }
     }
 
     /// The same with its instant.
@@ -57,26 +79,18 @@ impl PostgresTx {
     pub(super) async fn hold(&mut self, fences: &BTreeSet<&Fence>, seen: i64) -> StoreResult<i64> {
         let scopes: Vec<String> = fences.iter().map(|fence| fence.scope.to_string()).collect();
         let epochs: Vec<i64> = fences.iter().map(|fence| integer(fence.epoch)).collect();
-        let sql = query("SELECT autopack.begin_write($1, $2, $3)").bind(&scopes).bind(epochs).bind(seen);
-        let answer = self.number(sql).await;
-        answer.map_err(|error| {
+        let sql = "SELECT autopack.begin_write($1, $2, $3), cluster_id, incarnation FROM autopack.cluster";
+        let answer = self.one(query(sql).bind(&scopes).bind(epochs).bind(seen)).await;
+        let row = answer.map_err(|error| {
             let StoreError::Fenced { scope, current, .. } = error else { return error };
             metrics().fenced("store");
             let mine = fences.iter().find(|fence| fence.scope.to_string() == scope);
             StoreError::Fenced { held: mine.map_or(0, |fence| fence.epoch), scope, current }
-        })
-    }
-
-    /// Holds the row of a run until the transaction ends, so that two that write to one run come one after the other
-    /// whatever they write there. A run that is not there is left to the statement that needs it.
-    pub(super) async fn touch(&mut self, run: &RunId) -> StoreResult<()> {
-        self.writes()?;
-        if !self.runs.contains(run) {
-            let sql = "SELECT 1 FROM run WHERE id = $1 FOR NO KEY UPDATE";
-            self.one(query(sql).bind(run.as_str())).await?;
-            self.runs.insert(run.clone());
-        }
-        Ok(())
+        })?;
+        let row = row.ok_or_else(|| StoreError::Corrupt("the cluster row is missing".to_owned()))?;
+        let broken = |_| StoreError::Corrupt("the incarnation is out of range".to_owned());
+        self.place = (text(&row, 1)?.to_owned(), u32::try_from(natural(&row, 2)?).map_err(broken)?);
+        row.try_get(0).map_err(|e| failed(&e, None))
     }
 
     /// Refuses what only a write transaction may do.
@@ -91,6 +105,7 @@ impl PostgresTx {
     /// Runs a writing statement; how many rows it touched. A refusal takes back this statement alone.
     pub(super) async fn write(&mut self, subject: &Subject, sql: Sql<'_>) -> StoreResult<u64> {
         self.writes()?;
+        self.flush().await?;
         let save = if self.saved { "RELEASE SAVEPOINT w; SAVEPOINT w" } else { "SAVEPOINT w" };
         if let Err(error) = within(self.silence, raw_sql(save).execute(&mut *self.link)).await {
             return Err(self.give_up(&error, None));
@@ -132,6 +147,7 @@ impl PostgresTx {
     /// The one row of a query, if there is one.
     pub(super) async fn one(&mut self, sql: Sql<'_>) -> StoreResult<Option<PgRow>> {
         self.usable()?;
+        self.flush().await?;
         match within(self.silence, sql.fetch_optional(&mut *self.link)).await {
             Ok(row) => Ok(row),
             Err(error) => Err(self.give_up(&error, None)),
@@ -147,6 +163,13 @@ impl PostgresTx {
 
     /// All rows of a query.
     pub(super) async fn all(&mut self, sql: Sql<'_>) -> StoreResult<Vec<PgRow>> {
+        self.usable()?;
+        self.flush().await?;
+        self.rows(sql).await
+    }
+
+    /// The same, while writes wait on.
+    pub(super) async fn rows(&mut self, sql: Sql<'_>) -> StoreResult<Vec<PgRow>> {
         self.usable()?;
         match within(self.silence, sql.fetch_all(&mut *self.link)).await {
             Ok(rows) => Ok(rows),
@@ -175,14 +198,6 @@ impl PostgresTx {
         self.broken |= whole;
         error
     }
-
-    /// What is left to do when all verbs are done: the log, the checks that wait for the end, the clock.
-    async fn seal(&mut self) -> StoreResult<()> {
-        self.write_audit().await?;
-        self.one(query("SET CONSTRAINTS ALL IMMEDIATE")).await?;
-        self.one(query("SELECT autopack.tick($1)").bind(self.now.as_millis())).await?;
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -194,14 +209,14 @@ impl Tx for PostgresTx {
     async fn commit(mut self: Box<Self>) -> StoreResult<()> {
         self.usable()?;
         let Some(commits) = self.commits.clone() else { return Ok(()) };
-        self.seal().await?;
+        self.finish().await?;
         if let Err(error) = within(self.silence, self.link.commit()).await {
             let error = failed(&error, None);
             let StoreError::Unavailable { why, .. } = error else { return Err(error) };
             let hint = "whether this was committed is not known: look before you repeat it";
             return Err(away(format!("the commit was not acknowledged: {why}"), hint));
         }
-        commits.send_modify(|n| *n = n.wrapping_add(1));
+        commits.announce();
         Ok(())
     }
 }
@@ -218,6 +233,13 @@ pub(super) fn living<T: Serialize>(row: &T) -> StoreResult<String> {
 pub(super) fn read_living<T: DeserializeOwned>(row: &PgRow) -> StoreResult<T> {
     let version = natural(row, 2)?;
     doc::unpack(text(row, 0)?, [("state", Value::from(text(row, 1)?)), ("version", version.into())])
+}
+
+/// Reads a row with a life from three columns, where there is one.
+pub(super) fn read_living_at<T: DeserializeOwned>(row: &PgRow, at: usize) -> StoreResult<Option<T>> {
+    let Some(doc) = maybe_text(row, at)? else { return Ok(None) };
+    let (state, version) = (Value::from(text(row, at + 1)?), natural(row, at + 2)?);
+    doc::unpack(doc, [("state", state), ("version", version.into())]).map(Some)
 }
 
 /// Reads a row that never changes from `doc::text`.

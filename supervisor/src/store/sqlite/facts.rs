@@ -56,7 +56,8 @@ fn lease(row: &SqliteRow) -> StoreResult<LeaseChange> {
     })
 }
 
-fn command(row: &SqliteRow) -> StoreResult<Command> {
+/// A command with what became of it.
+pub(super) fn command(row: &SqliteRow) -> StoreResult<Command> {
     let result = maybe_text(row, 2)?.map_or(Value::Null, Value::from);
     doc::unpack(text(row, 0)?, [("done_at", written(row, 1)?), ("result", result)])
 }

@@ -6,7 +6,7 @@ use sqlx::query;
 use autopack_shared::domain::ids::Scope;
 
 use super::error::Subject;
-use super::tx::{SqliteTx, natural, text};
+use super::tx::{SqliteTx, maybe_text, natural, text};
 use crate::store::{Fences, StoreError, StoreResult, Tx as _};
 
 fn no_cluster() -> StoreError {
@@ -32,6 +32,16 @@ impl Fences for SqliteTx {
     async fn cluster_id(&mut self) -> StoreResult<String> {
         let row = self.one(query("SELECT cluster_id FROM cluster")).await?.ok_or_else(no_cluster)?;
         Ok(text(&row, 0)?.to_owned())
+    }
+
+    async fn coordination(&mut self) -> StoreResult<Option<String>> {
+        let row = self.one(query("SELECT coordination FROM cluster")).await?.ok_or_else(no_cluster)?;
+        Ok(maybe_text(&row, 0)?.map(str::to_owned))
+    }
+
+    async fn set_coordination(&mut self, from: Option<&str>, to: &str) -> StoreResult<bool> {
+        let sql = query("UPDATE cluster SET coordination = $1 WHERE coordination IS $2").bind(to).bind(from);
+        Ok(self.write(&Subject::new("cluster", "coordination"), sql).await? == 1)
     }
 
     async fn epoch(&mut self, scope: &Scope) -> StoreResult<Option<u64>> {

@@ -80,6 +80,12 @@ impl Journal for SqliteTx {
         self.all(sql).await?.iter().map(read_plain).collect()
     }
 
+    async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>> {
+        let sql = "SELECT doc FROM event WHERE run_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
+        let sql = query(sql).bind(run.as_str()).bind(integer(before)).bind(i64::from(limit));
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()> {
         let sql = query("INSERT INTO notice (id, sent_at, doc) VALUES ($1, $2, $3)").bind(notice.id.as_str());
         let sql = sql.bind(notice.sent_at.map(Timestamp::as_millis)).bind(doc::pack(notice, NOTICE_COLUMNS)?);

@@ -71,8 +71,7 @@ impl Meter {
             cost_micros: 0,
             calls: 1,
         };
-        let cost =
-            price(one.input_tokens, model.input_price).saturating_add(price(one.output_tokens, model.output_price));
+        let cost = cost(model, one);
         self.used = self.used.and(Usage { cost_micros: cost, ..one });
     }
 
@@ -80,6 +79,11 @@ impl Meter {
     pub(super) fn charge_refused(&mut self) {
         self.used = self.used.and(Usage { calls: 1, ..Usage::default() });
     }
+}
+
+/// What a price list makes of what was used.
+pub(in crate::builder) fn cost(model: &ModelConfig, used: Usage) -> u64 {
+    price(used.input_tokens, model.input_price).saturating_add(price(used.output_tokens, model.output_price))
 }
 
 /// The tokens of so many bytes, rather too many than too few.

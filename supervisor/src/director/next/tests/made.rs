@@ -86,6 +86,7 @@ pub(super) fn view(phases: usize, chained: bool, gate: bool) -> RunView {
         pause_requested: false,
         trace: None,
         reason: None,
+        checkout: None,
         created_at: Timestamp::from_millis(0),
         updated_at: Timestamp::from_millis(0),
     };

@@ -1,0 +1,308 @@
+//! Grants, many at a time (`coordination.md` 3.5): one transaction counts and writes the leases of all that are let in,
+//! the locks of all are taken together, and one more transaction says that they are held. Each grant keeps the order of
+//! a single one: store, locks, store; what fails for one is taken back for that one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tracing::Span;
+
+use autopack_shared::domain::ids::{Fence, Oid, Scope};
+use autopack_shared::domain::record::{Lease, Phase, Principal, Run};
+use autopack_shared::domain::state::LeaseEvent;
+use autopack_shared::runtime::telemetry::context;
+use autopack_shared::runtime::telemetry::instruments::metrics;
+
+use super::board::{Board, Slot};
+use super::grant::note_granting;
+use super::locks::unlock;
+use super::look::Candidate;
+use super::{Denial, Director, moves, trace};
+use crate::coordination::Seated;
+use crate::error::Error;
+use crate::store::Tx;
+
+/// Grants at once. The transaction that gives them locks a row each, and etcd is asked in turns of fewer.
+const BATCH: usize = 64;
+
+/// One that may start from a commit.
+struct Ready {
+    candidate: Candidate,
+    base: Oid,
+    data: bool,
+}
+
+/// A grant between its two transactions.
+struct Granting {
+    run: Run,
+    phase: Phase,
+    lease: Lease,
+    base: Oid,
+    data: bool,
+    waited: Duration,
+    span: Span,
+}
+
+impl Director {
+    /// Gives work to all that can get some; what is in the way of the others is remembered for `runs explain`. Whether
+    /// something failed and is to be tried again.
+    pub(super) async fn admit(&self, candidates: Vec<Candidate>) -> Result<bool, Error> {
+        let runs: Vec<_> = candidates.iter().map(|one| one.view.run.id.clone()).collect();
+        let error = match Box::pin(self.admit_all(candidates)).await {
+            Ok(()) => return Ok(false),
+            Err(error) if self.is_fenced(&error).await => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(%error, "grants failed and are tried again");
+        runs.iter().for_each(|run| self.deny(run, Denial::of(&error)));
+        Ok(true)
+    }
+
+    async fn admit_all(&self, candidates: Vec<Candidate>) -> Result<(), Error> {
+        let now = self.clock.monotonic();
+        let free: Vec<Candidate> =
+            candidates.into_iter().filter(|one| !self.pauses().holds(&one.view.run.id, now)).collect();
+        if free.is_empty() {
+            return Ok(());
+        }
+        let seats = self.coordinator.seats().await?;
+        let mut board = Board::default();
+        board.read(self.store.read().await?.as_mut(), &self.project).await?;
+        let mut likely = Vec::new();
+        for one in free {
+            match self.let_in(&mut board, &one, &seats) {
+                Ok(_) if likely.len() < BATCH => likely.push(one),
+                // The commit of this batch wakes us for the rest.
+                Ok(_) => break,
+                Err(denial) => self.deny(&one.view.run.id, denial),
+            }
+        }
+        let (mut plain, mut with_data) = (Vec::new(), Vec::new());
+        for one in likely {
+            let run = one.view.run.id.clone();
+            match self.ready(one).await {
+                Ok(Some(ready)) if ready.data => with_data.push(ready),
+                Ok(ready) => plain.extend(ready),
+                // What cannot be read of one run holds up no other.
+                Err(error) if self.is_fenced(&error).await => return Err(error),
+                Err(error) => {
+                    tracing::warn!(run = %run, %error, "it cannot be granted now");
+                    self.deny(&run, Denial::of(&error));
+                }
+            }
+        }
+        self.grant_all(plain, &mut board, &seats).await?;
+        // Making a run's data takes its time, and no other run waits for it with a lease of its own.
+        for one in with_data {
+            self.grant_all(vec![one], &mut board, &seats).await?;
+        }
+        Ok(())
+    }
+
+    fn let_in(&self, board: &mut Board, one: &Candidate, seats: &[Seated]) -> Result<Slot, Denial> {
+        let gone = || Denial::new("no_phase", "its phase is gone", "a look at the run");
+        let phase = one.phase().ok_or_else(gone)?;
+        board.let_in(&one.view, (phase, one.purpose), seats)
+    }
+
+    /// Whether a phase can start now: from which commit, and whether with data on the server. None where it was moved
+    /// instead, or has to wait.
+    async fn ready(&self, candidate: Candidate) -> Result<Option<Ready>, Error> {
+        let Candidate { view, phase, purpose } = &candidate;
+        let Some(base) = self.startable(view, phase, *purpose).await? else { return Ok(None) };
+        let data = self.needs_data(view, phase, *purpose).await?;
+        if data && let Some(denial) = self.data_denied(view).await {
+            self.deny(&view.run.id, denial);
+            return Ok(None);
+        }
+        Ok(Some(Ready { candidate, base, data }))
+    }
+
+    /// Grants what still can be granted when the gate is held.
+    async fn grant_all(&self, ready: Vec<Ready>, board: &mut Board, seats: &[Seated]) -> Result<(), Error> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        let began = self.clock.monotonic();
+        let granting = self.begin(ready, board, seats).await?;
+        if granting.is_empty() {
+            return Ok(());
+        }
+        let locked = self.lock_all(&granting).await;
+        let (mut held, mut failed) = (Vec::new(), Vec::new());
+        for (one, locked) in granting.into_iter().zip(locked) {
+            let done = match locked {
+                Ok(()) if one.data => self.give_data(&one.run, one.lease.epoch).await.map_err(|denial| (denial, true)),
+                Ok(()) => Ok(()),
+                Err(error) => Err((Denial::new("run_locked", &error.to_string(), "the end of that process"), false)),
+            };
+            match done {
+                Ok(()) => held.push(one),
+                Err((denial, locked)) => failed.push((one, denial, locked)),
+            }
+        }
+        self.hold_all(held, began).await?;
+        for (one, denial, locked) in failed {
+            self.take_back(one, denial, locked).await?;
+        }
+        Ok(())
+    }
+
+    /// The first half: gate, slots, fences and leases in one transaction.
+    async fn begin(&self, ready: Vec<Ready>, board: &mut Board, seats: &[Seated]) -> Result<Vec<Granting>, Error> {
+        let mut tx = self.fenced(&[]).await?;
+        tx.lock_gate(&self.project).await?;
+        tx.lock_slots().await?;
+        board.read(tx.as_mut(), &self.project).await?;
+        let mut chosen = Vec::new();
+        for one in ready {
+            match self.let_in(board, &one.candidate, seats) {
+                Ok(slot) => chosen.push((one, slot)),
+                Err(denial) => self.deny(&one.candidate.view.run.id, denial),
+            }
+        }
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        chosen.sort_by(|(one, _), (other, _)| one.candidate.view.run.id.cmp(&other.candidate.view.run.id));
+        let epochs = raise(tx.as_mut(), &chosen).await?;
+        let wanted: Vec<_> = chosen
+            .iter()
+            .map(|(one, _)| (one.candidate.view.run.id.clone(), Some(one.candidate.phase.clone())))
+            .collect();
+        let found = tx.gather(&wanted).await?;
+        let mut granting = Vec::new();
+        for (((one, slot), epochs), found) in chosen.into_iter().zip(epochs).zip(found) {
+            let same = found.run.as_ref().is_some_and(|run| run.version == one.candidate.view.run.version)
+                && found.phase.as_ref().map(|phase| phase.version) == one.candidate.phase().map(|phase| phase.version);
+            // Somebody else moved it in between: it is looked at again.
+            let (Some(run), Some(phase), true) = (found.run, found.phase, same) else { continue };
+            granting.push(self.write(tx.as_mut(), (run, phase), &one, slot, epochs).await?);
+        }
+        tx.commit().await?;
+        Ok(granting)
+    }
+
+    /// Writes one lease that is being granted.
+    async fn write(
+        &self,
+        tx: &mut dyn Tx,
+        (run, phase): (Run, Phase),
+        one: &Ready,
+        slot: Slot,
+        epochs: (u64, u64),
+    ) -> Result<Granting, Error> {
+        let Candidate { view, purpose, .. } = &one.candidate;
+        let span = trace::grant(view, &phase.id, *purpose);
+        let mut lease = self.lease(&phase, &run, *purpose, (&slot.worker, &slot.session), epochs)?;
+        lease.granted_at = tx.now();
+        lease.trace = span.in_scope(context::current);
+        let waited = Duration::from_millis(u64::try_from(lease.granted_at.millis_since(run.updated_at)).unwrap_or(0));
+        span.record("epoch", lease.epoch).record("worker", slot.worker.as_str());
+        tx.insert_lease(&lease).await?;
+        note_granting(tx, &lease).await?;
+        Ok(Granting { run, phase, lease, base: one.base, data: one.data, waited, span })
+    }
+
+    /// The second half: all of them in one transaction, or, where that is refused because of one of them, each by
+    /// itself.
+    async fn hold_all(&self, mut held: Vec<Granting>, began: Duration) -> Result<(), Error> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let done = self.hold_some(&mut held).await;
+        let error = match done {
+            Ok(()) => {
+                held.iter().for_each(|one| self.granted(one, began));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if held.len() == 1 || self.is_fenced(&error).await {
+            for one in &held {
+                one.span.record("otel.status_code", "ERROR");
+            }
+            return Err(error);
+        }
+        tracing::warn!(%error, grants = held.len(), "grants could not be completed together");
+        for one in held {
+            let mut alone = vec![one];
+            match self.hold_some(&mut alone).await {
+                Ok(()) => alone.iter().for_each(|one| self.granted(one, began)),
+                Err(error) if self.is_fenced(&error).await => return Err(error),
+                // It is taken back when it is next looked at.
+                Err(error) => alone.iter().for_each(|one| {
+                    one.span.record("otel.status_code", "ERROR");
+                    tracing::warn!(run = %one.run.id, %error, "a grant was not completed");
+                }),
+            }
+        }
+        Ok(())
+    }
+
+    async fn hold_some(&self, held: &mut [Granting]) -> Result<(), Error> {
+        let fence = |one: &Granting| Fence { scope: Scope::Run(one.run.id.clone()), epoch: one.lease.epoch };
+        let mut tx = self.fenced(&held.iter().map(fence).collect::<Vec<_>>()).await?;
+        let wanted: Vec<_> = held.iter().map(|one| (one.run.id.clone(), None)).collect();
+        tx.gather(&wanted).await?;
+        for one in held.iter_mut() {
+            // Of copies: where this is refused, it is tried again from what was read.
+            let (mut run, mut phase, mut lease) = (one.run.clone(), one.phase.clone(), one.lease.clone());
+            self.hold(tx.as_mut(), &mut run, &mut phase, &mut lease, one.base).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    fn granted(&self, one: &Granting, began: Duration) {
+        let Granting { run, phase, lease, .. } = one;
+        self.pauses().forget(&run.id);
+        self.allow(&run.id);
+        let _entered = one.span.enter();
+        tracing::info!(run = %run.id, phase = %phase.id, worker = %lease.worker, epoch = lease.epoch, "granted");
+        let took = self.clock.monotonic().saturating_sub(began);
+        metrics().granted(&format!("{:?}", lease.purpose).to_lowercase(), one.waited, took);
+    }
+
+    /// Takes a grant back that could not be completed.
+    async fn take_back(&self, mut one: Granting, denial: Denial, locked: bool) -> Result<(), Error> {
+        let fence = Fence { scope: Scope::Run(one.run.id.clone()), epoch: one.lease.epoch };
+        let mut tx = self.fenced(&[fence]).await?;
+        let why = Some(denial.what.clone());
+        moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
+        tx.commit().await?;
+        if locked {
+            unlock(self.coordinator.as_ref(), &one.lease).await;
+        }
+        self.pauses().failed(&one.run.id, self.clock.monotonic());
+        self.deny(&one.run.id, denial);
+        Ok(())
+    }
+
+    /// Takes the locks of all, in as few questions as that takes; what ended leases of a run still hold is no obstacle.
+    async fn lock_all(&self, granting: &[Granting]) -> Vec<Result<(), Error>> {
+        let leases: Vec<&Lease> = granting.iter().map(|one| &one.lease).collect();
+        self.lock_many(&leases).await
+    }
+}
+
+/// Raises the epochs of runs and of their workspaces; both of each, in the order given.
+async fn raise(tx: &mut dyn Tx, chosen: &[(Ready, Slot)]) -> Result<Vec<(u64, u64)>, Error> {
+    let both = |(one, slot): &(Ready, Slot)| {
+        let (run, holder) = (&one.candidate.view.run.id, slot.worker.to_string());
+        [(Scope::Run(run.clone()), holder.clone()), (Scope::Workspace(run.clone()), holder)]
+    };
+    // All in one order: runs before workspaces, each by name.
+    let mut scopes: Vec<(Scope, String)> = chosen.iter().flat_map(both).collect();
+    scopes.sort();
+    let raised = moves::bump_all(tx, &scopes).await?;
+    let by_scope: BTreeMap<&Scope, u64> = scopes.iter().map(|(scope, _)| scope).zip(raised).collect();
+    let epoch = |scope: Scope| {
+        let missing = || Error::Bug(format!("{scope} was not raised"));
+        by_scope.get(&scope).copied().ok_or_else(missing)
+    };
+    let of = |(one, _): &(Ready, Slot)| {
+        let run = &one.candidate.view.run.id;
+        Ok((epoch(Scope::Run(run.clone()))?, epoch(Scope::Workspace(run.clone()))?))
+    };
+    chosen.iter().map(of).collect()
+}

@@ -1,0 +1,154 @@
+//! One look at everything of a project that may have something to do, in a few questions however many runs there are.
+//! What has a step to take is read again by itself before the step is taken.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, RunId, Timestamp};
+use autopack_shared::domain::record::{Apply, Command, Lease, LeasePurpose, Phase, Request, Run};
+use autopack_shared::domain::state::{PhaseState, RunState};
+
+use super::Director;
+use super::next::{Step, next_step};
+use super::view::RunView;
+use crate::error::Error;
+use crate::store::{RunFilter, Tx};
+
+/// A phase that wants a worker.
+#[derive(Debug, Clone)]
+pub(super) struct Candidate {
+    pub(super) view: RunView,
+    pub(super) phase: PhaseId,
+    pub(super) purpose: LeasePurpose,
+}
+
+impl Candidate {
+    /// The phase as it was read.
+    pub(super) fn phase(&self) -> Option<&Phase> {
+        self.view.phase(&self.phase)
+    }
+}
+
+/// What a look has found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// Those that want a worker and nothing else, oldest first.
+    pub(super) candidates: Vec<Candidate>,
+    /// Runs with another step to take, by name.
+    pub(super) busy: BTreeSet<RunId>,
+    /// Runs that wait for somebody else.
+    pub(super) waiting: BTreeSet<RunId>,
+    /// How long the history of each is.
+    pub(super) lines: HashMap<RunId, u64>,
+}
+
+/// Rows that are read for many runs at once.
+struct Rows {
+    phases: HashMap<RunId, Vec<Phase>>,
+    leases: HashMap<RunId, Lease>,
+    commands: HashMap<RunId, Vec<Command>>,
+    requests: HashMap<RequestId, Request>,
+    applies: HashMap<RowId, Apply>,
+}
+
+fn by_run<T>(rows: Vec<T>, run: impl Fn(&T) -> &RunId) -> HashMap<RunId, Vec<T>> {
+    let mut sorted: HashMap<RunId, Vec<T>> = HashMap::new();
+    for row in rows {
+        sorted.entry(run(&row).clone()).or_default().push(row);
+    }
+    sorted
+}
+
+impl Rows {
+    async fn read(tx: &mut dyn Tx, runs: &[Run], commands: Vec<Command>) -> Result<Self, Error> {
+        let ids: Vec<RunId> = runs.iter().map(|run| run.id.clone()).collect();
+        let phases = tx.phases_of(&ids).await?;
+        let requests: Vec<RequestId> = phases.iter().filter_map(|phase| phase.request.clone()).collect();
+        let applies: Vec<RowId> = phases.iter().filter_map(|phase| phase.apply.clone()).collect();
+        Ok(Self {
+            phases: by_run(phases, |phase| &phase.run),
+            leases: tx.active_leases(None).await?.into_iter().map(|lease| (lease.run.clone(), lease)).collect(),
+            commands: by_run(commands, |command| &command.run),
+            requests: tx.requests_of(&requests).await?.into_iter().map(|row| (row.id.clone(), row)).collect(),
+            applies: tx.applies_of(&applies).await?.into_iter().map(|row| (row.id.clone(), row)).collect(),
+        })
+    }
+
+    /// All of a run but the documents of its decisions, which say nothing of what comes next.
+    fn view(&mut self, run: Run) -> RunView {
+        let phases = self.phases.remove(&run.id).unwrap_or_default();
+        let (mut requests, mut applies) = (BTreeMap::new(), BTreeMap::new());
+        for phase in &phases {
+            requests.extend(phase.request.as_ref().and_then(|id| self.requests.remove_entry(id)));
+            applies.extend(phase.apply.as_ref().and_then(|id| self.applies.remove_entry(id)));
+        }
+        let lease = self.leases.remove(&run.id);
+        let commands = self.commands.remove(&run.id).unwrap_or_default();
+        RunView { run, phases, lease, decisions: BTreeMap::new(), requests, applies, commands, project_gate: false }
+    }
+}
+
+impl Director {
+    /// Looks at every run that may have something to do.
+    pub(super) async fn look(&self) -> Result<Look, Error> {
+        let mut tx = self.store.read().await?;
+        let (mut runs, commands) = self.interesting(tx.as_mut()).await?;
+        if runs.is_empty() {
+            return Ok(Look::default());
+        }
+        // Who came first is served first.
+        runs.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
+        let mut rows = Rows::read(tx.as_mut(), &runs, commands).await?;
+        let ids: Vec<RunId> = runs.iter().map(|run| run.id.clone()).collect();
+        let lines = tx.lines_of(&ids).await?.into_iter().collect();
+        let now = tx.now();
+        drop(tx);
+        let mut look = Look { lines, ..Look::default() };
+        for run in runs {
+            let mut view = rows.view(run);
+            if view.phases.iter().any(|phase| phase.state == PhaseState::Verifying) {
+                // A policy that cannot be read is a failure of that run alone, told when its step is taken.
+                let Ok(policy) = self.policy_of(&view.run).await else {
+                    look.busy.insert(view.run.id);
+                    continue;
+                };
+                view.project_gate = !policy.config.gate.commands.is_empty();
+            }
+            look.sort(view, now);
+        }
+        Ok(look)
+    }
+
+    /// The runs that may have something to do, and the wishes that nobody has dealt with.
+    async fn interesting(&self, tx: &mut dyn Tx) -> Result<(Vec<Run>, Vec<Command>), Error> {
+        let states = RunState::ALL.iter().copied().filter(|s| !s.is_terminal()).collect();
+        let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
+        let mut runs = tx.runs(&filter).await?;
+        let commands = tx.open_commands(None).await?;
+        let mut more: BTreeSet<RunId> = commands.iter().map(|command| command.run.clone()).collect();
+        for state in [PhaseState::RollingBack, PhaseState::Applying, PhaseState::Verifying] {
+            more.extend(tx.runs_with_phase(state).await?);
+        }
+        more.extend(tx.prepared_applies().await?.into_iter().map(|apply| apply.run));
+        for run in &runs {
+            more.remove(&run.id);
+        }
+        // Each project has a director of its own, with a hub of its own.
+        let more = tx.runs_of(&more.into_iter().collect::<Vec<_>>()).await?;
+        runs.extend(more.into_iter().filter(|run| run.project == self.project));
+        Ok((runs, commands))
+    }
+}
+
+impl Look {
+    fn sort(&mut self, view: RunView, now: Timestamp) {
+        match next_step(&view, now) {
+            Some(Step::Grant(phase, purpose)) => self.candidates.push(Candidate { view, phase, purpose }),
+            Some(_) => {
+                self.busy.insert(view.run.id);
+            }
+            None => {
+                self.waiting.insert(view.run.id);
+            }
+        }
+    }
+}
