@@ -16,6 +16,7 @@ mod operate;
 mod partition;
 mod process;
 mod proof;
+mod quality;
 mod run_data;
 mod server;
 mod services;

@@ -13,6 +13,7 @@ mod lifecycle;
 mod locks;
 mod names;
 mod provision;
+mod quality;
 mod recovery;
 mod session;
 mod surveys;

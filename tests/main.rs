@@ -18,6 +18,7 @@ mod bench;
 mod builder_docs;
 mod builders;
 mod cli_engine;
+mod cli_gate;
 mod cli_local;
 mod cluster;
 mod conformance;

@@ -115,7 +115,7 @@ pub(crate) enum Command {
     /// Ask the policy about a change; nothing is written
     #[command(subcommand)]
     Policy(local::Policy),
-    /// Ask the parallelism gate on paper
+    /// Try the quality gate, see what it has learned, and ask the parallelism gate on paper
     #[command(subcommand)]
     Gate(local::Gate),
     /// Verify, export and search the audit log

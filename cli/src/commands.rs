@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Governance(command) => approvals::governance(context, command).await,
         Command::Leases(command) => leases::run(context, command).await,
         Command::Policy(command) => policy::run(context, &command),
-        Command::Gate(command) => gate::run(context, &command),
+        Command::Gate(command) => gate::run(context, &command).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Up(_) => operate::up(context).await,
         Command::Supervisor(args) => Box::pin(daemons::supervisor(context, args)).await,

@@ -166,6 +166,12 @@ fn read(file: &Path) -> Result<String, CliError> {
     std::fs::read_to_string(file).during(format!("read {}", file.display()))
 }
 
+/// What `autopack.toml` says on disk, or what holds without one.
+pub(crate) fn config_on_disk(root: &Path) -> Result<ProjectConfig, CliError> {
+    let text = read_if_there(&root.join(FILE_NAME))?;
+    text.map(|text| config_of(&text, FILE_NAME)).transpose().map(Option::unwrap_or_default)
+}
+
 fn read_if_there(file: &Path) -> Result<Option<String>, CliError> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),

@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use autopack_shared::domain::gate::Report;
 use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::wire::pb::{AuditEntry, Blocker, Event, Held, Lease, Phase, Request, Run, SavePoint};
 
 use crate::terminal::{Tone, line, paint, tone_of};
+
+/// Tests of a gate's report that people are shown of each kind.
+const SHOWN: usize = 10;
 
 /// An instant of the wire; none where it is not set.
 fn at(millis: i64) -> Option<Timestamp> {
@@ -60,8 +64,34 @@ fn phase_json(phase: &Phase) -> Value {
         "attempt": phase.attempt, "base": some(&phase.base), "tree": some(&phase.tree),
         "request_id": some(&phase.request_id), "verdict": some(&phase.verdict),
         "tier": (phase.tier > 0).then_some(phase.tier), "reason": some(&phase.reason), "feedback": phase.feedback,
-        "commit": some(&phase.commit), "scope": phase.scope,
+        "commit": some(&phase.commit), "scope": phase.scope, "gate": gate_json(phase),
     })
+}
+
+/// What a phase's newest gate came to; none before there was one.
+fn gate_json(phase: &Phase) -> Value {
+    serde_json::from_str(&phase.gate_json).unwrap_or(Value::Null)
+}
+
+/// What a phase's newest gate came to, for people: each command, and what it holds against the change.
+fn gate_text(phase: &Phase, color: bool) -> String {
+    let Ok(report) = serde_json::from_str::<Report>(&phase.gate_json) else { return String::new() };
+    let mut text = String::new();
+    for command in &report.commands {
+        let tone = if command.green { Tone::Good } else { Tone::Bad };
+        let _ = writeln!(text, "      gate {}", paint(color, tone, &line(&command.line())));
+        let told = command.new.iter().filter(|finding| !finding.test.is_empty());
+        for finding in told.take(SHOWN) {
+            let _ = writeln!(text, "        {}: {}", line(&finding.test), line(first_line(&finding.message)));
+        }
+        for (what, names) in [("flaky", &command.flaky), ("did not run", &command.vanished)] {
+            for name in names.iter().take(SHOWN) {
+                let name = if name.is_empty() { &command.name } else { name };
+                let _ = writeln!(text, "        {what}: {}", line(name));
+            }
+        }
+    }
+    text
 }
 
 /// A run with its phases, for people.
@@ -90,6 +120,7 @@ fn phase_text(phase: &Phase, color: bool) -> String {
     if !phase.reason.is_empty() {
         let _ = writeln!(text, "      {}", line(&phase.reason));
     }
+    text.push_str(&gate_text(phase, color));
     if !phase.request_id.is_empty() && matches!(phase.state.as_str(), "APPROVAL_PENDING" | "BLOCKED") {
         let _ = writeln!(text, "      autopack approvals show {}", line(&phase.request_id));
     }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod change;
 pub mod evaluate;
 pub mod gap;
+pub mod gate;
 pub mod ids;
 pub mod parallelism;
 pub mod path;

@@ -9,7 +9,7 @@ use autopack_shared::domain::path::RepoPath;
 use autopack_shared::domain::policy::PathClass;
 use autopack_shared::domain::project::{ANCHOR_PATH, FILE_NAME, ProjectConfig};
 use autopack_shared::domain::record::Phase;
-use autopack_shared::domain::run_file::{GateCommand, GateReport};
+use autopack_shared::domain::run_file::GateCommand;
 
 use crate::director::run_blocking;
 use crate::error::Error;
@@ -43,12 +43,7 @@ impl PolicyInForce {
     /// The gate commands of a phase: the project's, then its own.
     #[must_use]
     pub fn gate_of(&self, phase: &Phase) -> Vec<GateCommand> {
-        let project = self.config.gate.commands.iter().map(|c| GateCommand {
-            name: c.name.clone(),
-            run: c.run.clone(),
-            report: GateReport::None,
-            timeout: u64::from(c.timeout_seconds),
-        });
+        let project = self.config.gate.commands.iter().map(|command| command.as_command());
         project.chain(phase.spec.gate.iter().cloned()).collect()
     }
 

@@ -15,11 +15,13 @@ use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 
 pub use self::batches::Batches;
 use self::facts::Facts;
+pub use self::gates::Gates;
 pub use self::surveys::Surveys;
 
 pub mod batches;
 mod doc;
 pub mod facts;
+pub mod gates;
 pub mod postgres;
 pub mod sqlite;
 mod state_tables;
@@ -174,7 +176,7 @@ pub trait Store: Send + Sync {
 
 /// One transaction. Dropped without [`Tx::commit`], it leaves nothing behind.
 #[async_trait]
-pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Send {
+pub trait Tx: Fences + Runs + Phases + Requests + Applies + Journal + Surveys + Batches + Gates + Send {
     /// The store's clock in this transaction.
     fn now(&self) -> Timestamp;
     /// Makes it durable.

@@ -28,6 +28,8 @@ mod fences;
 mod fixtures;
 #[path = "conformance/forgery.rs"]
 mod forgery;
+#[path = "conformance/gates.rs"]
+mod gates;
 #[path = "conformance/guards.rs"]
 mod guards;
 #[path = "conformance/journal.rs"]
@@ -95,6 +97,9 @@ macro_rules! store_cases {
             }
             surveys {
                 a_question_is_open_once a_survey_is_given_to_one_worker surveys_that_are_over_are_forgotten
+            }
+            gates {
+                a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }
             time {
                 the_clock_follows_the_wall_but_never_back a_commit_survives_a_restart

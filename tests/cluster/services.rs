@@ -262,19 +262,8 @@ fn projects_have_one_repository_and_repositories_one_project() {
 fn a_worker_comes_in_under_its_own_name_only() {
     let cluster = Cluster::start(1, 1, 0);
     let url = cluster.urls().remove(0);
-    let mut worker = Command::new("timeout");
-    worker.args([
-        "-s",
-        "KILL",
-        "20",
-        env!("CARGO_BIN_EXE_autopack"),
-        "worker",
-        "--name",
-        "x1",
-        "-v",
-        "--supervisor",
-        &url,
-    ]);
+    let mut worker = Command::new(env!("CARGO_BIN_EXE_autopack"));
+    worker.args(["worker", "--name", "x1", "-v", "--supervisor", &url]);
     worker.arg("--root").arg(cluster.roots().join("x1")).env("AUTOPACK_TOKEN", &cluster.worker_token);
     let log = cluster.roots().join("x1.log");
     let file = std::fs::File::create(&log).unwrap();

@@ -21,6 +21,9 @@ const TABLES: &[&str] = &[
     "idem",
     // What workers found at a commit: nothing rests on it, and it is forgotten within minutes.
     "survey",
+    // What gates have learned: a report, which is logged, names the baseline it went by.
+    "gate_baseline",
+    "flaky_test",
     // Written anew from code at every start.
     "legal_move",
     "final_state",
@@ -37,6 +40,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("cluster", "commits"),
     // Whether the last process stopped cleanly.
     ("cluster", "opened_by"),
+    // The name under which supervisors meet: another one keeps them from starting, and says nothing of what was done.
+    ("cluster", "coordination"),
     // The key of the only row.
     ("cluster", "id"),
     // The order of a listing. Where a decision rests on it (leases, decisions, requests, applies of one run) an order

@@ -32,7 +32,7 @@ async fn a_red_gate_rolls_back_and_a_green_one_stays() {
     rig.until_state("green", "WAITING").await;
     approve(&mut rig, "green").await;
     rig.until_state("green", "SUCCEEDED").await;
-    rig.submit("red", &[("p", "echo BAD >> examples/a.txt", json!({}))]).await;
+    rig.submit("red", &[("p", "echo BAD >> examples/a.txt", json!({ "max_attempts": 1 }))]).await;
     rig.until_state("red", "WAITING").await;
     approve(&mut rig, "red").await;
     let run = rig.until_state("red", "FAILED").await;
@@ -96,5 +96,40 @@ async fn a_run_lands_on_a_target_that_is_not_checked_out() {
     rig.until_state(&landing.id, "SUCCEEDED").await;
     assert!(site.text_at("refs/heads/main", "docs/one.md").is_some());
     rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn a_landing_whose_target_is_checked_out_says_where_and_what_to_run() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("land", &[("p", "echo 1 > docs/one.md", json!({}))]).await;
+    rig.until_state("land", "WAITING").await;
+    approve(&mut rig, "land").await;
+    rig.until_state("land", "SUCCEEDED").await;
+    let repo = git2::Repository::open(site.repo()).unwrap();
+    repo.set_head_detached(site.commit("other")).unwrap();
+    let call = pb::LandRequest { run_id: "land".into(), ..Default::default() };
+    let landing = rig.runs.land(call).await.unwrap().into_inner().run.unwrap().id;
+    rig.until_state(&landing, "WAITING").await;
+    let kinds = async |rig: &mut Rig| {
+        let call = pb::GetRunRequest { run_id: landing.clone() };
+        rig.runs.explain(call).await.unwrap().into_inner().blockers
+    };
+    assert!(kinds(&mut rig).await.iter().all(|one| one.kind != "checked_out"), "it waits for a decision");
+    repo.set_head("refs/heads/main").unwrap();
+    approve(&mut rig, &landing).await;
+    let mut looks = 0;
+    let told = loop {
+        // No event tells of it: the run waited before, and waits.
+        if let Some(told) = kinds(&mut rig).await.into_iter().find(|one| one.kind == "checked_out") {
+            break told;
+        }
+        looks += 1;
+        assert!(looks < 1500, "{:?}", kinds(&mut rig).await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert!(told.what.starts_with("refs/heads/main is checked out at "), "{told:?}");
+    assert!(told.remedy.contains(" merge --ff-only ") && told.phase_id.is_empty(), "{told:?}");
     rig.close().await;
 }

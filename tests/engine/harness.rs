@@ -192,6 +192,13 @@ impl Rig {
         }
     }
 
+    /// The flaky tests of the project: command, test, how often.
+    pub(super) async fn flaky(&self) -> Vec<(String, String, u64)> {
+        let project = ProjectId::new("site").unwrap();
+        let found = self.engine.core.store.read().await.unwrap().flaky_tests(&project, 0).await.unwrap();
+        found.into_iter().map(|test| (test.command, test.test, test.count)).collect()
+    }
+
     pub(super) async fn close(self) {
         self.engine.shutdown().await;
     }

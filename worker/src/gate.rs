@@ -1,16 +1,34 @@
 //! The quality gate: the operator's commands, from the fork commit, run on the committed tree. They execute patched
-//! files, so the first one that fails ends the gate, and what it printed goes to the next reader cut short.
+//! files: what they print is cut short, and what they report is read as hostile.
 
+mod file;
+mod junit;
+mod libtest;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::run_file::GateCommand;
+use autopack_shared::domain::gate::{End, MAX_NAME, Observation, Reading, SymbolRef, TestResult, has_symbol};
+use autopack_shared::domain::ids::Digest;
+use autopack_shared::domain::run_file::{GateCommand, GateReport};
 
+use crate::builder::BuildError;
 use crate::builder::command::last_lines;
 use crate::contact::Frozen;
 use crate::process::{self, ProcEnd, ProcSpec};
+use file::ReportFile;
+
+/// The variable that names the file a command may leave its report in.
+pub const REPORT: &str = "AUTOPACK_REPORT";
+
+/// Bytes that a report may have, unless the worker is told otherwise.
+pub const MAX_REPORT: u64 = 16 * 1024 * 1024;
+
+/// Bytes of a file that is searched for a symbol.
+pub(crate) const MAX_SOURCE: u64 = 4 * 1024 * 1024;
 
 /// Where and as what the commands run.
 #[derive(Debug, Clone)]
@@ -27,28 +45,46 @@ pub struct GateContext {
     pub log_budget: u64,
     /// Whether they stand still.
     pub frozen: Frozen,
+    /// Bytes that a report may have.
+    pub report_limit: u64,
 }
 
-/// What one command did.
-#[derive(Debug, Clone)]
-pub struct GateOutcome {
-    /// The command's name.
-    pub name: String,
-    /// Whether it passed.
-    pub green: bool,
-    /// One line for people.
-    pub text: String,
-    /// The end of its output.
-    pub tail: Vec<String>,
+impl GateContext {
+    /// Where a command's report is.
+    fn report(&self, command: &GateCommand) -> Option<ReportFile> {
+        let own = || ReportFile { root: self.scratch.clone(), path: "report".to_owned() };
+        match (command.report, &command.report_path) {
+            (GateReport::None, _) => None,
+            (GateReport::Junit, Some(path)) => Some(ReportFile { root: self.tree.clone(), path: path.clone() }),
+            (GateReport::Junit, None) | (GateReport::Libtest, _) => Some(own()),
+        }
+    }
 }
 
-/// Runs one command.
-pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &CancellationToken) -> GateOutcome {
+/// Runs a command once and reads what it left.
+///
+/// # Errors
+/// `cancelled` when the lease ended meanwhile: then it showed nothing.
+pub async fn observe(
+    context: &GateContext,
+    command: &GateCommand,
+    cancel: &CancellationToken,
+) -> Result<Observation, BuildError> {
+    let report = context.report(command);
+    if let Some(Err(error)) = report.as_ref().map(ReportFile::clear) {
+        let why = format!("the place of its report cannot be cleared: {error}");
+        return Ok(Observation { end: End::NotRun(why), reading: Reading::None, tail: Vec::new() });
+    }
     let mut env = context.env.clone();
     env.push(("TMPDIR".to_owned(), context.scratch.display().to_string()));
     env.push(("CI".to_owned(), "true".to_owned()));
+    env.push((REPORT.to_owned(), context.scratch.join("report").display().to_string()));
+    let script = match command.report {
+        GateReport::None | GateReport::Junit => command.run.clone(),
+        GateReport::Libtest => format!("exec >\"${REPORT}\"\n{}", command.run),
+    };
     let spec = ProcSpec {
-        argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), command.run.clone()],
+        argv: vec!["/bin/sh".to_owned(), "-c".to_owned(), script],
         cwd: context.tree.clone(),
         env,
         lease: context.lease.clone(),
@@ -56,20 +92,58 @@ pub async fn run_command(context: &GateContext, command: &GateCommand, cancel: &
         log_budget: context.log_budget,
         frozen: context.frozen.clone(),
     };
-    match process::run(&spec, cancel).await {
-        Ok(report) => {
-            let (green, text) = match report.end {
-                ProcEnd::Exit(0) => (true, "passed".to_owned()),
-                ProcEnd::Exit(code) => (false, format!("exited with {code}")),
-                ProcEnd::Signal(signal) => (false, format!("was ended by signal {signal}")),
-                ProcEnd::Timeout => (false, format!("was still running after {} s", command.timeout)),
-                ProcEnd::Cancelled => (false, "was stopped: the lease ended".to_owned()),
-            };
-            GateOutcome { name: command.name.clone(), green, text, tail: last_lines(&report.tail, 20) }
+    // A gate that cannot run is a gate that failed.
+    let (end, tail) = match process::run(&spec, cancel).await {
+        Ok(done) => match done.end {
+            ProcEnd::Exit(code) => (End::Exit(code), done.tail),
+            ProcEnd::Signal(signal) => (End::Signal(signal), done.tail),
+            ProcEnd::Timeout => (End::Timeout(command.timeout), done.tail),
+            ProcEnd::Cancelled => return Err(BuildError::new("cancelled", "the lease ended")),
+        },
+        Err(error) => (End::NotRun(error.to_string()), String::new()),
+    };
+    let reading = match report {
+        None => Reading::None,
+        Some(file) => {
+            let (kind, limit) = (command.report, context.report_limit);
+            let read = tokio::task::spawn_blocking(move || read(&file, kind, limit)).await;
+            match read.unwrap_or_else(|_| Err("cannot be read: the reader met a bug in itself".to_owned())) {
+                Ok(tests) => Reading::Tests(tests),
+                Err(why) => Reading::Unusable(why),
+            }
         }
-        // A gate that cannot run is a gate that failed.
-        Err(error) => {
-            GateOutcome { name: command.name.clone(), green: false, text: error.to_string(), tail: Vec::new() }
+    };
+    Ok(Observation { end, reading, tail: last_lines(&tail, 20) })
+}
+
+fn read(file: &ReportFile, kind: GateReport, limit: u64) -> Result<BTreeMap<String, TestResult>, String> {
+    let bytes = file.read(limit)?;
+    let tests = match kind {
+        GateReport::None => return Err("was not asked for".to_owned()),
+        GateReport::Junit => junit::read(&bytes)?,
+        GateReport::Libtest => libtest::read(&bytes)?,
+    };
+    // Who finds no tests has not tested.
+    if tests.is_empty() { Err("has no tests".to_owned()) } else { Ok(tests) }
+}
+
+/// A test's name, no longer than names are kept: of a longer one the rest is told by its digest.
+fn name_of(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if name.chars().count() <= MAX_NAME {
+        return name;
+    }
+    let digest = Digest::of(name.as_bytes()).to_hex();
+    name.chars().take(MAX_NAME - 17).chain(['~']).chain(digest.chars().take(16)).collect()
+}
+
+/// Adds a result; of several of one name the worst counts.
+fn merge(tests: &mut BTreeMap<String, TestResult>, name: String, result: TestResult) {
+    match tests.get_mut(&name) {
+        Some(known) if known.state >= result.state => {}
+        Some(known) => *known = result,
+        None => {
+            tests.insert(name, result);
         }
     }
 }
@@ -86,4 +160,15 @@ pub fn missing_deliverables(tree: &Path, deliverables: &[String]) -> Vec<String>
         }
     };
     deliverables.iter().filter(|name| !present(name)).cloned().collect()
+}
+
+/// Symbols that the files of a tree lack. What cannot be read, or is a link, lacks them.
+#[must_use]
+pub fn missing_symbols(tree: &Path, symbols: &[String]) -> Vec<String> {
+    let present = |symbol: &String| {
+        let Ok(wanted) = SymbolRef::parse(symbol) else { return false };
+        let file = ReportFile { root: tree.to_path_buf(), path: wanted.path.to_string() };
+        file.read(MAX_SOURCE).is_ok_and(|bytes| has_symbol(&String::from_utf8_lossy(&bytes), &wanted.name))
+    };
+    symbols.iter().filter(|symbol| !present(symbol)).cloned().collect()
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
+use autopack_shared::domain::gate::Measured;
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
@@ -21,7 +22,6 @@ use autopack_shared::wire::pb;
 use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
 use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
-use crate::gate::{self, GateContext};
 use crate::line::Line;
 use crate::providers::Providers;
 use crate::provision::{Hidden, Provision};
@@ -34,6 +34,7 @@ mod made;
 mod output;
 mod provide;
 mod trace;
+mod verify;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
@@ -67,6 +68,14 @@ pub struct Job {
     pub entry: Option<BuilderConfig>,
     /// Gate commands, for verify.
     pub gate: Vec<GateCommand>,
+    /// How many of them come first and are the project's.
+    pub gate_of_project: usize,
+    /// The untouched base that their failures are compared with.
+    pub gate_base: Option<Oid>,
+    /// What is known of it.
+    pub baselines: Vec<Measured>,
+    /// Tests that are known to be flaky, each with its command's name.
+    pub flaky: Vec<(String, String)>,
     /// What earlier attempts were told.
     pub feedback: Vec<String>,
     /// Builders may run without a sandbox.
@@ -101,6 +110,12 @@ impl Job {
             "" => Vec::new(),
             text => serde_json::from_str(text).map_err(|e| json("gate_json", e))?,
         };
+        let baselines = list(&grant.baselines_json).map_err(|e| json("baselines_json", e))?;
+        let flaky = list(&grant.flaky_json).map_err(|e| json("flaky_json", e))?;
+        let gate_base = match grant.gate_base.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| format!("gate_base: {e}"))?),
+        };
         let allowance = match grant.allowance_json.as_str() {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
@@ -117,6 +132,10 @@ impl Job {
             spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
             entry,
             gate,
+            gate_of_project: usize::try_from(grant.gate_of_project).unwrap_or(usize::MAX),
+            gate_base,
+            baselines,
+            flaky,
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             data: JobData::read(grant.run_data.as_ref())?,
@@ -125,6 +144,11 @@ impl Job {
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
+}
+
+/// A list as JSON, none when empty.
+fn list<T: serde::de::DeserializeOwned>(text: &str) -> Result<Vec<T>, serde_json::Error> {
+    if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) }
 }
 
 /// Sends a job's events, numbered.
@@ -186,6 +210,14 @@ struct Built {
     tree: Oid,
     notes: Vec<String>,
     usage: Usage,
+    /// What the gate came to.
+    gate: Option<verify::Gated>,
+}
+
+impl Built {
+    fn of(tree: Oid) -> Self {
+        Self { tree, notes: Vec::new(), usage: Usage::default(), gate: None }
+    }
 }
 
 impl Runner {
@@ -274,7 +306,7 @@ impl Runner {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
                 self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
-                return Ok(Built { tree: imported, notes: Vec::new(), usage: Usage::default() });
+                return Ok(Built::of(imported));
             }
             Work::Build(builder) => builder,
         };
@@ -325,7 +357,7 @@ impl Runner {
         let uploaded = self.upload(job, tree, cancel).instrument(info_span!("upload")).await;
         uploaded.map_err(|error| error.after(usage))?;
         sink.send("patch.uploaded", format!("tree {} uploaded", tree.short())).await;
-        Ok(Built { tree, notes, usage })
+        Ok(Built { tree, notes, usage, gate: None })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {
@@ -344,49 +376,6 @@ impl Runner {
         tokio::select! {
             sent = upload::send(&self.line, header, pack) => sent,
             () = cancel.cancelled() => Err(BuildError::new("cancelled", "the lease ended")),
-        }
-    }
-
-    async fn verify(
-        &self,
-        job: &Job,
-        sink: &EventSink,
-        cancel: &CancellationToken,
-        used: &mut Option<Workspace>,
-    ) -> Result<Built, BuildError> {
-        let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Gate);
-        let space = used.insert(space.instrument(info_span!("workspace")).await?);
-        self.provide(job, space, sink).await?;
-        sink.ready().await;
-        let span = info_span!("gate");
-        let context = GateContext {
-            tree: space.tree().to_path_buf(),
-            scratch: space.scratch().to_path_buf(),
-            env: self.job_env(job, space, &span)?,
-            lease: self.mark(job),
-            log_budget: self.log_budget,
-            frozen: self.frozen.clone(),
-        };
-        let mut failed = None;
-        for command in &job.gate {
-            sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
-            let outcome = gate::run_command(&context, command, cancel).instrument(span.clone()).await;
-            sink.send(
-                if outcome.green { "gate.passed" } else { "gate.failed" },
-                format!("{} {}", outcome.name, outcome.text),
-            )
-            .await;
-            if !outcome.green {
-                for line in &outcome.tail {
-                    sink.send("gate.output", line.clone()).await;
-                }
-                failed = Some(format!("{} {}: {}", outcome.name, outcome.text, outcome.tail.join(" | ")));
-                break;
-            }
-        }
-        match failed {
-            None => Ok(Built { tree: Oid::ZERO, notes: Vec::new(), usage: Usage::default() }),
-            Some(message) => Err(BuildError::new("gate_failed", message)),
         }
     }
 

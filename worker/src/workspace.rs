@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use autopack_shared::domain::gate::{SymbolRef, has_symbol};
 use autopack_shared::domain::ids::{Oid, RunId};
 use autopack_shared::repo::collect::{CollectError, CollectLimits, Skipped};
 use autopack_shared::repo::import::{ImportError, import_patch};
@@ -14,6 +15,7 @@ use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, ScanCopy
 use autopack_shared::repo::raw;
 
 use crate::builder::{BuildError, DISK_FULL};
+use crate::gate;
 use crate::pool::{Pool, WarmLimits};
 
 /// The folder of scratch folders.
@@ -146,7 +148,9 @@ impl Workspaces {
     ) -> Result<Workspace, BuildError> {
         let mirror = self.mirror.clone();
         let key = WorkspaceKey { run: run.clone(), epoch, attempt, purpose };
-        let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}"));
+        // What runs on the base while the change's worktree stands leaves nothing in its scratch folder.
+        let beside = if purpose == Purpose::Baseline { "-baseline" } else { "" };
+        let scratch = self.root.join(SCRATCH).join(format!("{run}-{epoch}-{attempt}{beside}"));
         let (made, pool) = (scratch.clone(), self.pool.clone());
         let inner = blocking("workspace", move || {
             std::fs::create_dir_all(&made).map_err(|e| BuildError::of("workspace", &e))?;
@@ -226,6 +230,32 @@ impl Workspaces {
             for name in wanted {
                 if !raw::holds(&repo, tree, &name).map_err(|e| failed(&e))? {
                     missing.push(name);
+                }
+            }
+            Ok(missing)
+        })
+        .await
+    }
+
+    /// Symbols that the files of a tree in the mirror lack.
+    ///
+    /// # Errors
+    /// `workspace` when it cannot be read.
+    pub(crate) async fn missing_symbols(&self, tree: Oid, symbols: &[String]) -> Result<Vec<String>, BuildError> {
+        let (mirror, wanted) = (self.mirror.clone(), symbols.to_vec());
+        blocking("workspace", move || {
+            let failed = |e: &dyn std::error::Error| BuildError::of("workspace", e);
+            let repo = mirror.repository().map_err(|e| failed(&e))?;
+            let mut missing = Vec::new();
+            for symbol in wanted {
+                let there = match SymbolRef::parse(&symbol) {
+                    Ok(wanted) => raw::read_file(&repo, tree, wanted.path.as_str(), gate::MAX_SOURCE)
+                        .map_err(|e| failed(&e))?
+                        .is_some_and(|bytes| has_symbol(&String::from_utf8_lossy(&bytes), &wanted.name)),
+                    Err(_) => false,
+                };
+                if !there {
+                    missing.push(symbol);
                 }
             }
             Ok(missing)

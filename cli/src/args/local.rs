@@ -243,6 +243,53 @@ Examples:
   autopack gate check --runs 4 --workers 2
   autopack gate check --anchor .autopack/anchor_v2.json --runs docs,tests --workers 2 --active 1 -o json")]
     Check(GateCheck),
+    /// Run the quality gate's commands here and show how each is read; nothing is compared, stored or taken back
+    #[command(after_help = "\
+Examples:
+  autopack gate try
+  autopack gate try --only tests -o json
+
+The commands are those of autopack.toml as it is on disk. They run in the work tree itself.")]
+    Try(GateTry),
+    /// List the tests that gates saw fail once and pass once
+    #[command(after_help = "Examples:\n  autopack gate flaky\n  autopack gate flaky --limit 10 -o json")]
+    Flaky(GateFlaky),
+    /// Show what gate commands do on an untouched base, or have it measured again
+    #[command(after_help = "\
+Examples:
+  autopack gate baseline $(git rev-parse main)
+  autopack gate baseline $(git rev-parse main) --forget --reason 'the test server was down'")]
+    Baseline(GateBaseline),
+}
+
+/// `gate try`.
+#[derive(Debug, Args)]
+pub(crate) struct GateTry {
+    /// Only the command of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Option<String>,
+}
+
+/// `gate flaky`.
+#[derive(Debug, Args)]
+pub(crate) struct GateFlaky {
+    /// How many, the ones seen last first
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) limit: u32,
+}
+
+/// `gate baseline`.
+#[derive(Debug, Args)]
+pub(crate) struct GateBaseline {
+    /// The commit, as 40 hex digits
+    #[arg(value_name = "COMMIT")]
+    pub(crate) base: autopack_shared::domain::ids::Oid,
+    /// Forget it: the next gate measures it again
+    #[arg(long)]
+    pub(crate) forget: bool,
+    /// Why it is forgotten; kept in the audit log
+    #[arg(long, value_name = "TEXT", default_value = "", requires = "forget")]
+    pub(crate) reason: String,
 }
 
 /// `gate check`.

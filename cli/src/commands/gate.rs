@@ -1,4 +1,6 @@
-//! `gate check`: the parallelism gate on paper.
+//! `gate`: the parallelism gate on paper, and what the quality gate does and has learned.
+
+mod quality;
 
 use std::path::Path;
 
@@ -13,10 +15,13 @@ use crate::exit::{CliError, Exit};
 use crate::terminal::{Tone, line, paint};
 
 /// Runs `gate`.
-pub(crate) fn run(ctx: &Context, command: &Gate) -> Result<Exit, CliError> {
+pub(crate) async fn run(ctx: &Context, command: &Gate) -> Result<Exit, CliError> {
     ctx.out.no_sarif()?;
     match command {
         Gate::Check(check) => self::check(ctx, check),
+        Gate::Try(args) => quality::attempt(ctx, args).await,
+        Gate::Flaky(args) => quality::flaky(ctx, args).await,
+        Gate::Baseline(args) => quality::baseline(ctx, args).await,
     }
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Digest, ProjectId};
 use super::policy::{Policy, PolicySection};
+use super::run_file::{self, GateReport, Vanished};
 
 pub use asked::{AnswerForm, ModelConfig, Permission, Preset};
 pub(super) use error::Source;
@@ -71,18 +72,32 @@ pub struct GateCommand {
     pub timeout_seconds: u32,
     /// What it leaves behind to be read.
     #[serde(default)]
-    pub report: ReportKind,
+    pub report: GateReport,
+    /// Where in the tree it leaves its JUnit report, for a tool that cannot write to `$AUTOPACK_REPORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_path: Option<String>,
+    /// What tests mean that ran on the base and do not any more.
+    #[serde(default, skip_serializing_if = "Vanished::is_default")]
+    pub vanished: Vanished,
+    /// Whether what the base fails too is charged all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charge_known: Option<bool>,
 }
 
-/// The kind of report that a gate command leaves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReportKind {
-    /// None: the exit code decides.
-    #[default]
-    None,
-    /// `JUnit` XML. Not read by this version, and refused rather than ignored.
-    Junit,
+impl GateCommand {
+    /// The same as a run file has it.
+    #[must_use]
+    pub fn as_command(&self) -> run_file::GateCommand {
+        run_file::GateCommand {
+            name: self.name.clone(),
+            run: self.run.clone(),
+            report: self.report,
+            report_path: self.report_path.clone(),
+            vanished: self.vanished,
+            charge_known: self.charge_known,
+            timeout: u64::from(self.timeout_seconds),
+        }
+    }
 }
 
 /// How a builder works.
@@ -212,9 +227,8 @@ impl ProjectConfig {
             if command.timeout_seconds == 0 {
                 return Err(source.invalid(&command.name, "its timeout_seconds must be at least 1"));
             }
-            if command.report == ReportKind::Junit {
-                let why = "junit reports are not read by this version: leave it out, and the exit code decides";
-                return Err(source.invalid("report", why));
+            if let Some(why) = command.as_command().report_error() {
+                return Err(source.invalid("report_path", &why));
             }
         }
         if let Some(name) = self.secrets.unfit() {
@@ -252,17 +266,25 @@ mod tests {
         let config = ProjectConfig::parse(text, "autopack.toml").unwrap();
         assert_eq!(config.project.id.as_ref().unwrap().as_str(), "demo");
         assert_eq!(config.gate.commands[0].timeout_seconds, 600);
-        assert_eq!(config.gate.commands[0].report, ReportKind::None);
+        assert_eq!(config.gate.commands[0].report, GateReport::None);
         assert_eq!(config.builders["tidy"].kind, BuilderKind::Command);
         assert_ne!(config.digest(), ProjectConfig::default().digest());
         assert_eq!(ProjectConfig::parse("", "x").unwrap(), ProjectConfig::default());
     }
 
     #[test]
-    fn a_report_that_nobody_reads_is_refused() {
-        let text = "[[gate.commands]]\nname = \"tests\"\nrun = \"just test\"\nreport = \"junit\"\n";
-        let error = ProjectConfig::parse(text, "autopack.toml").unwrap_err().to_string();
-        assert!(error.contains("report") && error.contains("junit"), "{error}");
+    fn a_report_is_read_where_it_can_be() {
+        let with = |extra: &str| {
+            let text = format!("[[gate.commands]]\nname = \"tests\"\nrun = \"just test\"\n{extra}\n");
+            ProjectConfig::parse(&text, "autopack.toml").map_err(|e| e.to_string())
+        };
+        let config = with("report = \"junit\"\nreport_path = \"out/junit.xml\"\nvanished = \"block\"").unwrap();
+        assert_eq!(config.gate.commands[0].as_command().vanished, Vanished::Block);
+        assert_eq!(with("report = \"libtest\"").unwrap().gate.commands[0].report, GateReport::Libtest);
+        for bad in ["report_path = \"x.xml\"", "report = \"junit\"\nreport_path = \"../x.xml\""] {
+            let error = with(bad).unwrap_err();
+            assert!(error.contains("report_path"), "{error}");
+        }
     }
 
     #[test]

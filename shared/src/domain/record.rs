@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
+use super::gate;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
 use super::run_data::RunDataModel;
 use super::run_file::{PhaseSpec, RunFile};
@@ -205,6 +206,9 @@ pub struct Attempt {
     pub result_tree: Option<Oid>,
     /// Notices of the collection, and the builder's own words cut short.
     pub notes: Vec<String>,
+    /// What the gate came to, once it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<gate::Report>,
     /// Why it failed.
     pub reason: Option<String>,
     /// When it started.

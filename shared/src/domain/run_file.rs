@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::gate::SymbolRef;
+pub use super::gate::{GateCommand, GateReport, Vanished};
 use super::ids::{InvalidName, PhaseId, ProjectId, RunId};
 use super::path::{PathRoots, RepoPath};
 
@@ -70,6 +72,9 @@ pub struct PhaseSpec {
     /// Paths that must exist afterwards; one that ends in `/` wants a file below it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deliverables: Vec<String>,
+    /// Symbols that files must have afterwards, each as `path::name`: the name as a word of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub symbols: Vec<String>,
     /// The kind of work (`feature`, `docs`, `security`, ...); counts in the verdict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
@@ -204,37 +209,6 @@ pub enum BuilderSpec {
     },
 }
 
-/// One command of a quality gate. It is the operator's, read at the fork commit, but it executes patched files.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct GateCommand {
-    /// What it is called in reports.
-    pub name: String,
-    /// The command line, run by `sh -c` at the root of the tree.
-    pub run: String,
-    /// How its output is read.
-    #[serde(default)]
-    pub report: GateReport,
-    /// Wall seconds.
-    #[serde(default = "ten_minutes", alias = "timeout_seconds")]
-    pub timeout: u64,
-}
-
-const fn ten_minutes() -> u64 {
-    600
-}
-
-/// How a gate command reports.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum GateReport {
-    /// By its exit code alone.
-    #[default]
-    None,
-    /// By a JUnit XML file. Not read by this version, and refused rather than ignored.
-    Junit,
-}
-
 /// A run file that was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunFileError {
@@ -309,9 +283,11 @@ impl RunFile {
             if phase.gate.iter().any(|g| g.run.trim().is_empty() || g.name.trim().is_empty()) {
                 return Err(field("gate", "a gate command needs 'name' and 'run'"));
             }
-            if phase.gate.iter().any(|g| g.report == GateReport::Junit) {
-                let why = "junit reports are not read by this version: leave it out, and the exit code decides";
-                return Err(field("gate.report", why));
+            for symbol in &phase.symbols {
+                SymbolRef::parse(symbol).map_err(|e| field("symbols", &format!("{symbol}: {e}")))?;
+            }
+            if let Some(why) = phase.gate.iter().find_map(GateCommand::report_error) {
+                return Err(field("gate.report", &why));
             }
         }
         Ok(())
@@ -336,16 +312,28 @@ mod tests {
     }
 
     #[test]
-    fn a_report_that_nobody_reads_is_refused() {
-        let with = |report: &str| {
-            let gate = format!(r#""gate":[{{"name":"t","run":"true","report":"{report}"}}]"#);
-            file(&format!(
-                r#"{{"phases":[{{"id":"a","goal":"x","builder":{{"kind":"command","argv":["true"]}},{gate}}}]}}"#
-            ))
+    fn reports_and_symbols_that_cannot_be_are_refused() {
+        let with = |extra: &str| {
+            let builder = r#""builder":{"kind":"command","argv":["true"]}"#;
+            let run = file(&format!(r#"{{"phases":[{{"id":"a","goal":"x",{builder},{extra}}}]}}"#));
+            run.validate().map_err(|e| e.to_string())
         };
-        with("none").validate().unwrap();
-        let error = with("junit").validate().unwrap_err().to_string();
-        assert!(error.starts_with("phases.a.gate.report: "), "{error}");
+        let gate = |extra: &str| with(&format!(r#""gate":[{{"name":"t","run":"true",{extra}}}]"#));
+        gate(r#""report":"none""#).unwrap();
+        gate(r#""report":"junit","report_path":"target/junit.xml","vanished":"block""#).unwrap();
+        for bad in [
+            r#""report":"none","report_path":"x.xml""#,
+            r#""report":"junit","report_path":"../x""#,
+            r#""report":"junit","report_path":"/etc/x""#,
+        ] {
+            let error = gate(bad).unwrap_err();
+            assert!(error.starts_with("phases.a.gate.report: "), "{error}");
+        }
+        with(r#""symbols":["src/lib.rs::parse","src/lib.rs::Type::method"]"#).unwrap();
+        for bad in ["src/lib.rs", "../x::y", "a::", "a::b c"] {
+            let error = with(&format!(r#""symbols":["{bad}"]"#)).unwrap_err();
+            assert!(error.starts_with("phases.a.symbols: "), "{error}");
+        }
     }
 
     #[test]

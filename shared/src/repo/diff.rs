@@ -4,6 +4,7 @@ use git2::{DiffFormat, DiffOptions, Repository};
 
 use super::open::to_git;
 use super::tree::{TreeError, tree_of};
+use crate::domain::gate::{SymbolRef, has_symbol};
 use crate::domain::ids::Oid;
 
 /// The diff from a commit to a tree in git format, without rename detection, cut after `limit` bytes; whether it was
@@ -56,6 +57,37 @@ pub fn missing_paths(repo: &Repository, tree: Oid, wanted: &[String]) -> Result<
         };
         if !found {
             missing.push(path.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// Bytes of a file that is searched for a symbol; a larger one has none.
+const MAX_SOURCE: usize = 4 * 1024 * 1024;
+
+/// Symbols (`path::name`) that the files of a tree lack. A link is no file.
+///
+/// # Errors
+/// When an object cannot be read.
+pub fn missing_symbols(repo: &Repository, tree: Oid, wanted: &[String]) -> Result<Vec<String>, TreeError> {
+    let tree = repo.find_tree(to_git(tree))?;
+    let mut missing = Vec::new();
+    for symbol in wanted {
+        let there = match SymbolRef::parse(symbol) {
+            Err(_) => false,
+            Ok(wanted) => match tree.get_path(std::path::Path::new(&wanted.path.to_string())) {
+                Ok(entry) if entry.filemode() & 0o170_000 == 0o100_000 => {
+                    let size = repo.odb()?.read_header(entry.id())?.0;
+                    size <= MAX_SOURCE
+                        && has_symbol(&String::from_utf8_lossy(repo.find_blob(entry.id())?.content()), &wanted.name)
+                }
+                Ok(_) => false,
+                Err(error) if error.code() == git2::ErrorCode::NotFound => false,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        if !there {
+            missing.push(symbol.clone());
         }
     }
     Ok(missing)

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::store::{Store, verify};
 use crate::workers::Workers;
 
+mod gates;
 mod leases;
 mod operate;
 
@@ -68,6 +69,15 @@ impl AdminService for AdminApi {
     async fn drain_worker(&self, call: Call<pb::DrainWorkerRequest>) -> Result<Response<pb::Worker>, Status> {
         let principal = caller(&call);
         Ok(Response::new(self.drain(call.into_inner(), principal).await?))
+    }
+
+    async fn flaky_tests(&self, call: Call<pb::FlakyTestsRequest>) -> Result<Response<pb::FlakyTestsResponse>, Status> {
+        Ok(Response::new(self.cores.asked(&call).await?.flaky_tests(call.get_ref()).await?))
+    }
+
+    async fn baselines(&self, call: Call<pb::BaselinesRequest>) -> Result<Response<pb::BaselinesResponse>, Status> {
+        let (core, principal) = (self.cores.asked(&call).await?, caller(&call));
+        Ok(Response::new(core.baselines(call.into_inner(), principal).await?))
     }
 
     async fn register(&self, call: Call<pb::RegisterRequest>) -> Result<Response<pb::RegisterResponse>, Status> {

@@ -172,7 +172,9 @@ impl Core {
                 .rev()
                 .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
                 .map(|a| a.new);
-            let mut seen = show::phase(&phase, decision.as_ref(), commit);
+            let attempts = tx.attempts(&run.id, &phase.id).await?;
+            let gate = attempts.iter().rev().find_map(|attempt| attempt.gate.as_ref());
+            let mut seen = show::phase(&phase, decision.as_ref(), commit, gate);
             if phase.state == PhaseState::Blocked
                 && let Some(id) = &phase.request
                 && let Some(request) = tx.request(id).await?

@@ -1,5 +1,6 @@
 //! Stored things as wire messages, and diffs as text.
 
+use autopack_shared::domain::gate::Report;
 use autopack_shared::domain::ids::Oid;
 use autopack_shared::domain::record::{Decision, Event, Lease, Phase, Project, Request, Run};
 use autopack_shared::domain::run_file::BuilderSpec;
@@ -56,9 +57,9 @@ pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
     }
 }
 
-/// A phase with its newest decision and the commit that carries it.
+/// A phase with its newest decision, the commit that carries it, and what its gate came to.
 #[must_use]
-pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) -> pb::Phase {
+pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>, gate: Option<&Report>) -> pb::Phase {
     pb::Phase {
         id: phase.id.to_string(),
         ordinal: phase.ordinal,
@@ -75,6 +76,8 @@ pub fn phase(phase: &Phase, decision: Option<&Decision>, commit: Option<Oid>) ->
         feedback: phase.feedback.clone(),
         commit: text(commit),
         scope: phase.spec.scope.paths.clone(),
+        // Plain data, which is always written.
+        gate_json: gate.and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
     }
 }
 

@@ -9,8 +9,9 @@ use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::evaluate::WINDOW_LIMIT;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, Timestamp};
 use autopack_shared::domain::record::{Apply, ApplyKind, Decision, Phase, Request, Run};
+use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::{
-    ApplyEvent, ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState,
+    ApplyEvent, ApplyState, AttemptEvent, PhaseEvent, PhaseState, RequestEvent, RequestState, RunState,
 };
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
@@ -241,10 +242,26 @@ async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> 
         (ApplyKind::Revert, PhaseState::RollingBack) => {
             moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
             let reason = phase.reason.clone();
-            moves::phase(tx, phase, PhaseEvent::RolledBack, reason, &system()).await
+            let again = another_attempt(tx, phase).await?;
+            let event = if again { PhaseEvent::Retry } else { PhaseEvent::RolledBack };
+            moves::phase(tx, phase, event, reason, &system()).await
         }
         (_, state) => Err(Error::Bug(format!("apply {} was committed while {} is {state}", apply.id, phase.id))),
     }
+}
+
+/// Whether a phase whose gate was red, and which is now taken back, is tried again with what the gate said.
+async fn another_attempt(tx: &mut dyn Tx, phase: &Phase) -> Result<bool, Error> {
+    let attempt = tx.attempt(&phase.run, &phase.id, phase.attempt).await?;
+    let refused = attempt.and_then(|attempt| attempt.gate).is_some_and(|gate| !gate.green);
+    // These would do the same again.
+    let fixed = match phase.spec.builder {
+        BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. } | BuilderSpec::Landing { .. } => true,
+        BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. } => false,
+    };
+    let live =
+        tx.run(&phase.run).await?.is_some_and(|run| !run.state.is_terminal() && run.state != RunState::Cancelling);
+    Ok(refused && live && !fixed && !phase.rollback_ordered && phase.failed_attempts < phase.spec.max_attempts)
 }
 
 /// Records a prepared apply.

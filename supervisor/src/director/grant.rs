@@ -139,6 +139,7 @@ impl Director {
             base,
             result_tree: None,
             notes: Vec::new(),
+            gate: None,
             reason: None,
             started_at: tx.now(),
             ended_at: None,

@@ -13,7 +13,7 @@ use autopack_shared::domain::record::{Decision, Phase, Run, RunKind, WindowSums}
 use autopack_shared::domain::run_file::ClaimedRisk;
 use autopack_shared::domain::score::Severity;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent, PhaseState, RequestState};
-use autopack_shared::repo::diff::missing_paths;
+use autopack_shared::repo::diff::{missing_paths, missing_symbols};
 use autopack_shared::repo::facts::{Limits, change_facts};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
@@ -42,7 +42,7 @@ impl Director {
         let fork = self.policy_of(&view.run).await?;
         let target = self.policy_of_target(&view.run).await?;
         let judgement = judgement_of(&fork, target.as_deref());
-        let missing = self.missing_deliverables(seen, tree).await?;
+        let missing = self.missing(seen, base, tree).await?;
         let rejected = self.rejected_before(seen, base, tree).await?;
         let mut tx = self.fenced(&[]).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
@@ -73,10 +73,9 @@ impl Director {
         let verdict = verdict.bind(&subject);
         let decision = self.record(tx.as_mut(), &phase, &subject, &verdict).await?;
         phase.decision = Some(decision.id.clone());
-        let refusal = if missing.is_empty() {
-            nothing_done(&phase, &verdict).or(limits::too_many_files(tx.as_mut(), &view.run, &facts).await?)
-        } else {
-            Some(format!("deliverables_missing: {}", missing.join(", ")))
+        let refusal = match missing {
+            None => nothing_done(&phase, &verdict).or(limits::too_many_files(tx.as_mut(), &view.run, &facts).await?),
+            missing => missing,
         };
         match refusal {
             Some(reason) => refuse(tx.as_mut(), view, &mut phase, reason).await?,
@@ -122,13 +121,39 @@ impl Director {
         .await
     }
 
-    /// Deliverables that the result lacks; the worker's word is not taken for it.
-    async fn missing_deliverables(&self, phase: &Phase, tree: Oid) -> Result<Vec<String>, Error> {
-        if phase.spec.deliverables.is_empty() {
-            return Ok(Vec::new());
+    /// What the result lacks, or that the gate has refused it before; the worker's word is not taken for it.
+    async fn missing(&self, phase: &Phase, base: Oid, tree: Oid) -> Result<Option<String>, Error> {
+        if let Some(refused) = self.refused_by_gate(phase, base, tree).await? {
+            return Ok(Some(refused));
         }
-        let (hub, wanted) = (self.hub.clone(), phase.spec.deliverables.clone());
-        self.blocking(move || Ok(missing_paths(&hub.repository(&[tree])?, tree, &wanted)?)).await
+        let (hub, files, symbols) = (self.hub.clone(), phase.spec.deliverables.clone(), phase.spec.symbols.clone());
+        if files.is_empty() && symbols.is_empty() {
+            return Ok(None);
+        }
+        let lacks = self.blocking(move || {
+            let repo = hub.repository(&[tree])?;
+            let files = missing_paths(&repo, tree, &files)?;
+            Ok((files, missing_symbols(&repo, tree, &symbols)?))
+        });
+        let (files, symbols) = lacks.await?;
+        let told = |code: &str, what: &[String]| (!what.is_empty()).then(|| format!("{code}: {}", what.join(", ")));
+        Ok(told("deliverables_missing", &files).or(told("symbols_missing", &symbols)))
+    }
+
+    /// Nobody is asked about a change again that the gate has refused: it would only be taken back again.
+    async fn refused_by_gate(&self, phase: &Phase, base: Oid, tree: Oid) -> Result<Option<String>, Error> {
+        if phase.attempt < 2 || phase.retried {
+            return Ok(None);
+        }
+        let attempts = self.store.read().await?.attempts(&phase.run, &phase.id).await?;
+        for old in attempts.iter().rev().filter(|old| old.gate.as_ref().is_some_and(|gate| !gate.green)) {
+            let Some(before) = old.result_tree.map(|tree| (old.base, tree)) else { continue };
+            let hub = self.hub.clone();
+            if self.blocking(move || hub.same_change(before, (base, tree))).await? {
+                return Ok(Some(format!("gate_failed: it is the change of attempt {} again", old.number)));
+            }
+        }
+        Ok(None)
     }
 
     async fn record(

@@ -38,6 +38,7 @@ mod error;
 mod facts;
 mod fences;
 pub mod floor;
+mod gates;
 mod journal;
 mod phases;
 mod puts;

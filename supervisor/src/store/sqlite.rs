@@ -25,6 +25,7 @@ mod clock;
 mod error;
 mod facts;
 mod fences;
+mod gates;
 mod journal;
 mod phases;
 mod requests;

@@ -172,7 +172,8 @@ impl Log {
     }
 
     /// The history of leases, which the peak is proven from, has the starts and ends that the log has, in its order,
-    /// each by a commit of its own.
+    /// each by a commit of its own, but for starts: several leases may be granted at once, and what is counted is what
+    /// stands after a commit.
     async fn leases(&mut self, view: &mut dyn Tx) -> StoreResult<Vec<AuditBreak>> {
         if self.broken {
             return Ok(Vec::new());
@@ -185,9 +186,21 @@ impl Log {
         }
         self.lease_moves.sort_unstable();
         let logged = self.lease_moves.iter().map(|(_, lease, starts)| (lease, projects.get(lease), *starts));
-        let stored = self.lease_changes.iter().map(|change| (&change.lease, Some(&change.project), change.starts));
-        let rises = self.lease_changes.is_sorted_by(|one, next| one.commit < next.commit);
-        let same = rises && logged.eq(stored);
+        let rises = self.lease_changes.is_sorted_by(|one, next| {
+            one.commit < next.commit || one.commit == next.commit && one.starts && next.starts
+        });
+        // Within a commit the order says nothing.
+        let mut logged: Vec<_> = logged.collect();
+        let mut stored = Vec::with_capacity(logged.len());
+        for together in self.lease_changes.chunk_by(|one, next| one.commit == next.commit) {
+            let from = stored.len();
+            stored.extend(together.iter().map(|change| (&change.lease, Some(&change.project), change.starts)));
+            stored[from..].sort_unstable();
+            if let Some(same) = logged.get_mut(from..stored.len()) {
+                same.sort_unstable();
+            }
+        }
+        let same = rises && logged == stored;
         Ok(if same {
             Vec::new()
         } else {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
+use autopack_shared::domain::gate;
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
 use autopack_shared::domain::record::{
     Apply, ApplyKind, Attempt, Command, CommandOp, Decision, Event, Lease, LeasePurpose, Notice, Phase, Principal,
@@ -126,6 +127,7 @@ pub(crate) fn attempt(run: &str, phase: &str, number: u32) -> Attempt {
         base: oid(4),
         result_tree: Some(oid(5)),
         notes: vec!["skipped a socket".to_owned()],
+        gate: Some(gate::Report { green: true, base: oid(3), commands: Vec::new() }),
         reason: Some("exit 1".to_owned()),
         started_at: at(13),
         ended_at: Some(at(14)),

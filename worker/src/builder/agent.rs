@@ -137,7 +137,11 @@ impl AgentBuilder {
             // The talk ends by itself with its lease, so that it can say so to the agent first.
             let by_itself = CancellationToken::new();
             let (said, report) = piped::converse(&spec, MOST_LINE, &by_itself, talk).await.map_err(not_run)?;
-            ended(said.transpose()?.map(|()| true), report, task)
+            match said {
+                // Its turn has ended; how it ends when nobody talks to it any more says nothing.
+                Some(done) => done,
+                None => ended(None, report, task),
+            }
         } else {
             let (allowance, stdin) = (task.allowance, plan.stdin.clone());
             let transcript = &mut *transcript;
@@ -255,11 +259,12 @@ fn prompt(task: &Task) -> String {
     let reads: Vec<String> = scope.read_only_context.iter().map(|one| one.path().to_owned()).collect();
     let from = task.feedback.len().saturating_sub(10);
     let text = format!(
-        "{}\n{}{}{}{}\nChange files in the current folder only, do not commit, and do not ask back: nobody answers.\n",
+        "{}\n{}{}{}{}{}\nChange files in the current folder only, do not commit, and do not ask back: nobody answers.\n",
         task.phase.goal,
         list("Only these paths may be changed", &scope.paths),
         list("Read these first", &reads),
         list("These must exist afterwards", &task.phase.deliverables),
+        list("These must be defined afterwards", &task.phase.symbols),
         list("Earlier attempts failed, and this is why", &task.feedback[from..]),
     );
     let mut end = text.len().min(MOST_PROMPT);

@@ -54,7 +54,8 @@ impl Builder for CommandBuilder {
         let file = task.scratch.join("task.json");
         let document = json!({
             "format": "task/1", "run": task.run, "phase": task.phase.id, "attempt": task.attempt, "goal": task.phase.goal,
-            "scope": task.phase.scope, "deliverables": task.phase.deliverables, "feedback": task.feedback,
+            "scope": task.phase.scope, "deliverables": task.phase.deliverables, "symbols": task.phase.symbols,
+            "feedback": task.feedback,
             "timeout_seconds": task.seconds,
         });
         std::fs::write(&file, document.to_string()).map_err(|e| {

@@ -11,6 +11,7 @@ use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
 
+use super::verify::Gated;
 use super::{Built, Job, JobOutput};
 use crate::builder::BuildError;
 
@@ -21,7 +22,8 @@ pub(super) const WIND_DOWN: Duration = Duration::from_secs(8);
 pub(super) fn wall(job: &Job) -> Duration {
     let gate: u64 = match job.purpose {
         LeasePurpose::Build => 0,
-        LeasePurpose::Verify => job.gate.iter().map(|command| command.timeout).sum(),
+        // Each command may be run three times here, and twice on the base.
+        LeasePurpose::Verify => job.gate.iter().map(|command| command.timeout.saturating_mul(5)).sum(),
     };
     Duration::from_secs(job.spec.timeout.saturating_add(gate))
 }
@@ -64,6 +66,20 @@ pub(crate) async fn last_word(
     }
 }
 
+/// Adds what a gate came to.
+fn tell(result: &mut pb::AttemptResult, gated: &Gated) {
+    if !gated.report.green {
+        result.set_outcome(pb::Outcome::Failed);
+        "gate_failed".clone_into(&mut result.reason);
+        result.message = gated.report.line().chars().take(2000).collect();
+    }
+    // Plain data, which is always written.
+    result.gate_json = serde_json::to_string(&gated.report).unwrap_or_default();
+    if !gated.learned.is_empty() {
+        result.baselines_json = serde_json::to_string(&gated.learned).unwrap_or_default();
+    }
+}
+
 /// What is said of a job that ended.
 pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -> pb::AttemptResult {
     let mut result = pb::AttemptResult {
@@ -78,6 +94,9 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
     match done {
         Ok(built) => {
             result.set_outcome(pb::Outcome::Ok);
+            if let Some(gated) = built.gate {
+                tell(&mut result, &gated);
+            }
             result.result_tree = built.tree.to_string();
             result.notes = built.notes;
             result.usage = Some(used(built.usage));

@@ -18,20 +18,25 @@ impl Runner {
         patch: Option<String>,
     ) -> Result<(Oid, Vec<String>), BuildError> {
         let wanted = &job.spec.deliverables;
-        let (tree, notices, missing) = match patch {
+        let symbols = &job.spec.symbols;
+        let (tree, notices, missing, lacking) = match patch {
             Some(diff) => {
                 let tree = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
-                (tree, Vec::new(), self.workspaces.missing(tree, wanted).await?)
+                let missing = self.workspaces.missing(tree, wanted).await?;
+                (tree, Vec::new(), missing, self.workspaces.missing_symbols(tree, symbols).await?)
             }
             None => {
                 let missing = gate::missing_deliverables(space.tree(), wanted);
+                let lacking = gate::missing_symbols(space.tree(), symbols);
                 let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
-                (collected.tree, collected.notices, missing)
+                (collected.tree, collected.notices, missing, lacking)
             }
         };
-        if missing.is_empty() {
-            return Ok((tree, notices));
+        for (reason, missing) in [("deliverables_missing", missing), ("symbols_missing", lacking)] {
+            if !missing.is_empty() {
+                return Err(BuildError::new(reason, format!("not there afterwards: {}", missing.join(", "))));
+            }
         }
-        Err(BuildError::new("deliverables_missing", format!("not there afterwards: {}", missing.join(", "))))
+        Ok((tree, notices))
     }
 }

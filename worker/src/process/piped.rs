@@ -198,7 +198,8 @@ mod tests {
         assert_eq!(said.unwrap(), [Heard::TooLong, line("short"), Heard::End]);
         let (said, report) = heard("yes", 1000, 100_000).await;
         assert_eq!(said.unwrap().last(), Some(&Heard::TooMuch));
-        assert_eq!(report.end, ProcEnd::Exit(0));
+        // Nobody reads it any more.
+        assert!(matches!(report.end, ProcEnd::Exit(_) | ProcEnd::Signal(_)), "{report:?}");
     }
 
     #[tokio::test]

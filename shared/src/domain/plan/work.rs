@@ -87,6 +87,7 @@ fn phase_of(number: usize, action: &PlanAction, earlier: &BTreeMap<&str, PhaseId
         goal,
         scope: ScopeSpec { paths: action.target_paths.clone(), read_only_context: Vec::new() },
         deliverables: Vec::new(),
+        symbols: Vec::new(),
         category: Some(category_of(action.action_type).to_owned()),
         claimed_risk: (action.approval_status == ApprovalStatus::RequiresApproval).then_some(ClaimedRisk::High),
         depends_on: action.dependencies.iter().filter_map(|on| earlier.get(on.as_str()).cloned()).collect(),

@@ -140,6 +140,7 @@ machine! {
         Verifying + Pass => Applied;
         Verifying + RollBack => RollingBack;
         RollingBack + RolledBack => RolledBack;
+        RollingBack + Retry => Queued;
         Applied + RollBack => RollingBack;
     }
 }

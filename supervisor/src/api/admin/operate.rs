@@ -24,9 +24,9 @@ const MAX_REASON: usize = 500;
 const BREAK: &str = "BreakLease";
 
 /// The chain that tells of workers.
-const CHAIN: &str = "cluster";
+pub(super) const CHAIN: &str = "cluster";
 
-fn reason_of(text: &str) -> String {
+pub(super) fn reason_of(text: &str) -> String {
     text.trim().chars().take(MAX_REASON).collect()
 }
 

@@ -186,6 +186,7 @@ impl Core {
             goal: format!("land {} on {target}", run.id),
             scope: ScopeSpec::default(),
             deliverables: Vec::new(),
+            symbols: Vec::new(),
             category: None,
             claimed_risk: None,
             depends_on: Vec::new(),

@@ -15,7 +15,7 @@ use autopack_shared::runtime::process::OnError;
 use autopack_shared::wire::pb::{self, fetch_chunk};
 
 use super::orders::base_of;
-use super::{WorkerApi, room};
+use super::{WorkerApi, gate, room};
 use crate::error::Error;
 use crate::hub::HubError;
 
@@ -40,12 +40,14 @@ impl WorkerApi {
         let run = RunId::new(call.run_id.clone())?;
         let lease = self.lease_of(&run, call.epoch, &call.worker_id, &call.session).await?;
         let mut tx = self.cores.store().read().await?;
-        let base = match tx.phase(&run, &lease.phase).await? {
-            Some(phase) => base_of(tx.as_mut(), &lease, &phase).await?,
-            None => None,
+        let bases = match (tx.run(&run).await?, tx.phase(&run, &lease.phase).await?) {
+            (Some(run), Some(phase)) => {
+                [base_of(tx.as_mut(), &lease, &phase).await?, gate::base_of(&run, &phase, lease.purpose)]
+            }
+            (None, _) | (_, None) => [None, None],
         };
         drop(tx);
-        if base != Some(want) {
+        if !bases.contains(&Some(want)) {
             let why = format!("the lease of {run} does not start from {}", want.short());
             return Err(Error::Forbidden { reason: "lease_not_yours", why });
         }

@@ -11,6 +11,7 @@ use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::state::LeaseState;
 use autopack_shared::wire::pb::{self, supervisor_message};
 
+use super::gate;
 use super::record::Sent;
 use super::seen::Seen;
 use super::session::SessionTask;
@@ -101,8 +102,11 @@ impl SessionTask {
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
         };
-        let gate = policy.gate_of(&phase);
-        let run_data = Some(run_data(&core, &run, &phase, lease, gate.len()).await?);
+        let commands = policy.gate_of(&phase);
+        let gate_base = gate::base_of(&run, &phase, lease.purpose);
+        let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let run_data = Some(run_data(&core, &run, &phase, lease, commands.len()).await?);
         let json = |value: Result<String, serde_json::Error>| value.map_err(|e| Error::Bug(e.to_string()));
         Ok(Some(pb::Grant {
             lease_id: lease.id.to_string(),
@@ -116,12 +120,16 @@ impl SessionTask {
             base: base.to_string(),
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
-            gate_json: json(serde_json::to_string(&gate))?,
+            gate_json: json(serde_json::to_string(&commands))?,
             feedback: phase.feedback,
             objects_dir: String::new(),
             insecure_no_sandbox: run.tainted,
             run_data,
             allowance_json: String::new(),
+            gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
+            gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
+            baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
+            flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
             secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
             trace: lease
                 .trace

@@ -9,10 +9,11 @@ use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState};
 use autopack_shared::wire::pb;
 
+use super::gate;
 use super::place::Next;
 use super::record::{Book, Stored};
 use super::session::SessionTask;
-use crate::director::lease::{lose_verify, release_run};
+use crate::director::lease::release_run;
 use crate::director::locks::unlock;
 use crate::director::uploaded::mismatch;
 use crate::director::{moves, run_blocking};
@@ -82,16 +83,8 @@ impl SessionTask {
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
             LeasePurpose::Build => accept_build(tx.as_mut(), &mut found, result, reason).await?,
-            LeasePurpose::Verify if found.state == PhaseState::Verifying && !ok && result.reason != "gate_failed" => {
-                lose_verify(tx.as_mut(), &mut found, &result.reason).await?;
-            }
             LeasePurpose::Verify if found.state == PhaseState::Verifying => {
-                let event = if ok { PhaseEvent::Pass } else { PhaseEvent::RollBack };
-                if ok {
-                    moves::end_attempt(tx.as_mut(), &found, AttemptEvent::Succeed, None).await?;
-                }
-                let reason = reason.or_else(|| Some("the gate is green".to_owned()));
-                moves::phase(tx.as_mut(), &mut found, event, reason, &system).await?;
+                gate::accept(tx.as_mut(), &lease, &mut found, result, reason).await?;
             }
             LeasePurpose::Verify => {}
         }

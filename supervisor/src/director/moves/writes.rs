@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use autopack_shared::domain::audit::{AuditDraft, ROW};
 use autopack_shared::domain::ids::Scope;
-use autopack_shared::domain::record::{Command, Notice, Phase, Principal, Project, Run};
+use autopack_shared::domain::record::{Attempt, Command, Notice, Phase, Principal, Project, Run};
 
 use super::{Note, note, pin};
 use crate::error::Error;
@@ -47,6 +47,27 @@ pub(crate) async fn update_phase(tx: &mut dyn Tx, phase: &mut Phase, why: &str) 
         id: format!("{}/{}", phase.run, phase.id),
         moved: Some((phase.state.to_string(), phase.state.to_string())),
         digests: BTreeMap::from([(ROW.to_owned(), pin(phase)?)]),
+        reason: why.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await
+}
+
+/// Writes an attempt that stays where it is.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn update_attempt(tx: &mut dyn Tx, attempt: &mut Attempt, why: &str) -> Result<(), Error> {
+    tx.update_attempt(attempt).await?;
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &attempt.run,
+        phase: Some(&attempt.phase),
+        op: "attempt.updated".to_owned(),
+        object: "attempt",
+        id: format!("{}/{}/{}", attempt.run, attempt.phase, attempt.number),
+        moved: Some((attempt.state.to_string(), attempt.state.to_string())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(attempt)?)]),
         reason: why.to_owned(),
         text: None,
     };

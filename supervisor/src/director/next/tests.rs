@@ -139,13 +139,22 @@ impl World {
                 self.view.applies.get_mut(&row).unwrap().state =
                     if conflict { ApplyState::Conflict } else { ApplyState::Committed };
                 match (kind, conflict) {
-                    (ApplyKind::Revert, _) => self.move_phase(&id, PhaseEvent::RolledBack),
+                    (ApplyKind::Revert, _) => self.rolled_back(&id),
                     (_, true) => self.move_phase(&id, PhaseEvent::Stale),
                     (_, false) => self.move_phase(&id, PhaseEvent::Commit),
                 }
             }
             Step::Grant(id, purpose) => self.grant(&id, purpose),
         }
+    }
+
+    /// A revert is committed: where it was the gate's and attempts are left, another one follows.
+    fn rolled_back(&mut self, id: &PhaseId) {
+        let phase = &self.view.phases[self.index(id)];
+        let more = (1..phase.spec.max_attempts).contains(&phase.failed_attempts);
+        let live = !self.view.run.state.is_terminal() && self.view.run.state != RunState::Cancelling;
+        let again = more && live && self.roll(3) != Some(0);
+        self.move_phase(id, if again { PhaseEvent::Retry } else { PhaseEvent::RolledBack });
     }
 
     fn judge(&mut self, id: &PhaseId) {
@@ -240,7 +249,10 @@ impl World {
                 }
                 (LeasePurpose::Verify, true, _) => {}
                 (LeasePurpose::Verify, false, true) => self.move_phase(&lease.phase, PhaseEvent::Pass),
-                (LeasePurpose::Verify, false, false) => self.move_phase(&lease.phase, PhaseEvent::RollBack),
+                (LeasePurpose::Verify, false, false) => {
+                    self.view.phases[at].failed_attempts += 1;
+                    self.move_phase(&lease.phase, PhaseEvent::RollBack);
+                }
             }
             return true;
         }

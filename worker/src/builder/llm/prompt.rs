@@ -41,6 +41,9 @@ pub(super) fn write(task: &Task, form: AnswerForm, shown: &Shown) -> Prompt {
     if !task.phase.deliverables.is_empty() {
         list(&mut user, "These must exist afterwards", task.phase.deliverables.iter().map(String::as_str));
     }
+    if !task.phase.symbols.is_empty() {
+        list(&mut user, "These must be defined afterwards", task.phase.symbols.iter().map(String::as_str));
+    }
     if !task.feedback.is_empty() {
         let from = task.feedback.len().saturating_sub(MOST_FEEDBACK);
         user.push_str("\n# Earlier attempts failed, and this is why\n");

@@ -16,6 +16,7 @@ fn spec(n: usize, after: Option<usize>) -> PhaseSpec {
         goal: "x".into(),
         scope: ScopeSpec::default(),
         deliverables: Vec::new(),
+        symbols: Vec::new(),
         category: None,
         claimed_risk: None,
         depends_on: after.map(|a| PhaseId::new(format!("p{a}")).unwrap()).into_iter().collect(),

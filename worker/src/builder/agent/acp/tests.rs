@@ -47,10 +47,10 @@ async fn a_session_from_hello_to_the_end_of_its_turn() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().canonicalize().unwrap();
     let script = format!(
-        r#"{HELLO}
+        r#"say() {{ printf '%s\n' "$1"; }}; {HELLO}
 echo 'a word on the wrong stream'
-echo '{{"jsonrpc":"2.0","method":"session/update","params":{{"update":{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"I be"}}}}}}}}'
-echo '{{"jsonrpc":"2.0","method":"session/update","params":{{"update":{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"gin\n"}}}}}}}}'
+say '{{"jsonrpc":"2.0","method":"session/update","params":{{"update":{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"I be"}}}}}}}}'
+say '{{"jsonrpc":"2.0","method":"session/update","params":{{"update":{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":"gin\n"}}}}}}}}'
 echo '{{"jsonrpc":"2.0","id":"w","method":"fs/write_text_file","params":{{"path":"{root}/src/a","content":"new"}}}}'; read d
 echo '{{"jsonrpc":"2.0","id":"x","method":"fs/write_text_file","params":{{"path":"{root}/b","content":"new"}}}}'; read e
 echo "$e" >&2
@@ -69,7 +69,7 @@ async fn who_does_not_keep_to_the_protocol_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let long = "head -c 20000 /dev/zero | tr '\\0' x; echo";
     for (script, reason, why) in [
-        ("exit 0".to_owned(), "agent_protocol", "before it answered initialize"),
+        ("read a; exit 0".to_owned(), "agent_protocol", "before it answered initialize"),
         ("cat".to_owned(), "agent_protocol", "no answer to initialize"),
         (
             "read a; echo '{\"id\":1,\"result\":{\"protocolVersion\":7}}'; cat >&2".to_owned(),
