@@ -21,6 +21,8 @@ use crate::sys;
 
 pub mod output;
 
+pub mod piped;
+
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
 
@@ -222,6 +224,11 @@ async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined
         let (child, confined) = sandbox.start(place, spec).await?;
         return Ok((child, Some(confined)));
     }
+    Ok((bare(spec, program, Stdio::null())?, None))
+}
+
+/// Starts a process that nothing confines.
+fn bare(spec: &ProcSpec, program: &str, stdin: Stdio) -> Result<Child, ProcError> {
     let mut command = Command::new(program);
     command
         .args(&spec.argv[1..])
@@ -229,14 +236,13 @@ async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)))
         .env(LEASE_MARK, &spec.lease)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
     sys::die_with_parent(&mut command);
-    let child = command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })?;
-    Ok((child, None))
+    command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })
 }
 
 async fn stop_group(group: Option<Pid>, child: &mut Child, gently: bool) {
