@@ -3,12 +3,12 @@
 //! besides confined, and everything that comes from it is gone afterwards, whatever group it went to.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -19,9 +19,12 @@ use crate::contact::Frozen;
 use crate::sandbox::{Confined, Place, Sandbox, SandboxError};
 use crate::sys;
 
+mod leftovers;
 pub mod output;
 
 pub mod piped;
+
+pub use leftovers::kill_leftovers;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
@@ -283,32 +286,6 @@ async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64, (output, st
         }
     }
     drained
-}
-
-/// Kills every process of this user whose mark begins with `mark`, the root of a worker; returns how many it found.
-/// Used at the start of a worker, which holds its root alone, for what an earlier one left behind.
-#[must_use]
-pub fn kill_leftovers(mark: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let me = std::process::id();
-    let mut killed = 0;
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let Some(lease) = lease_of(&entry.path()) else { continue };
-        if pid != me
-            && lease.split('|').next() == Some(mark)
-            && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok())
-        {
-            killed += 1;
-        }
-    }
-    killed
-}
-
-fn lease_of(proc_dir: &Path) -> Option<String> {
-    let environ = std::fs::read(proc_dir.join("environ")).ok()?;
-    let prefix = format!("{LEASE_MARK}=");
-    environ.split(|b| *b == 0).find_map(|var| std::str::from_utf8(var).ok()?.strip_prefix(&prefix).map(str::to_owned))
 }
 
 #[cfg(test)]

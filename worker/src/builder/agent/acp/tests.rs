@@ -72,7 +72,7 @@ async fn who_does_not_keep_to_the_protocol_is_told_apart() {
     let long = "head -c 20000 /dev/zero | tr '\\0' x; echo";
     for (script, reason, why) in [
         ("read a; exit 0".to_owned(), "agent_protocol", "before it answered initialize"),
-        ("cat".to_owned(), "agent_protocol", "no answer to initialize"),
+        ("cat".to_owned(), "builder_failed", "initialize is not offered here"),
         (
             "read a; echo '{\"id\":1,\"result\":{\"protocolVersion\":7}}'; cat >&2".to_owned(),
             "agent_protocol",
