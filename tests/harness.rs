@@ -11,6 +11,7 @@ pub(crate) mod collector;
 pub(crate) mod etcd;
 #[allow(dead_code, reason = "other suites use more of it")]
 pub(crate) mod postgres;
+pub(crate) mod standin;
 pub(crate) mod wire;
 
 /// A repository with one change that is applied by itself, a link in `examples/`, and one that asks, a note in the

@@ -2,6 +2,7 @@
 //! in-memory link. Both speak the same services.
 
 pub(crate) mod address;
+pub(crate) mod providers;
 pub(crate) mod remote;
 mod worker;
 
@@ -269,20 +270,16 @@ async fn own(ctx: &Context, place: &Place, drive: bool) -> Result<Session, CliEr
     // A full or read-only disk is told here as what it is.
     artifact::probe(&data_dir).during(format!("write in the data directory {}", data_dir.display()))?;
     let root = worker_root(ctx, place);
+    let worker = if drive { Some(worker::config(ctx, place, root.clone())?) } else { None };
     let (engine, channel) = Box::pin(open(ctx, place, &data_dir, &root, drive)).await.map_err(unopened)?;
     let socket = address::to_serve(&ctx.env, &data_dir);
     if drive {
         listen(&engine, &data_dir, &socket)?;
     }
     let session = session(channel.clone(), Far { engine: Some(engine), socket, data_dir, scratch: None });
-    if !drive {
-        return Ok(session);
-    }
-    let working = match worker::config(ctx, place, root) {
-        Ok(worker) => session.work(worker, channel).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = working {
+    if let Some(worker) = worker
+        && let Err(error) = session.work(worker, channel).await
+    {
         session.close().await;
         return Err(error);
     }

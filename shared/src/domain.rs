@@ -15,6 +15,7 @@ pub mod path;
 pub mod plan;
 pub mod policy;
 pub mod project;
+pub mod provider;
 pub mod provision;
 pub mod reason;
 pub mod record;

@@ -14,8 +14,8 @@ bad=0
   for file in examples/*.t; do
     name=$(basename "$file" .t)
     word=$(cat "$file")
-    if [ "$word" = flaky ] && [ -e "$TMPDIR/seen" ]; then word=pass; fi
-    if [ "$word" = flaky ]; then : > "$TMPDIR/seen"; fi
+    if [ "$word" = flaky ] && [ -e "./.seen" ]; then word=pass; fi
+    if [ "$word" = flaky ]; then : > "./.seen"; fi
     if [ "$word" = pass ]; then echo "<testcase name='$name'/>"; continue; fi
     bad=1
     echo "<testcase name='$name'><failure message='$word'/></testcase>"

@@ -234,7 +234,7 @@ impl Site {
         for folder in [".trash", ".scratch", ".pool", "mirror.git/worktrees"] {
             assert_eq!(names(&root.join(folder)), [""; 0], "in {folder}");
         }
-        let known = [".trash", ".scratch", ".pool", "data_dir", "mirror.git", "mirror.lock", "repo.lock"];
+        let known = [".trash", ".scratch", ".pool", ".sandbox", "data_dir", "mirror.git", "mirror.lock", "repo.lock"];
         let left: Vec<String> = names(&root).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         assert_eq!(left, [""; 0], "worktrees in {}", root.display());
     }

@@ -102,7 +102,7 @@ async fn what_cannot_be_built_runs_nothing() {
     for way in ways() {
         let jail = Jail::new(way.clone());
         let error = jail.try_run(&["/no/such/program"]).await.unwrap_err();
-        assert_eq!(error.reason(), "builder_failed", "{error}");
+        assert_eq!(error.reason(), "builder_unavailable", "{error}");
         // A tree that went away, a helper that is none, a bubblewrap that is none.
         let gone = Jail::new(way.clone());
         std::fs::remove_dir_all(gone.path("tree")).unwrap();

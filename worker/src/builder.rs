@@ -2,6 +2,7 @@
 //! feedback and a deadline in; a changed tree and a short report out.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,8 +16,11 @@ use autopack_shared::repo::disk;
 use crate::contact::Frozen;
 use crate::process::Cage;
 use crate::process::output::Output;
+use crate::providers::Providers;
 
+pub mod agent;
 pub mod command;
+pub mod llm;
 pub mod remediation;
 
 /// The reason of a failure that is nobody's fault: there is no room now. The same work succeeds once there is.
@@ -78,6 +82,8 @@ pub struct BuildReport {
     pub usage: Usage,
     /// The name of the credential they were asked with, never the key.
     pub credential: Option<String>,
+    /// A unified diff that is imported strictly; the tree was not touched then.
+    pub patch: Option<String>,
 }
 
 /// Why a builder came to nothing.
@@ -151,11 +157,11 @@ pub enum Work {
 }
 
 /// The work that a phase names. `entry` is the `[builders.NAME]` of the fork commit's `autopack.toml`, where the
-/// phase names one.
+/// phase names one, and `providers` what this worker may ask.
 ///
 /// # Errors
 /// `unsupported` for kinds that this version cannot run: never a silent success.
-pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, BuildError> {
+pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>, providers: &Arc<Providers>) -> Result<Work, BuildError> {
     match spec {
         BuilderSpec::Command { name, argv } => {
             Ok(Work::Build(command::CommandBuilder::make(name.as_deref(), argv, entry)?))
@@ -165,11 +171,7 @@ pub fn make(spec: &BuilderSpec, entry: Option<&BuilderConfig>) -> Result<Work, B
         BuilderSpec::Landing { run } => {
             Err(BuildError::new("unsupported", format!("landing {run} is the director's work")))
         }
-        BuilderSpec::Agent { preset } => {
-            Err(BuildError::new("unsupported", format!("agent builders ({preset}) are not supported by this version")))
-        }
-        BuilderSpec::Llm { model } => {
-            Err(BuildError::new("unsupported", format!("model builders ({model}) are not supported by this version")))
-        }
+        BuilderSpec::Agent { preset } => Ok(Work::Build(agent::AgentBuilder::make(preset, entry, providers.clone())?)),
+        BuilderSpec::Llm { model } => Ok(Work::Build(llm::LlmBuilder::make(model, entry, providers.clone())?)),
     }
 }

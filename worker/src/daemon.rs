@@ -20,6 +20,7 @@ use crate::line::{Line, Servers, Token};
 use crate::link::{self, Held, Identity, Leaving};
 use crate::pool::WarmLimits;
 use crate::process;
+use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::runners::{Objects, Runners};
 use crate::sandbox::{Sandbox, SandboxConfig};
@@ -53,6 +54,8 @@ pub struct WorkerConfig {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// Whom its models are asked of.
+    pub providers: Arc<Providers>,
     /// Worktrees that are kept ready.
     pub warm: WarmLimits,
     /// What projects may have besides their commits.
@@ -143,6 +146,7 @@ impl Worker {
             sandbox,
             log_budget: config.log_budget,
             transcript_limit: config.transcript_limit,
+            providers: config.providers,
             warm: config.warm,
             provision: Arc::new(config.provision),
             wish: Arc::default(),

@@ -11,6 +11,7 @@ pub mod link;
 pub mod phase;
 pub mod pool;
 pub mod process;
+pub mod providers;
 pub mod provision;
 pub mod remediation;
 pub mod runners;

@@ -12,7 +12,7 @@ use autopack_shared::domain::gate::Measured;
 use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
-use autopack_shared::domain::run_file::{GateCommand, PhaseSpec};
+use autopack_shared::domain::run_file::{BuilderSpec, GateCommand, PhaseSpec};
 use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
@@ -24,6 +24,7 @@ use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::line::Line;
 use crate::process::output::Output;
+use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::upload;
@@ -32,6 +33,7 @@ use crate::workspace::{Workspace, Workspaces};
 mod cage;
 mod data;
 mod ending;
+mod made;
 mod output;
 mod printed;
 mod provide;
@@ -182,6 +184,8 @@ pub struct Runner {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// Whom its models are asked of.
+    pub providers: Arc<Providers>,
     /// What the operator provides.
     pub provision: Arc<Provision>,
     /// Whether its processes stand still.
@@ -286,7 +290,7 @@ impl Runner {
         cancel: &CancellationToken,
         used: &mut Option<Workspace>,
     ) -> Result<Built, BuildError> {
-        let work = builder::make(&job.spec.builder, job.entry.as_ref())?;
+        let work = builder::make(&job.spec.builder, job.entry.as_ref(), &self.providers)?;
         let builder = match work {
             Work::Import(diff) => {
                 let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
@@ -297,7 +301,10 @@ impl Runner {
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
         let space = used.insert(space.instrument(info_span!("workspace")).await?);
-        self.provide(job, space, sink).await?;
+        // A model is shown files of the tree: what is provided is for processes, and none of a model's business.
+        if !matches!(job.spec.builder, BuilderSpec::Llm { .. }) {
+            self.provide(job, space, sink).await?;
+        }
         sink.ready().await;
         self.build_in(job, builder.as_ref(), space, sink, cancel).await
     }
@@ -340,16 +347,17 @@ impl Runner {
             sink.send("builder.output", note.clone()).await;
         }
         // Whether its deliverables are there is the supervisor's to say: it has the tree, and tells what was written.
-        let collected = self.workspaces.collect(space).instrument(info_span!("collect")).await?;
-        for notice in &collected.notices {
+        let (usage, credential) = (report.usage, report.credential);
+        let (tree, notices) = self.made(job, space, report.patch).await.map_err(|error| error.after(usage))?;
+        for notice in &notices {
             sink.send("collect.note", notice.clone()).await;
         }
         let mut notes = report.notes;
-        notes.extend(collected.notices);
-        self.upload(job, collected.tree, cancel).instrument(info_span!("upload")).await?;
-        sink.send("patch.uploaded", format!("tree {} uploaded", collected.tree.short())).await;
-        let (usage, credential) = (Some(report.usage), report.credential);
-        Ok(Built { tree: collected.tree, notes, usage, credential, gate: None })
+        notes.extend(notices);
+        let uploaded = self.upload(job, tree, cancel).instrument(info_span!("upload")).await;
+        uploaded.map_err(|error| error.after(usage))?;
+        sink.send("patch.uploaded", format!("tree {} uploaded", tree.short())).await;
+        Ok(Built { tree, notes, usage: Some(usage), credential, gate: None })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {

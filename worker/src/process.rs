@@ -3,12 +3,12 @@
 //! besides confined, and everything that comes from it is gone afterwards, whatever group it went to.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -19,7 +19,12 @@ use crate::contact::Frozen;
 use crate::sandbox::{Confined, Place, Sandbox, SandboxError};
 use crate::sys;
 
+mod leftovers;
 pub mod output;
+
+pub mod piped;
+
+pub use leftovers::kill_leftovers;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
@@ -222,6 +227,11 @@ async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined
         let (child, confined) = sandbox.start(place, spec).await?;
         return Ok((child, Some(confined)));
     }
+    Ok((bare(spec, program, Stdio::null())?, None))
+}
+
+/// Starts a process that nothing confines.
+fn bare(spec: &ProcSpec, program: &str, stdin: Stdio) -> Result<Child, ProcError> {
     let mut command = Command::new(program);
     command
         .args(&spec.argv[1..])
@@ -229,14 +239,13 @@ async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined
         .env_clear()
         .envs(spec.env.iter().map(|(k, v)| (k, v)))
         .env(LEASE_MARK, &spec.lease)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
     sys::die_with_parent(&mut command);
-    let child = command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })?;
-    Ok((child, None))
+    command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })
 }
 
 async fn stop_group(group: Option<Pid>, child: &mut Child, gently: bool) {
@@ -277,32 +286,6 @@ async fn drain<R: AsyncRead + Unpin>(source: Option<R>, budget: u64, (output, st
         }
     }
     drained
-}
-
-/// Kills every process of this user whose mark begins with `mark`, the root of a worker; returns how many it found.
-/// Used at the start of a worker, which holds its root alone, for what an earlier one left behind.
-#[must_use]
-pub fn kill_leftovers(mark: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let me = std::process::id();
-    let mut killed = 0;
-    for entry in entries.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let Some(lease) = lease_of(&entry.path()) else { continue };
-        if pid != me
-            && lease.split('|').next() == Some(mark)
-            && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok())
-        {
-            killed += 1;
-        }
-    }
-    killed
-}
-
-fn lease_of(proc_dir: &Path) -> Option<String> {
-    let environ = std::fs::read(proc_dir.join("environ")).ok()?;
-    let prefix = format!("{LEASE_MARK}=");
-    environ.split(|b| *b == 0).find_map(|var| std::str::from_utf8(var).ok()?.strip_prefix(&prefix).map(str::to_owned))
 }
 
 #[cfg(test)]

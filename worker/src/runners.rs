@@ -15,6 +15,7 @@ use crate::daemon::DaemonError;
 use crate::line::Line;
 use crate::phase::{Job, JobOutput, Runner};
 use crate::pool::{self, WarmLimits};
+use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::workspace::Workspaces;
@@ -40,6 +41,7 @@ pub(crate) struct Runners {
     pub(crate) sandbox: Option<Arc<Sandbox>>,
     pub(crate) log_budget: u64,
     pub(crate) transcript_limit: usize,
+    pub(crate) providers: Arc<Providers>,
     pub(crate) warm: WarmLimits,
     pub(crate) provision: Arc<Provision>,
     /// Told when worktrees could be prepared.
@@ -105,6 +107,7 @@ impl Runners {
             sandbox: self.sandbox.clone(),
             log_budget: self.log_budget,
             transcript_limit: self.transcript_limit,
+            providers: self.providers.clone(),
             provision: self.provision.clone(),
             frozen: self.frozen.subscribe(),
         });

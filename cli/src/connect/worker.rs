@@ -42,6 +42,7 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         sandbox: Some(sandbox),
         log_budget: 64 * 1024 * 1024,
         transcript_limit: 8 * 1024 * 1024,
+        providers: super::providers::providers(ctx, place.settings.providers_file.as_deref())?,
         warm: warm_limits(place.settings.worker_warm),
         provision: Provision {
             include: Some(place.root.clone()),

@@ -117,8 +117,7 @@ impl AuditDraft {
             digests.insert("reason".to_owned(), whole.to_string());
         }
         let kind = self.actor.id.split_once(':').map_or("unknown", |(kind, _)| kind);
-        // Keys come out sorted and without white space, since serde_json's map is ordered (see `Digest::of_json`).
-        json!({
+        let mut body = json!({
             "v": 1,
             "cluster": place.cluster,
             "incarnation": place.incarnation,
@@ -136,8 +135,10 @@ impl AuditDraft {
             "reason": reason,
             "request": self.request,
             "redactions": [],
-        })
-        .to_string()
+        });
+        // Keys come out sorted and without white space (see `Digest::of_json`).
+        body.sort_all_objects();
+        body.to_string()
     }
 }
 

@@ -154,8 +154,10 @@ impl Digest {
     /// # Errors
     /// When the value cannot be written as JSON (a map with keys that are no text).
     pub fn of_json<T: Serialize>(value: &T) -> Result<Self, serde_json::Error> {
-        // serde_json's map is ordered by key (feature `preserve_order` is off), so this is canonical.
-        Ok(Self::of(serde_json::to_string(&serde_json::to_value(value)?)?.as_bytes()))
+        let mut value = serde_json::to_value(value)?;
+        // Whether maps keep the order they were made in is decided by any dependency (`preserve_order`), so they are sorted.
+        value.sort_all_objects();
+        Ok(Self::of(serde_json::to_string(&value)?.as_bytes()))
     }
 
     /// Wraps 32 raw bytes.

@@ -1,6 +1,7 @@
 //! The part of `autopack.toml` that belongs to the repository and is read from a commit: `[project] [policy] [gate]
 //! [builders.*]`. The sections of the host are known by name and left alone.
 
+mod asked;
 mod error;
 mod secrets;
 
@@ -14,6 +15,7 @@ use super::ids::{Digest, ProjectId};
 use super::policy::{Policy, PolicySection};
 use super::run_file::{self, GateReport, Vanished};
 
+pub use asked::{AnswerForm, ModelConfig, Permission, Preset};
 pub(super) use error::Source;
 pub use error::{ConfigError, suggest};
 pub use secrets::SecretsSection;
@@ -129,6 +131,21 @@ pub struct BuilderConfig {
     /// Seconds until it is stopped.
     #[serde(default = "one_hour")]
     pub timeout_seconds: u32,
+    /// Which agent; without one, an `agent` speaks the Agent Client Protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
+    /// What an agent of that protocol may do; absent: read and search the tree, and edit within the phase's scope.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Permission>,
+    /// The models of the attempts, in order; the last one stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelConfig>,
+    /// How an `llm` writes down a change.
+    #[serde(default, skip_serializing_if = "AnswerForm::is_default")]
+    pub answer: AnswerForm,
+    /// Bytes of files that an `llm` is shown at most.
+    #[serde(default = "asked::context_bytes", skip_serializing_if = "asked::is_context_bytes")]
+    pub context_bytes: u32,
 }
 
 const fn ten_minutes() -> u32 {
@@ -221,12 +238,8 @@ impl ProjectConfig {
             if builder.timeout_seconds == 0 {
                 return Err(source.invalid(name, "its timeout_seconds must be at least 1"));
             }
-            let needs_program = match builder.kind {
-                BuilderKind::Command | BuilderKind::Agent => true,
-                BuilderKind::Llm | BuilderKind::Patch | BuilderKind::Remediation => false,
-            };
-            if needs_program && builder.argv.is_empty() {
-                return Err(source.invalid(name, "a builder of this kind needs argv = [\"program\", ...]"));
+            if let Some(why) = builder.fault() {
+                return Err(source.invalid(name, why));
             }
         }
         Ok(())

@@ -69,12 +69,13 @@ pub const fn decide(asked: Option<RunDataModel>, server: bool) -> Result<RunData
 pub const fn starts_processes(purpose: LeasePurpose, phase: &Phase, gate_commands: usize) -> bool {
     match (purpose, &phase.spec.builder) {
         (LeasePurpose::Verify, _) => gate_commands > 0,
-        (LeasePurpose::Build, BuilderSpec::Command { .. } | BuilderSpec::Agent { .. } | BuilderSpec::Llm { .. }) => {
-            true
-        }
+        (LeasePurpose::Build, BuilderSpec::Command { .. } | BuilderSpec::Agent { .. }) => true,
         (
             LeasePurpose::Build,
-            BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. } | BuilderSpec::Landing { .. },
+            BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Remediation { .. }
+            | BuilderSpec::Landing { .. },
         ) => false,
     }
 }

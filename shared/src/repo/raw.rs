@@ -140,6 +140,31 @@ pub fn lookup(odb: &Odb<'_>, root: Oid, path: &[&[u8]]) -> Result<Option<RawEntr
     Ok(None)
 }
 
+/// Whether a tree has something at a path; a name that ends in `/` wants a directory with something in it.
+///
+/// # Errors
+/// [`RawError`] when a tree on the way cannot be read.
+pub fn holds(repo: &git2::Repository, root: Oid, name: &str) -> Result<bool, RawError> {
+    let odb = repo.odb().map_err(|source| RawError::Object { id: root, source })?;
+    let path: Vec<&[u8]> = name.trim_end_matches('/').split('/').map(str::as_bytes).collect();
+    let found = lookup(&odb, root, &path)?;
+    // Git has no empty directories.
+    Ok(found.is_some_and(|entry| entry.is_tree() || !name.ends_with('/')))
+}
+
+/// The text of a regular file in a tree; nothing where there is none, or one of more than `most` bytes.
+///
+/// # Errors
+/// [`RawError`] when an object cannot be read.
+pub fn read_file(repo: &git2::Repository, root: Oid, path: &str, most: u64) -> Result<Option<Vec<u8>>, RawError> {
+    let odb = repo.odb().map_err(|source| RawError::Object { id: root, source })?;
+    let parts: Vec<&[u8]> = path.split('/').map(str::as_bytes).collect();
+    match lookup(&odb, root, &parts)?.filter(|entry| entry.mode.is_regular()) {
+        Some(entry) if blob_size(&odb, entry.id)? <= most => Ok(Some(read_blob(&odb, entry.id)?.data().to_vec())),
+        Some(_) | None => Ok(None),
+    }
+}
+
 fn parse_tree(mut data: &[u8]) -> Option<RawTree> {
     let mut tree = Vec::new();
     while !data.is_empty() {

@@ -187,6 +187,8 @@ pub struct Settings {
     pub token_file: Option<PathBuf>,
     /// Where runs keep what they leave; none means `<repo>/.autonomous_runs`.
     pub data_dir: Option<PathBuf>,
+    /// Providers of models besides the known ones.
+    pub providers_file: Option<PathBuf>,
     /// Where mirror and worktrees live; none means the user's state folder.
     pub worker_root: Option<PathBuf>,
     /// How many phases the embedded worker does at once.
@@ -267,6 +269,7 @@ impl Settings {
             server: text("server"),
             token_file: text("token_file").map(PathBuf::from),
             data_dir: text("data_dir").map(PathBuf::from),
+            providers_file: text("providers_file").map(PathBuf::from),
             worker_root: text("worker.root").map(PathBuf::from),
             worker_slots: small("worker.slots").unwrap_or(1),
             worker_bwrap: text("worker.bwrap").map(PathBuf::from),

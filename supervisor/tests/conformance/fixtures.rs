@@ -1,7 +1,6 @@
 //! Rows to put into a store, each valid and none with a field at its default.
 
 #![allow(dead_code, reason = "not every test binary uses every row")]
-
 use std::collections::BTreeMap;
 
 use serde_json::json;

@@ -165,6 +165,8 @@ fn convert(
     for about_itself in ["format_version", "schema_version", "version"] {
         old.remove(about_itself);
     }
+    old.sort_keys();
+    old.values_mut().for_each(Value::sort_all_objects);
     old.iter().for_each(|(key, value)| leaves(key, value, &mut left));
     (new, left)
 }

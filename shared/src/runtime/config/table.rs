@@ -55,6 +55,13 @@ pub const SETTINGS: &[Setting] = &[
         default: None,
         about: "where runs keep what they leave; not set: <repo>/.autonomous_runs",
     },
+    // Not of the file: a repository must not say where keys are and where they go.
+    Setting {
+        key: "providers_file",
+        kind: Kind::Path,
+        default: None,
+        about: "a file with providers of models besides the known ones (docs/BUILDERS.md)",
+    },
     Setting {
         key: "worker.root",
         kind: Kind::Path,

@@ -37,7 +37,7 @@ impl Core {
         let mut tx = self.store.tx(&[]).await?;
         if let Some(found) = tx.run(&id).await? {
             drop(tx);
-            let asked = call.insecure_no_sandbox && has_commands(&file);
+            let asked = call.insecure_no_sandbox && starts_programs(&file);
             if found.project != self.project || found.file != file || asked != found.tainted {
                 return Err(Error::Exists {
                     what: "run",
@@ -50,7 +50,7 @@ impl Core {
         let asked = policy.anchor.as_ref().and_then(IntentionAnchorV2::run_data);
         let run_data = run_data::decide(asked, self.run_data.is_some())?;
         let now = tx.now();
-        let tainted = call.insecure_no_sandbox && has_commands(&file);
+        let tainted = call.insecure_no_sandbox && starts_programs(&file);
         let run = Run {
             id: id.clone(),
             project: self.project.clone(),
@@ -140,8 +140,8 @@ impl Core {
     }
 }
 
-fn has_commands(file: &RunFile) -> bool {
-    file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. }))
+fn starts_programs(file: &RunFile) -> bool {
+    file.phases.iter().any(|p| matches!(p.builder, BuilderSpec::Command { .. } | BuilderSpec::Agent { .. }))
 }
 
 /// What the author should know of the policy that will be in force.

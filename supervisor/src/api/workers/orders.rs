@@ -97,10 +97,10 @@ impl SessionTask {
         let core = self.cores.named(&lease.project).await?;
         let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
         let builder = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. } => policy.config.builders.get(name),
+            BuilderSpec::Command { name: Some(name), .. }
+            | BuilderSpec::Agent { preset: name }
+            | BuilderSpec::Llm { model: name } => policy.config.builders.get(name),
             BuilderSpec::Command { name: None, .. }
-            | BuilderSpec::Agent { .. }
-            | BuilderSpec::Llm { .. }
             | BuilderSpec::Patch { .. }
             | BuilderSpec::Landing { .. }
             | BuilderSpec::Remediation { .. } => None,
