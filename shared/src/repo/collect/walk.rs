@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use git2::Odb;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat2, statat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags, openat2, statat, statx};
 use rustix::io::Errno;
 
 use super::super::marks::Believed;
@@ -186,7 +186,11 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | kind;
         let resolve =
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        openat2(dir, name, flags, Mode::empty(), resolve).map_err(|error| self.failed(error))
+        openat2(dir, name, flags, Mode::empty(), resolve).map_err(|error| {
+            // Also said of what was moved out of the folder while it was looked up.
+            let moved = error == Errno::XDEV && !is_mount(dir, name);
+            self.failed(if moved { Errno::AGAIN } else { error })
+        })
     }
 
     pub(super) fn failed(&self, error: Errno) -> CollectError {
@@ -210,5 +214,18 @@ impl<'a, 'repo> Walk<'a, 'repo> {
         let size =
             before.filter(|entry| entry.is_file()).and_then(|entry| self.odb.read_header(to_git(entry.oid)).ok());
         size.map_or(0, |(size, _)| size as u64)
+    }
+}
+
+/// Whether an entry of a folder is on another mount; also where that cannot be said. What is gone is on none.
+fn is_mount(dir: BorrowedFd<'_>, name: &[u8]) -> bool {
+    let mount = |name: &[u8], flags: AtFlags| {
+        let stat = statx(dir, name, flags, StatxFlags::MNT_ID)?;
+        Ok::<_, Errno>((stat.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(stat.stx_mnt_id))
+    };
+    match (mount(b"", AtFlags::EMPTY_PATH), mount(name, AtFlags::SYMLINK_NOFOLLOW)) {
+        (Ok(Some(own)), Ok(Some(its))) => own != its,
+        (_, Err(error)) => error != Errno::NOENT,
+        (Ok(_) | Err(_), Ok(_)) => true,
     }
 }
