@@ -22,7 +22,8 @@ async fn met_until(
         cwd: tree.to_path_buf(),
         env: vec![("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())],
         lease: format!("acp-{}", std::process::id()),
-        timeout: Duration::from_secs(seconds),
+        // Longer than the talk, which says how it ended.
+        timeout: Duration::from_secs(seconds + 20),
         log_budget: 1 << 20,
         frozen: tokio::sync::watch::channel(false).1,
         output: crate::process::output::Output::default(),
