@@ -170,6 +170,11 @@ pub trait Store: Send + Sync {
     /// transaction ends. Run state needs its run's or the director's fence; requests, votes, commands and projects
     /// need none.
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>>;
+    /// A write transaction about one run, in which writes may wait ([`Batches::defer`]). Where that is less work, nothing
+    /// is held until the commit: it is shown the run and the phase, and what it writes is committed together with what
+    /// others write at the same time. Its fences are checked before and again in the commit; where somebody has written
+    /// to the run in between, it is refused with `Conflict`, and is to be begun again. Each has its own answer.
+    async fn turn(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>>;
     /// The store's clock: never goes back, survives restarts.
     async fn now(&self) -> StoreResult<Timestamp>;
     /// Rises with every commit of this process, and soon after those of others that share the store.

@@ -59,6 +59,8 @@ mod surveys;
 mod time;
 #[path = "conformance/transcripts.rs"]
 mod transcripts;
+#[path = "conformance/turns.rs"]
+mod turns;
 
 use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
@@ -121,6 +123,11 @@ macro_rules! store_cases {
                 what_waits_is_found_and_is_there_in_the_end what_waits_and_is_refused_leaves_nothing
                 no_worker_gets_more_than_its_slots
             }
+            turns {
+                a_turn_is_shown_its_run_and_writes_it a_turn_finds_what_it_has_written
+                a_turn_without_its_fence_is_refused a_turn_of_nothing_and_one_that_is_dropped_leave_nothing
+                turns_at_once_have_each_their_own_answer a_fence_that_rises_ends_the_turns_of_the_old_one
+            }
             crowd {
                 every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
                 leases_are_noted_in_the_order_of_the_log leases_that_begin_together_are_whole
@@ -161,6 +168,6 @@ mod sqlite {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_on_postgres() {
     let mut cases: Vec<postgres::Case> = store_cases! { listed! crate::postgres::PostgresLab };
-    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()));
+    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()).chain(turns::cases()));
     postgres::run(cases).await;
 }

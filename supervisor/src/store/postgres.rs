@@ -6,25 +6,27 @@
 //! before any row that hangs on it; and when all verbs are done, at commit: the heads of audit chains by name, the
 //! ledger that numbers the whole store, a row of the clock. A transaction that writes to several runs may still meet
 //! another that does so the other way round: then PostgreSQL ends one of them, which is told to try again.
+//!
+//! A transaction about one run is mostly a turn ([`Store::turn`]): it is shown its run, locks nothing, and what it
+//! writes is committed together with what others write at the same time, in the same order of locks (`turns.rs`).
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Transaction, query};
+use sqlx::{ConnectOptions as _, Connection as _, query};
 use tokio::sync::{Notify, watch};
 
-use autopack_shared::domain::ids::{Fence, Timestamp};
+use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
 use autopack_shared::runtime::process::{OnError, Tasks};
 
+use self::base::{Commits, Core};
 use self::error::{away, failed, within};
+use self::turns::Turns;
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
@@ -32,6 +34,7 @@ pub use self::closed::Place;
 
 mod applies;
 mod audit;
+mod base;
 mod batches;
 mod budgets;
 mod closed;
@@ -47,9 +50,11 @@ mod requests;
 mod runs;
 mod schema;
 mod server;
+mod sheet;
 mod skew;
 mod surveys;
 mod transcripts;
+mod turns;
 mod tx;
 mod watcher;
 
@@ -106,34 +111,16 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// Who is told of a commit of this process.
-#[derive(Clone)]
-struct Commits {
-    /// Those in it.
-    all: watch::Sender<u64>,
-    /// Whoever tells other processes.
-    own: Arc<Notify>,
-}
-
-impl Commits {
-    fn announce(&self) {
-        self.all.send_modify(|n| *n = n.wrapping_add(1));
-        self.own.notify_one();
-    }
-}
-
 /// A control store in a PostgreSQL database.
 pub struct PostgresStore {
-    pool: PgPool,
-    /// The latest instant this process was told, which it is never taken back behind.
-    seen: Arc<AtomicI64>,
-    commits: Commits,
+    core: Core,
+    turns: Turns,
     tasks: Tasks,
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("connections", &self.core.pool.size()).finish_non_exhaustive()
     }
 }
 
@@ -172,7 +159,9 @@ impl PostgresStore {
         let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
-        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
+        let core = Core::new(pool, Commits { all: commits, own });
+        let turns = Turns::start(&core, &tasks);
+        Ok(Self { core, turns, tasks })
     }
 
     /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
@@ -180,27 +169,7 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
     pub async fn close_to_others(&self) -> StoreResult<Place> {
-        closed::close(&self.pool).await
-    }
-
-    /// Begins a transaction; on another connection where one turns out to be gone, as after a restart of the server.
-    async fn begin(&self, how: &'static str) -> StoreResult<Transaction<'static, Postgres>> {
-        let mut tries = 0..self.pool.options().get_max_connections();
-        loop {
-            match within(SILENCE, self.pool.begin_with(how)).await {
-                Err(error) if is_gone(&error) && tries.next().is_some() => {}
-                done => return done.map_err(|e| failed(&e, None)),
-            }
-        }
-    }
-
-    fn saw(&self, millis: i64) -> Timestamp {
-        let before = self.seen.fetch_max(millis, Ordering::SeqCst);
-        Timestamp::from_millis(before.max(millis))
-    }
-
-    fn seen(&self) -> i64 {
-        self.seen.load(Ordering::SeqCst)
+        closed::close(&self.core.pool).await
     }
 }
 
@@ -214,59 +183,41 @@ impl Drop for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn read(&self) -> StoreResult<Box<dyn Tx>> {
-        let link = self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        let mut view = PostgresTx::new(link, None);
+        let link = self.core.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        let mut view = PostgresTx::new(Some(link), None);
         // Takes the snapshot too.
-        let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
-        Ok(Box::new(view.at(self.saw(now))))
+        let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.core.seen())).await?;
+        Ok(Box::new(view.at(self.core.saw(now))))
     }
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
-        // Whoever makes the server read-only means it: nothing here says otherwise.
-        let link = self.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
-        let fences: BTreeSet<&Fence> = fences.iter().collect();
-        let now = tx.hold(&fences, self.seen()).await?;
-        Ok(Box::new(tx.at(self.saw(now))))
+        Ok(Box::new(self.core.write(&fences.iter().collect()).await?))
+    }
+
+    async fn turn(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>> {
+        Ok(Box::new(self.turns.take(fences, run, phase).await?))
     }
 
     async fn now(&self) -> StoreResult<Timestamp> {
-        let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
-        let now: i64 = within(SILENCE, sql.fetch_one(&self.pool)).await.map_err(|e| failed(&e, None))?;
-        Ok(self.saw(now))
+        let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.core.seen());
+        let now: i64 = within(SILENCE, sql.fetch_one(&self.core.pool)).await.map_err(|e| failed(&e, None))?;
+        Ok(self.core.saw(now))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.commits.all.subscribe()
+        self.core.commits.all.subscribe()
     }
 
     async fn close(&self) {
         // Pools wait for whoever is still in a transaction; a stuck one must not hold up the end of the process.
         let closing = async {
             self.tasks.shutdown(TURN).await;
-            self.pool.close().await;
+            self.core.pool.close().await;
         };
         if tokio::time::timeout(TURN, closing).await.is_err() {
             tracing::warn!("the store was left open: a transaction did not end");
         }
     }
-}
-
-/// Whether a connection was closed by the other side before anything was asked on it.
-fn is_gone(error: &sqlx::Error) -> bool {
-    let closed = |kind| {
-        matches!(
-            kind,
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-        )
-    };
-    if let sqlx::Error::Io(error) = error {
-        return closed(error.kind());
-    }
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P01")
 }
 
 #[cfg(test)]

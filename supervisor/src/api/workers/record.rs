@@ -306,9 +306,27 @@ impl SessionTask {
     /// starts the run.
     async fn event(&self, event: &pb::RunEvent, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
-        let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
-        tx.defer();
-        let lease = self.own(tx.as_mut(), &run, event.epoch).await?;
+        let (store, fence) = (self.cores.store(), Fence { scope: Scope::Run(run.clone()), epoch: event.epoch });
+        let tx = store.turn(std::slice::from_ref(&fence), &run, None).await?;
+        match self.write_event(tx, event, (&run, &phase), book).await {
+            // Somebody else wrote to the run meanwhile: now nobody can.
+            Err(Error::Store(StoreError::Conflict { .. })) => {
+                let mut tx = store.tx(&[fence]).await?;
+                tx.defer();
+                self.write_event(tx, event, (&run, &phase), book).await
+            }
+            done => done,
+        }
+    }
+
+    async fn write_event(
+        &self,
+        mut tx: Box<dyn Tx>,
+        event: &pb::RunEvent,
+        (run, phase): (&RunId, &PhaseId),
+        book: &mut Book,
+    ) -> Result<Stored, Error> {
+        let lease = self.own(tx.as_mut(), run, event.epoch).await?;
         let key = (run.clone(), event.epoch);
         let heard = self.heard(tx.as_mut(), &lease, event.run_seq, book).await?;
         match heard.next(event.run_seq) {
@@ -322,10 +340,10 @@ impl SessionTask {
         {
             moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
         }
-        let mut stored = line(event, run.clone(), phase, tx.as_ref());
+        let mut stored = line(event, run.clone(), phase.clone(), tx.as_ref());
         tx.append_event(&mut stored).await?;
         // From here on nobody else writes to this run; who did in between may be this session's other stream.
-        let now = catch_up(tx.as_mut(), &run, event.epoch, heard, stored.seq).await?;
+        let now = catch_up(tx.as_mut(), run, event.epoch, heard, stored.seq).await?;
         if now.next(event.run_seq) != Next::New {
             return Ok(Stored::Upto(now.last()));
         }

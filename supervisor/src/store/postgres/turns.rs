@@ -1,0 +1,303 @@
+//! Turns: what many transactions of one run each begin with is read at once, and what they write is written at once, in
+//! one commit. Nobody waits for company: whoever comes while a batch is under way goes with the next one. Each gets an
+//! answer of its own, and never before it is durable; what cannot go with the others goes by itself (`sheet.rs`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Row as _, query};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use autopack_shared::domain::audit::AuditRecord;
+use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Timestamp};
+use autopack_shared::domain::record::Event;
+use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::runtime::telemetry::instruments::metrics;
+
+use super::audit::{Head, NOTHING, digest};
+use super::base::Core;
+use super::error::{away, failed, within};
+use super::puts::{self, Put};
+use super::sheet::Sheet;
+use super::tx::{PostgresTx, Sql, integer, maybe_integer, maybe_text, natural, read_living_at, text, unknown};
+use super::{SILENCE, TURN};
+use crate::store::batches::Gathered;
+use crate::store::{StoreError, StoreResult, doc};
+
+/// How many go together at most.
+const MOST: usize = 64;
+/// How many may wait for the next batch before whoever comes waits to be let in.
+const WAITING: usize = 1024;
+/// How many batches of each kind are under way at once.
+const ABREAST: (usize, usize) = (1, 2);
+/// How long somebody waits for an answer: for the batch that is under way and for the own one.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(SILENCE.as_secs() * 2 + TURN.as_secs());
+
+/// What a turn is shown.
+pub(super) struct Page {
+    pub(super) found: Gathered,
+    /// The last line of the run's history.
+    pub(super) last: Option<Event>,
+    /// The head of its chain.
+    pub(super) head: Head,
+}
+
+/// Rows as they came: whoever asked reads them.
+struct Shown {
+    row: PgRow,
+    now: Timestamp,
+    place: (String, u32),
+    /// The epochs of the scopes asked for.
+    epochs: Vec<Option<u64>>,
+}
+
+struct Ask {
+    scopes: Vec<String>,
+    run: RunId,
+    phase: Option<PhaseId>,
+    answer: oneshot::Sender<StoreResult<Shown>>,
+}
+
+/// What one turn writes.
+struct Job {
+    fences: Vec<Fence>,
+    run: RunId,
+    /// Of its chain, as it was shown.
+    head: Head,
+    puts: Vec<Put>,
+    records: Vec<AuditRecord>,
+    at: Timestamp,
+    answer: oneshot::Sender<StoreResult<Done>>,
+}
+
+/// How a turn ended.
+pub(super) enum Done {
+    /// It is committed.
+    Together,
+    /// Nothing of it was written: it has to be done by itself.
+    Alone(Vec<Put>),
+}
+
+/// Where turns are taken.
+#[derive(Clone)]
+pub(super) struct Turns {
+    core: Core,
+    asks: mpsc::Sender<Ask>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Turns {
+    pub(super) fn start(core: &Core, tasks: &Tasks) -> Self {
+        let ((asks, asked), (jobs, handed_in)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
+        let (reading, writing, stop) = (core.clone(), core.clone(), tasks.stop().clone());
+        let reading = serve(asked, stop.clone(), ABREAST.0, move |batch| show(reading.clone(), batch));
+        let writing = serve(handed_in, stop, ABREAST.1, move |batch| write(writing.clone(), batch));
+        tasks.spawn("turns that begin", OnError::Log, reading);
+        tasks.spawn("turns that end", OnError::Log, writing);
+        Self { core: core.clone(), asks, jobs }
+    }
+
+    pub(super) const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Begins a turn.
+    pub(super) async fn take(
+        &self,
+        fences: &[Fence],
+        run: &RunId,
+        phase: Option<&PhaseId>,
+    ) -> StoreResult<PostgresTx> {
+        let (answer, told) = oneshot::channel();
+        let scopes = fences.iter().map(|fence| fence.scope.to_string()).collect();
+        let ask = Ask { scopes, run: run.clone(), phase: phase.cloned(), answer };
+        let closed = || away("the store is closed".to_owned(), "start the command or the supervisor again");
+        self.asks.send_timeout(ask, TURN).await.map_err(|_| busy())?;
+        let shown = timeout(ANSWER, told).await.map_err(|_| busy())?.map_err(|_| closed())??;
+        for (fence, current) in fences.iter().zip(&shown.epochs) {
+            if *current != Some(fence.epoch) {
+                metrics().fenced("store");
+                let scope = fence.scope.to_string();
+                return Err(StoreError::Fenced { scope, held: fence.epoch, current: *current });
+            }
+        }
+        let page = page(&shown.row)?;
+        Ok(PostgresTx::showing(Sheet::new(self, fences, (run, phase)), page, shown.now, shown.place))
+    }
+
+    /// Has written what a turn writes, together with others.
+    pub(super) async fn hand_in(
+        &self,
+        fences: Vec<Fence>,
+        run: RunId,
+        head: Head,
+        puts: Vec<Put>,
+        records: Vec<AuditRecord>,
+        at: Timestamp,
+    ) -> StoreResult<Done> {
+        let (answer, told) = oneshot::channel();
+        let job = Job { fences, run, head, puts, records, at, answer };
+        self.jobs.send_timeout(job, TURN).await.map_err(|_| busy())?;
+        let silent = || unknown(&sqlx::Error::WorkerCrashed);
+        timeout(ANSWER, told).await.map_err(|_| silent())?.map_err(|_| silent())?
+    }
+}
+
+fn busy() -> StoreError {
+    away("too many transactions wait".to_owned(), "the database server is overloaded or away: try again")
+}
+
+/// Lets batches through until it is stopped; those that are under way then come to their end.
+async fn serve<T, F>(
+    mut queue: mpsc::Receiver<T>,
+    stop: CancellationToken,
+    abreast: usize,
+    work: impl Fn(Vec<T>) -> F,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut under_way = JoinSet::new();
+    stop.run_until_cancelled(async {
+        loop {
+            while under_way.len() >= abreast {
+                under_way.join_next().await;
+            }
+            let mut batch = Vec::new();
+            if queue.recv_many(&mut batch, MOST).await == 0 {
+                return;
+            }
+            under_way.spawn(work(batch));
+        }
+    })
+    .await;
+    while under_way.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Reads what a batch of turns begins with.
+async fn show(core: Core, batch: Vec<Ask>) {
+    let scopes: Vec<String> = batch.iter().flat_map(|ask| ask.scopes.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
+    let runs: Vec<&str> = batch.iter().map(|ask| ask.run.as_str()).collect();
+    let phases: Vec<Option<&str>> = batch.iter().map(|ask| ask.phase.as_ref().map(PhaseId::as_str)).collect();
+    let sql = "SELECT run_doc, run_state, run_version, phase_doc, phase_state, phase_version, last, head_seq, head_hash, \
+               now, cluster, incarnation, epochs FROM autopack.show_all($1, $2, $3, $4) ORDER BY place";
+    let sql = query(sql).bind(runs).bind(phases).bind(&scopes).bind(core.seen());
+    let rows = within(SILENCE, sql.fetch_all(&core.pool)).await.map_err(|error| failed(&error, None));
+    let read = rows.and_then(|mut rows| {
+        if rows.len() != batch.len() + 1 {
+            return Err(StoreError::Corrupt("the cluster row is missing".to_owned()));
+        }
+        let first = rows.remove(0);
+        let now: i64 = first.try_get(9).map_err(|e| failed(&e, None))?;
+        let incarnation = u32::try_from(natural(&first, 11)?);
+        let incarnation = incarnation.map_err(|_| StoreError::Corrupt("the incarnation is out of range".to_owned()))?;
+        let epochs: Option<Vec<Option<i64>>> = first.try_get(12).map_err(|e| failed(&e, None))?;
+        let epochs = epochs.unwrap_or_default().into_iter().map(|epoch| epoch.and_then(|e| u64::try_from(e).ok()));
+        let epochs: BTreeMap<String, Option<u64>> = scopes.into_iter().zip(epochs).collect();
+        Ok((core.saw(now), (text(&first, 10)?.to_owned(), incarnation), epochs, rows))
+    });
+    match read {
+        Ok((now, place, epochs, rows)) => {
+            for (ask, row) in batch.into_iter().zip(rows) {
+                let epochs = ask.scopes.iter().map(|scope| epochs.get(scope).copied().flatten()).collect();
+                let _gone = ask.answer.send(Ok(Shown { row, now, place: place.clone(), epochs }));
+            }
+        }
+        Err(error) => {
+            for ask in batch {
+                let _gone = ask.answer.send(Err(again(&error)));
+            }
+        }
+    }
+}
+
+/// The same error for each of many.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Unavailable { why, hint } => away(why.clone(), hint),
+        StoreError::Full(why) => StoreError::Full(why.clone()),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}
+
+/// What a row shows.
+fn page(row: &PgRow) -> StoreResult<Page> {
+    let found = Gathered { run: read_living_at(row, 0)?, phase: read_living_at(row, 3)? };
+    let last = maybe_text(row, 6)?.map(|text| doc::unpack(text, [])).transpose()?;
+    let head = match maybe_integer(row, 7)? {
+        Some(_) => (natural(row, 7)?, digest(row, 8)?),
+        None => NOTHING,
+    };
+    Ok(Page { found, last, head })
+}
+
+/// Writes what a batch of turns writes.
+async fn write(core: Core, mut batch: Vec<Job>) {
+    // Of two of one run the second was shown what the first changes.
+    batch.sort_by(|one, other| one.run.cmp(&other.run));
+    let mut jobs: Vec<Job> = Vec::with_capacity(batch.len());
+    for job in batch {
+        if jobs.last().is_some_and(|last| last.run == job.run) { job.alone() } else { jobs.push(job) }
+    }
+    match within(SILENCE, bound(&jobs).fetch_all(&core.pool)).await {
+        // Read to its end, that is, after the commit.
+        Ok(rows) => {
+            core.commits.announce();
+            let moved: Vec<String> = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or_default();
+            let moved: BTreeSet<String> = moved.into_iter().collect();
+            for job in jobs {
+                if moved.contains(job.run.as_str()) { job.tell(Ok(Done::Together)) } else { job.alone() }
+            }
+        }
+        Err(error) if is_refusal(&error) => jobs.into_iter().for_each(Job::alone),
+        Err(error @ (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)) => {
+            jobs.into_iter().for_each(|job| job.tell(Err(failed(&error, None))));
+        }
+        Err(error) => jobs.into_iter().for_each(|job| job.tell(Err(unknown(&error)))),
+    }
+}
+
+/// Whether the server has said that nothing was written. Where it went away nobody knows.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| !code.starts_with("57P") && !code.starts_with("08"))
+}
+
+/// The statement that writes a batch.
+fn bound(jobs: &[Job]) -> Sql<'_> {
+    let fences: BTreeSet<(String, i64)> =
+        jobs.iter().flat_map(|job| &job.fences).map(|f| (f.scope.to_string(), integer(f.epoch))).collect();
+    let (scopes, epochs): (Vec<String>, Vec<i64>) = fences.into_iter().unzip();
+    let puts: Vec<&Put> = jobs.iter().flat_map(|job| &job.puts).collect();
+    let records: Vec<&AuditRecord> = jobs.iter().flat_map(|job| &job.records).collect();
+    let sql = "SELECT autopack.move_all($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, \
+               $19, $20)";
+    let sql = query(sql).bind(scopes).bind(epochs);
+    let sql = sql.bind(jobs.iter().map(|job| job.run.as_str()).collect::<Vec<_>>());
+    let sql = sql.bind(jobs.iter().map(|job| integer(job.head.0)).collect::<Vec<_>>());
+    let sql = sql.bind(jobs.iter().map(|job| &job.head.1.as_bytes()[..]).collect::<Vec<_>>());
+    let sql = puts::bind(sql, &puts);
+    let sql = sql.bind(records.iter().map(|r| r.chain.as_str()).collect::<Vec<_>>());
+    let sql = sql.bind(records.iter().map(|r| integer(r.seq)).collect::<Vec<_>>());
+    let sql = sql.bind(records.iter().map(|r| r.body.as_str()).collect::<Vec<_>>());
+    let sql = sql.bind(records.iter().map(|r| &r.prev_hash.as_bytes()[..]).collect::<Vec<_>>());
+    let sql = sql.bind(records.iter().map(|r| &r.hash.as_bytes()[..]).collect::<Vec<_>>());
+    let sql = sql.bind(records.iter().map(|r| r.at.as_millis()).collect::<Vec<_>>());
+    sql.bind(jobs.iter().map(|job| job.at.as_millis()).max().unwrap_or(0))
+}
+
+impl Job {
+    fn tell(self, done: StoreResult<Done>) {
+        // Who no longer waits finds what there is when it looks again.
+        let _gone = self.answer.send(done);
+    }
+
+    fn alone(self) {
+        let _gone = self.answer.send(Ok(Done::Alone(self.puts)));
+    }
+}
