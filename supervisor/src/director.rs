@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use autopack_shared::domain::ids::{Fence, PhaseId, FencingToken, ProjectId, RequestId, RowId, RunId, Scope, Timestamp};
+use autopack_shared::domain::ids::{
+    Fence, FencingToken, PhaseId, ProjectId, RequestId, RowId, RunId, Scope, Timestamp,
+};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::PhaseState;

@@ -28,6 +28,8 @@ pub(super) struct StandIn {
     beat: tokio::time::Interval,
     held: Vec<HeldLease>,
     seq: u64,
+    /// When it said hello.
+    pub(super) greeted: Instant,
 }
 
 /// Something that a session was told.
@@ -52,10 +54,11 @@ impl StandIn {
             held: Vec::new(),
         };
         let first = WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) };
+        let greeted = Instant::now();
         out.try_send(first).map_err(|_| gone())?;
         let mut client = WorkerServiceClient::new(wire).max_decoding_message_size(MAX_MESSAGE);
         let inbox = client.session(ReceiverStream::new(outbox)).await.during("open a session")?.into_inner();
-        let mut session = Self { out, inbox, beat: interval(2000), held: Vec::new(), seq: 1 };
+        let mut session = Self { out, inbox, beat: interval(2000), held: Vec::new(), seq: 1, greeted };
         let told = session.told().await?;
         let Told::Welcome(welcome) = told else { return Err(unexpected(&told)) };
         session.beat = interval(welcome.heartbeat_ms);

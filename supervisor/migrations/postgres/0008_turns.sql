@@ -1,6 +1,7 @@
 -- compatible with: 1
 -- Moves of many runs in one statement: one way there and back, one commit and one flush of the disk for all of them.
--- Every row is guarded as before, row by row; the guards themselves ask less.
+-- Every row is guarded as before, row by row; the guards themselves ask less. Plans of these functions are made once for
+-- a connection, maybe while the tables are still empty: they go by keys whatever the tables are like.
 
 -- A listed move leaves a state that something leaves, so the final states are only asked about when none is listed.
 CREATE OR REPLACE FUNCTION autopack.moves() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -36,6 +37,8 @@ BEGIN
     END IF;
     IF aside = 'later' THEN
         NEW.leaf_index := NULL;
+    ELSIF aside = 'given' THEN
+        NULL; -- From those that were set aside; no two records have the same one.
     ELSIF aside = '' THEN
         PERFORM autopack.number_pending();
         UPDATE autopack.ledger SET leaves = leaves + 1 RETURNING leaves - 1 INTO NEW.leaf_index;
@@ -61,7 +64,7 @@ CREATE FUNCTION autopack.show_all(p_runs text[], p_phases text[], p_scopes text[
 RETURNS TABLE (place bigint, run_doc text, run_state text, run_version bigint, phase_doc text, phase_state text,
     phase_version bigint, last text, head_seq bigint, head_hash bytea, now bigint, cluster text, incarnation bigint,
     epochs bigint[])
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -89,7 +92,7 @@ CREATE FUNCTION autopack.move_all(p_scopes text[], p_epochs bigint[], p_runs tex
     p_heads bytea[], p_what text[], p_run text[], p_id text[], p_number bigint[], p_project text[], p_state text[],
     p_version bigint[], p_doc text[], p_chain text[], p_seq bigint[], p_body text[], p_prev bytea[], p_hash bytea[],
     p_ats bigint[], p_at bigint) RETURNS text[]
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
     held   text;
     many   bigint;
@@ -150,14 +153,20 @@ BEGIN
     INSERT INTO autopack.event (run_id, seq, doc)
     SELECT w.run, w.number, w.doc::json FROM unnest(p_what, p_run, p_number, p_doc) AS w (what, run, number, doc)
     WHERE w.what = 'event+' AND w.run = ANY (moved);
-    PERFORM set_config('autopack.leaves', 'later', true);
-    INSERT INTO autopack.audit (chain, seq, body, prev_hash, hash, at)
-    SELECT r.chain, r.seq, r.body, r.prev, r.hash, r.at
-    FROM unnest(p_chain, p_seq, p_body, p_prev, p_hash, p_ats) WITH ORDINALITY
-        AS r (chain, seq, body, prev, hash, at, place)
-    WHERE substr(r.chain, 5) = ANY (moved) ORDER BY r.place;
-    GET DIAGNOSTICS many = ROW_COUNT;
-    PERFORM set_config('autopack.leaves', '', true);
+    -- Positions at once: others that are committed together wait for the ledger as long as one commit takes, but for so
+    -- many records that is less than to write each of them again.
+    SELECT count(*) INTO many FROM unnest(p_chain) AS r (chain) WHERE substr(r.chain, 5) = ANY (moved);
+    IF many > 0 THEN
+        PERFORM autopack.number_pending();
+        UPDATE autopack.ledger SET leaves = leaves + many RETURNING leaves - many INTO done;
+        PERFORM set_config('autopack.leaves', 'given', true);
+        INSERT INTO autopack.audit (chain, seq, leaf_index, body, prev_hash, hash, at)
+        SELECT r.chain, r.seq, done + row_number() OVER (ORDER BY r.place) - 1, r.body, r.prev, r.hash, r.at
+        FROM unnest(p_chain, p_seq, p_body, p_prev, p_hash, p_ats) WITH ORDINALITY
+            AS r (chain, seq, body, prev, hash, at, place)
+        WHERE substr(r.chain, 5) = ANY (moved) ORDER BY r.place;
+        PERFORM set_config('autopack.leaves', '', true);
+    END IF;
     PERFORM autopack.tick_all(p_at, 1, many);
     RETURN moved;
 END $$;

@@ -118,7 +118,7 @@ impl Director {
     }
 
     async fn stale(&self, view: &RunView, id: &PhaseId, why: &str) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(why.to_owned()), &system()).await?;
         Ok(tx.commit().await?)

@@ -64,7 +64,7 @@ impl Director {
 
     /// The branch was moved or deleted under a change that the gate did not pass: there is nothing to take back.
     async fn gone(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
         let reason = Some(format!("{} no longer has it; nothing was left to revert", view.run.branch));

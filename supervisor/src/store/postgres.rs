@@ -67,6 +67,8 @@ const FRESH: Duration = Duration::from_millis(500);
 /// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
 const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "autopack,pg_temp"),
+    // Nothing here is worth compiling: what takes long reads many rows, not hard sums.
+    ("jit", "off"),
     ("lock_timeout", "3s"),
     ("statement_timeout", "15s"),
     ("idle_in_transaction_session_timeout", "10s"),

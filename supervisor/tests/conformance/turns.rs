@@ -160,7 +160,7 @@ pub(crate) async fn turns_at_once_have_each_their_own_answer(lab: &mut impl Lab)
                         assert!(matches!(refused, StoreError::Fenced { .. }), "{refused}");
                     }
                     2 => {
-                        let refused = turn(&*store, &fence, &id, RunState::Succeeded).await.unwrap_err();
+                        let refused = turn(&*store, &fence, &id, RunState::Created).await.unwrap_err();
                         assert!(matches!(&refused, StoreError::IllegalMove(why) if why.contains("r-2")), "{refused}");
                     }
                     3 => {
@@ -233,6 +233,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases_of! { turns {
         a_run_that_was_written_meanwhile_is_a_conflict a_run_that_is_locked_holds_up_no_other
         a_turn_that_only_comes_to_be_refused_in_the_commit
+        what_was_acknowledged_is_there_when_connections_break
     } }
 }
 
@@ -306,5 +307,48 @@ async fn a_turn_that_only_comes_to_be_refused_in_the_commit(lab: &mut PostgresLa
     let mut view = store.read().await.unwrap();
     assert_eq!(view.run(&name("r-5")).await.unwrap().unwrap().state, RunState::Queued);
     drop(view);
+    whole(&*store).await;
+}
+
+/// Connections break in the middle of batches. Whoever was told that it is committed finds it; whoever was told that
+/// nobody knows looks, and goes on from there.
+async fn what_was_acknowledged_is_there_when_connections_break(lab: &mut PostgresLab) {
+    let store = lab.store();
+    let fence = queued(&*store, 8).await;
+    let mut work = JoinSet::new();
+    for n in 0..8 {
+        let (store, fence, id) = (store.clone(), fence.clone(), format!("r-{n}"));
+        work.spawn(async move {
+            let (mut told, mut unknown) = (0_u64, 0_u64);
+            while told < 40 {
+                let Ok(mut view) = store.read().await else { continue };
+                let Ok(Some(found)) = view.run(&name(&id)).await else { continue };
+                drop(view);
+                assert!(found.version > told && found.version <= 1 + told + unknown, "{id}: {told} and {unknown}");
+                let to = if found.state == RunState::Queued { RunState::Paused } else { RunState::Queued };
+                match turn(&*store, &fence, &id, to).await {
+                    Ok(()) => told += 1,
+                    Err(StoreError::Unavailable { .. }) => unknown += 1,
+                    // Of one that nobody knew of, and that was committed after it was looked for.
+                    Err(StoreError::Conflict { .. } | StoreError::IllegalMove(_)) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            (id, told, unknown)
+        });
+    }
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() \
+               AND application_name = 'autopack' AND query LIKE '%move_all%'";
+    let mut broken = 0;
+    while !work.is_empty() {
+        tokio::time::sleep(Duration::from_millis(7)).await;
+        broken += sqlx::query_scalar::<_, i64>(end).fetch_one(&lab.raw).await.unwrap();
+        while let Some(done) = work.try_join_next() {
+            let (id, told, unknown) = done.unwrap();
+            let version = store.read().await.unwrap().run(&name(&id)).await.unwrap().unwrap().version;
+            assert!((told..=told + unknown).contains(&(version - 1)), "{id}: {told}, {unknown}, {version}");
+        }
+    }
+    assert!(broken > 5, "{broken} connections were broken");
     whole(&*store).await;
 }

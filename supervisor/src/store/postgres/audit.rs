@@ -98,7 +98,9 @@ impl PostgresTx {
                    $18, $19)";
         for _ in 0..2 {
             let sealed = self.sealed(&drafts);
-            let asked = bind(puts::bind(query(sql), &puts.iter().collect::<Vec<_>>()), &sealed, self.now()).bind(self.leases).bind(self.appended);
+            let asked = bind(puts::bind(query(sql), &puts.iter().collect::<Vec<_>>()), &sealed, self.now())
+                .bind(self.leases)
+                .bind(self.appended);
             let answer = self.rows(asked).await?;
             for row in &answer {
                 if let Some(refusal) = puts::refusal(&puts, row)? {

@@ -106,12 +106,7 @@ impl Turns {
     }
 
     /// Begins a turn.
-    pub(super) async fn take(
-        &self,
-        fences: &[Fence],
-        run: &RunId,
-        phase: Option<&PhaseId>,
-    ) -> StoreResult<PostgresTx> {
+    pub(super) async fn take(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<PostgresTx> {
         let (answer, told) = oneshot::channel();
         let scopes = fences.iter().map(|fence| fence.scope.to_string()).collect();
         let ask = Ask { scopes, run: run.clone(), phase: phase.cloned(), answer };
@@ -181,7 +176,8 @@ where
 
 /// Reads what a batch of turns begins with.
 async fn show(core: Core, batch: Vec<Ask>) {
-    let scopes: Vec<String> = batch.iter().flat_map(|ask| ask.scopes.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
+    let scopes: Vec<String> =
+        batch.iter().flat_map(|ask| ask.scopes.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
     let runs: Vec<&str> = batch.iter().map(|ask| ask.run.as_str()).collect();
     let phases: Vec<Option<&str>> = batch.iter().map(|ask| ask.phase.as_ref().map(PhaseId::as_str)).collect();
     let sql = "SELECT run_doc, run_state, run_version, phase_doc, phase_state, phase_version, last, head_seq, head_hash, \

@@ -15,10 +15,10 @@ use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
 use autopack_shared::domain::record::Event;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
-use super::audit::Head;
-use super::error::{Subject, away, failed, within};
 use super::SILENCE;
+use super::audit::Head;
 use super::base::Commits;
+use super::error::{Subject, away, failed, within};
 use super::puts::Put;
 use super::sheet::Sheet;
 use crate::store::{StoreError, StoreResult, Tx, doc};
