@@ -1,7 +1,10 @@
 -- compatible with: 1
 -- Moves of many runs in one statement: one way there and back, one commit and one flush of the disk for all of them.
--- Every row is guarded as before, row by row; the guards themselves ask less. Plans of these functions are made once for
+-- Every row is guarded as before, row by row; the guards themselves ask less. Plans of these functions are made once in
 -- a connection, maybe while the tables are still empty: they go by keys whatever the tables are like.
+
+-- Nothing looks for runs of a state in all projects; each move wrote to it.
+DROP INDEX autopack.run_by_state;
 
 -- A listed move leaves a state that something leaves, so the final states are only asked about when none is listed.
 CREATE OR REPLACE FUNCTION autopack.moves() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -57,14 +60,15 @@ DROP TRIGGER c_rises ON autopack.audit_head;
 CREATE TRIGGER c_rises BEFORE UPDATE ON autopack.audit_head FOR EACH ROW
 WHEN (NEW.chain <> OLD.chain OR NEW.seq <> OLD.seq + 1) EXECUTE FUNCTION autopack.only_rises();
 
--- Reads for several at once what each begins with. The row at place 0 has the store's clock, its own id, its incarnation
--- and the epochs of the scopes; the others a run, one of its phases, the last line of its history, and the head of its
+-- Reads for several at once what each begins with. The row at place 0 has the store's clock, its id, its incarnation and
+-- the epochs of the scopes; the others a run, one of its phases, the last line of its history, and the head of its
 -- chain. Nothing is locked: who writes on the strength of it says what it was (`move_all`).
 CREATE FUNCTION autopack.show_all(p_runs text[], p_phases text[], p_scopes text[], p_seen bigint)
 RETURNS TABLE (place bigint, run_doc text, run_state text, run_version bigint, phase_doc text, phase_state text,
     phase_version bigint, last text, head_seq bigint, head_hash bytea, now bigint, cluster text, incarnation bigint,
     epochs bigint[])
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -92,12 +96,14 @@ CREATE FUNCTION autopack.move_all(p_scopes text[], p_epochs bigint[], p_runs tex
     p_heads bytea[], p_what text[], p_run text[], p_id text[], p_number bigint[], p_project text[], p_state text[],
     p_version bigint[], p_doc text[], p_chain text[], p_seq bigint[], p_body text[], p_prev bytea[], p_hash bytea[],
     p_ats bigint[], p_at bigint) RETURNS text[]
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     held   text;
     many   bigint;
     done   bigint;
     wanted bigint := 0;
+    locked text[];
     moved  text[];
 BEGIN
     SELECT count(*), '|' || string_agg(f.scope || '#' || f.epoch, '|') || '|' INTO many, held FROM (
@@ -107,13 +113,20 @@ BEGIN
         RAISE EXCEPTION 'FENCED' USING ERRCODE = 'AP001';
     END IF;
     PERFORM set_config('autopack.fence', coalesce(held, ''), true);
-    SELECT array_agg(l.id) INTO moved FROM (
+    SELECT array_agg(l.id) INTO locked FROM (
         SELECT r.id FROM autopack.run AS r WHERE r.id = ANY (p_runs) ORDER BY r.id
         FOR NO KEY UPDATE SKIP LOCKED) AS l;
-    -- A statement of its own, so that it sees what was committed before the rows were locked.
-    SELECT coalesce(array_agg(w.run), '{}') INTO moved FROM unnest(p_runs, p_head_seqs, p_heads) AS w (run, seq, hash)
-    LEFT JOIN autopack.audit_head AS h ON h.chain = 'run/' || w.run
-    WHERE w.run = ANY (moved) AND coalesce(h.seq, 0) = w.seq AND (h.seq IS NULL OR h.hash = w.hash);
+    -- Statements of their own, so that they see what was committed before the rows were locked. The heads are locked
+    -- before the ledger, as everywhere.
+    SELECT coalesce(array_agg(l.run), '{}') INTO moved FROM (
+        SELECT w.run FROM unnest(p_runs, p_head_seqs, p_heads) AS w (run, seq, hash)
+        JOIN autopack.audit_head AS h ON h.chain = 'run/' || w.run AND h.seq = w.seq AND h.hash = w.hash
+        WHERE w.run = ANY (locked) ORDER BY h.chain FOR NO KEY UPDATE OF h SKIP LOCKED) AS l;
+    IF 0 = ANY (p_head_seqs) THEN
+        SELECT moved || coalesce(array_agg(w.run), '{}') INTO moved FROM unnest(p_runs, p_head_seqs) AS w (run, seq)
+        WHERE w.run = ANY (locked) AND w.seq = 0
+            AND NOT EXISTS (SELECT 1 FROM autopack.audit_head AS h WHERE h.chain = 'run/' || w.run);
+    END IF;
     IF 'attempt+' = ANY (p_what) THEN
         INSERT INTO autopack.attempt (run_id, phase_id, number, state, version, doc)
         SELECT w.run, w.id, w.number, w.state, w.version, w.doc::json

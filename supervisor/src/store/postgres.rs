@@ -26,7 +26,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 
 use self::base::{Commits, Core};
 use self::error::{away, failed, within};
-use self::turns::Turns;
+use self::turns::{LANES, Turns};
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
@@ -152,6 +152,11 @@ impl PostgresStore {
         });
         // Who listens keeps its connection; it takes none from those who work.
         let hints = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
+        let lanes = PgPoolOptions::new().max_connections(LANES).acquire_timeout(TURN).test_before_acquire(false);
+        let lanes = lanes.before_acquire(|link, meta| {
+            Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
+        });
+        let lanes = lanes.connect_lazy_with(options.clone());
         let pool = pool.connect_lazy_with(options);
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
@@ -162,7 +167,7 @@ impl PostgresStore {
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
         let core = Core::new(pool, Commits { all: commits, own });
-        let turns = Turns::start(&core, &tasks);
+        let turns = Turns::start(&core, lanes, &tasks);
         Ok(Self { core, turns, tasks })
     }
 
@@ -214,6 +219,7 @@ impl Store for PostgresStore {
         // Pools wait for whoever is still in a transaction; a stuck one must not hold up the end of the process.
         let closing = async {
             self.tasks.shutdown(TURN).await;
+            self.turns.close().await;
             self.core.pool.close().await;
         };
         if tokio::time::timeout(TURN, closing).await.is_err() {

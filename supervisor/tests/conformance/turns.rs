@@ -131,7 +131,10 @@ pub(crate) async fn a_turn_of_nothing_and_one_that_is_dropped_leave_nothing(lab:
     let mut tx = store.turn(std::slice::from_ref(&fence), &name("none"), None).await.unwrap();
     let refused = match tx.append_event(&mut event("none", "x")).await {
         Ok(_) => tx.commit().await.unwrap_err(),
-        Err(refused) => refused,
+        Err(refused) => {
+            drop(tx);
+            refused
+        }
     };
     assert!(matches!(refused, StoreError::NotFound { .. }), "{refused}");
     let mut tx = store.turn(std::slice::from_ref(&fence), &name("a"), None).await.unwrap();

@@ -76,7 +76,7 @@ impl Core {
 }
 
 /// Whether a connection was closed by the other side before anything was asked on it.
-fn is_gone(error: &sqlx::Error) -> bool {
+pub(super) fn is_gone(error: &sqlx::Error) -> bool {
     let closed = |kind| {
         matches!(
             kind,

@@ -3,12 +3,11 @@
 //! answer of its own, and never before it is durable; what cannot go with the others goes by itself (`sheet.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 
 use sqlx::postgres::PgRow;
-use sqlx::{Row as _, query};
+use sqlx::{PgPool, Row as _, query};
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +18,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::audit::{Head, NOTHING, digest};
-use super::base::Core;
+use super::base::{Core, is_gone};
 use super::error::{away, failed, within};
 use super::puts::{self, Put};
 use super::sheet::Sheet;
@@ -32,8 +31,9 @@ use crate::store::{StoreError, StoreResult, doc};
 const MOST: usize = 64;
 /// How many may wait for the next batch before whoever comes waits to be let in.
 const WAITING: usize = 1024;
-/// How many batches of each kind are under way at once.
-const ABREAST: (usize, usize) = (1, 2);
+/// Connections of their own: one that reads, one that writes. What the server has to prepare in a connection is then
+/// prepared once, and what comes while one batch is under way makes the next one large.
+pub(super) const LANES: u32 = 2;
 /// How long somebody waits for an answer: for the batch that is under way and for the own one.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(SILENCE.as_secs() * 2 + TURN.as_secs());
 
@@ -86,23 +86,30 @@ pub(super) enum Done {
 #[derive(Clone)]
 pub(super) struct Turns {
     core: Core,
+    lanes: PgPool,
     asks: mpsc::Sender<Ask>,
     jobs: mpsc::Sender<Job>,
 }
 
 impl Turns {
-    pub(super) fn start(core: &Core, tasks: &Tasks) -> Self {
+    pub(super) fn start(core: &Core, lanes: PgPool, tasks: &Tasks) -> Self {
         let ((asks, asked), (jobs, handed_in)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
-        let (reading, writing, stop) = (core.clone(), core.clone(), tasks.stop().clone());
-        let reading = serve(asked, stop.clone(), ABREAST.0, move |batch| show(reading.clone(), batch));
-        let writing = serve(handed_in, stop, ABREAST.1, move |batch| write(writing.clone(), batch));
+        let (reader, writer) = ((core.clone(), lanes.clone()), (core.clone(), lanes.clone()));
+        let reading = serve(asked, tasks.stop().clone(), async move |batch| show(&reader.0, &reader.1, batch).await);
+        let writing =
+            serve(handed_in, tasks.stop().clone(), async move |batch| write(&writer.0, &writer.1, batch).await);
         tasks.spawn("turns that begin", OnError::Log, reading);
         tasks.spawn("turns that end", OnError::Log, writing);
-        Self { core: core.clone(), asks, jobs }
+        Self { core: core.clone(), lanes, asks, jobs }
     }
 
     pub(super) const fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// Disconnects, when nothing is under way any more.
+    pub(super) async fn close(&self) {
+        self.lanes.close().await;
     }
 
     /// Begins a turn.
@@ -110,8 +117,7 @@ impl Turns {
         let (answer, told) = oneshot::channel();
         let scopes = fences.iter().map(|fence| fence.scope.to_string()).collect();
         let ask = Ask { scopes, run: run.clone(), phase: phase.cloned(), answer };
-        let closed = || away("the store is closed".to_owned(), "start the command or the supervisor again");
-        self.asks.send_timeout(ask, TURN).await.map_err(|_| busy())?;
+        self.asks.send_timeout(ask, TURN).await.map_err(|error| refused(&error))?;
         let shown = timeout(ANSWER, told).await.map_err(|_| busy())?.map_err(|_| closed())??;
         for (fence, current) in fences.iter().zip(&shown.epochs) {
             if *current != Some(fence.epoch) {
@@ -136,9 +142,21 @@ impl Turns {
     ) -> StoreResult<Done> {
         let (answer, told) = oneshot::channel();
         let job = Job { fences, run, head, puts, records, at, answer };
-        self.jobs.send_timeout(job, TURN).await.map_err(|_| busy())?;
+        self.jobs.send_timeout(job, TURN).await.map_err(|error| refused(&error))?;
         let silent = || unknown(&sqlx::Error::WorkerCrashed);
         timeout(ANSWER, told).await.map_err(|_| silent())?.map_err(|_| silent())?
+    }
+}
+
+fn closed() -> StoreError {
+    away("the store is closed".to_owned(), "start the command or the supervisor again")
+}
+
+/// Why nothing more is let in.
+fn refused<T>(error: &SendTimeoutError<T>) -> StoreError {
+    match error {
+        SendTimeoutError::Timeout(_) => busy(),
+        SendTimeoutError::Closed(_) => closed(),
     }
 }
 
@@ -146,44 +164,36 @@ fn busy() -> StoreError {
     away("too many transactions wait".to_owned(), "the database server is overloaded or away: try again")
 }
 
-/// Lets batches through until it is stopped; those that are under way then come to their end.
-async fn serve<T, F>(
+/// Lets one batch through after the other until it is stopped; one that is under way then comes to its end.
+async fn serve<T>(
     mut queue: mpsc::Receiver<T>,
     stop: CancellationToken,
-    abreast: usize,
-    work: impl Fn(Vec<T>) -> F,
-) -> Result<(), StoreError>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let mut under_way = JoinSet::new();
-    stop.run_until_cancelled(async {
-        loop {
-            while under_way.len() >= abreast {
-                under_way.join_next().await;
-            }
-            let mut batch = Vec::new();
-            if queue.recv_many(&mut batch, MOST).await == 0 {
-                return;
-            }
-            under_way.spawn(work(batch));
+    work: impl AsyncFn(Vec<T>),
+) -> Result<(), StoreError> {
+    loop {
+        let mut batch = Vec::new();
+        if stop.run_until_cancelled(queue.recv_many(&mut batch, MOST)).await.is_none_or(|many| many == 0) {
+            return Ok(());
         }
-    })
-    .await;
-    while under_way.join_next().await.is_some() {}
-    Ok(())
+        work(batch).await;
+    }
 }
 
 /// Reads what a batch of turns begins with.
-async fn show(core: Core, batch: Vec<Ask>) {
+async fn show(core: &Core, lanes: &PgPool, batch: Vec<Ask>) {
     let scopes: Vec<String> =
         batch.iter().flat_map(|ask| ask.scopes.iter().cloned()).collect::<BTreeSet<_>>().into_iter().collect();
     let runs: Vec<&str> = batch.iter().map(|ask| ask.run.as_str()).collect();
     let phases: Vec<Option<&str>> = batch.iter().map(|ask| ask.phase.as_ref().map(PhaseId::as_str)).collect();
     let sql = "SELECT run_doc, run_state, run_version, phase_doc, phase_state, phase_version, last, head_seq, head_hash, \
                now, cluster, incarnation, epochs FROM autopack.show_all($1, $2, $3, $4) ORDER BY place";
-    let sql = query(sql).bind(runs).bind(phases).bind(&scopes).bind(core.seen());
-    let rows = within(SILENCE, sql.fetch_all(&core.pool)).await.map_err(|error| failed(&error, None));
+    let ask = || query(sql).bind(&runs).bind(&phases).bind(&scopes).bind(core.seen());
+    let mut rows = within(SILENCE, ask().fetch_all(lanes)).await;
+    if rows.as_ref().is_err_and(is_gone) {
+        // As after a restart of the server: asked again on another connection.
+        rows = within(SILENCE, ask().fetch_all(lanes)).await;
+    }
+    let rows = rows.map_err(|error| failed(&error, None));
     let read = rows.and_then(|mut rows| {
         if rows.len() != batch.len() + 1 {
             return Err(StoreError::Corrupt("the cluster row is missing".to_owned()));
@@ -233,14 +243,14 @@ fn page(row: &PgRow) -> StoreResult<Page> {
 }
 
 /// Writes what a batch of turns writes.
-async fn write(core: Core, mut batch: Vec<Job>) {
+async fn write(core: &Core, lanes: &PgPool, mut batch: Vec<Job>) {
     // Of two of one run the second was shown what the first changes.
     batch.sort_by(|one, other| one.run.cmp(&other.run));
     let mut jobs: Vec<Job> = Vec::with_capacity(batch.len());
     for job in batch {
         if jobs.last().is_some_and(|last| last.run == job.run) { job.alone() } else { jobs.push(job) }
     }
-    match within(SILENCE, bound(&jobs).fetch_all(&core.pool)).await {
+    match within(SILENCE, bound(&jobs).fetch_all(lanes)).await {
         // Read to its end, that is, after the commit.
         Ok(rows) => {
             core.commits.announce();
