@@ -3,6 +3,7 @@
 //! answer of its own, and never before it is durable; what cannot go with the others goes by itself (`sheet.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row as _, query};
@@ -31,9 +32,12 @@ use crate::store::{StoreError, StoreResult, doc};
 const MOST: usize = 64;
 /// How many may wait for the next batch before whoever comes waits to be let in.
 const WAITING: usize = 1024;
-/// Connections of their own: one that reads, one that writes. What the server has to prepare in a connection is then
-/// prepared once, and what comes while one batch is under way makes the next one large.
-pub(super) const LANES: u32 = 2;
+/// Batches that are written at the same time: while one waits for the disk the server works on the other. A run always
+/// goes the same way, so two turns of it are never in each other's.
+const WRITERS: usize = 2;
+/// Connections of their own: one that reads, and those that write. What the server has to prepare in a connection is
+/// then prepared once, and what comes while a batch is under way makes the next one large.
+pub(super) const LANES: u32 = 3;
 /// How long somebody waits for an answer: for the batch that is under way and for the own one.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(SILENCE.as_secs() * 2 + TURN.as_secs());
 
@@ -88,18 +92,22 @@ pub(super) struct Turns {
     core: Core,
     lanes: PgPool,
     asks: mpsc::Sender<Ask>,
-    jobs: mpsc::Sender<Job>,
+    jobs: [mpsc::Sender<Job>; WRITERS],
 }
 
 impl Turns {
     pub(super) fn start(core: &Core, lanes: PgPool, tasks: &Tasks) -> Self {
-        let ((asks, asked), (jobs, handed_in)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
-        let (reader, writer) = ((core.clone(), lanes.clone()), (core.clone(), lanes.clone()));
+        let (asks, asked) = mpsc::channel(WAITING);
+        let reader = (core.clone(), lanes.clone());
         let reading = serve(asked, tasks.stop().clone(), async move |batch| show(&reader.0, &reader.1, batch).await);
-        let writing =
-            serve(handed_in, tasks.stop().clone(), async move |batch| write(&writer.0, &writer.1, batch).await);
         tasks.spawn("turns that begin", OnError::Log, reading);
-        tasks.spawn("turns that end", OnError::Log, writing);
+        let jobs = std::array::from_fn(|_| {
+            let (jobs, handed_in) = mpsc::channel(WAITING);
+            let (core, lanes) = (core.clone(), lanes.clone());
+            let writing = serve(handed_in, tasks.stop().clone(), async move |batch| write(&core, &lanes, batch).await);
+            tasks.spawn("turns that end", OnError::Log, writing);
+            jobs
+        });
         Self { core: core.clone(), lanes, asks, jobs }
     }
 
@@ -141,8 +149,11 @@ impl Turns {
         at: Timestamp,
     ) -> StoreResult<Done> {
         let (answer, told) = oneshot::channel();
+        let mut hasher = DefaultHasher::new();
+        run.as_str().hash(&mut hasher);
+        let lane = usize::try_from(hasher.finish() % WRITERS as u64).unwrap_or(0);
         let job = Job { fences, run, head, puts, records, at, answer };
-        self.jobs.send_timeout(job, TURN).await.map_err(|error| refused(&error))?;
+        self.jobs[lane].send_timeout(job, TURN).await.map_err(|error| refused(&error))?;
         let silent = || unknown(&sqlx::Error::WorkerCrashed);
         timeout(ANSWER, told).await.map_err(|_| silent())?.map_err(|_| silent())?
     }
