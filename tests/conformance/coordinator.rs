@@ -77,7 +77,13 @@ pub(super) fn locks(run: &str) -> [LockName; 2] {
 }
 
 pub(super) fn facts() -> SessionFacts {
-    SessionFacts { host: "h".to_owned(), boot_id: "b".to_owned(), slots: 3, sandbox_level: "S2".to_owned() }
+    SessionFacts {
+        host: "h".to_owned(),
+        boot_id: "b".to_owned(),
+        slots: 3,
+        sandbox_level: "S2".to_owned(),
+        ..SessionFacts::default()
+    }
 }
 
 pub(super) async fn open(member: &Arc<dyn Coordinator>, owner: &LockOwner) {

@@ -46,6 +46,29 @@ async fn disks_files_and_descriptors_end_inside() {
 }
 
 #[tokio::test]
+async fn a_tree_ends_before_the_disk_does() {
+    for way in ways() {
+        let jail = Jail::with(way, |config| (config.tree_bytes, config.tree_files) = (64 << 20, 2_000));
+        // In many files, for one file is bounded already.
+        let bytes =
+            "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=fill$i bs=1M count=8 2>/dev/null; sleep 0.02; done";
+        let report = jail.sh(bytes).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(why) if why.contains("64 MiB")), "{report:?}");
+        jail.says("rm -f fill*").await;
+        let files = "mkdir many; i=0; while :; do i=$((i+1)); : > many/$i; done";
+        let report = jail.sh(files).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(why) if why.contains("2000 files")), "{report:?}");
+        assert_eq!(std::fs::remove_dir_all(jail.path("tree/many")).ok(), Some(()));
+        // What has no name any more takes up as much.
+        let gone = r#"exec perl -e 'my @held; for (1 .. 1000) { open(my $f, ">", "gone") or die; unlink "gone";
+            syswrite($f, "x" x (1 << 20)); push @held, $f; select(undef, undef, undef, 0.05) } sleep 60'"#;
+        let report = jail.sh(gone).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(_)), "{report:?}");
+        assert_eq!(jail.says("echo after").await, "after");
+    }
+}
+
+#[tokio::test]
 async fn a_flood_of_words_is_read_and_dropped() {
     for way in ways() {
         let jail = Jail::new(way);

@@ -17,10 +17,13 @@ mod init;
 mod landlocked;
 mod layout;
 mod outer;
+mod preflight;
 mod probe;
+mod quota;
 mod selftest;
 mod slots;
 mod spec;
+mod standing;
 mod syscalls;
 
 pub use cgroup::Bounds;
@@ -31,6 +34,7 @@ pub use entry::enter;
 pub use layout::Place;
 pub use selftest::{Attempt, Layer, Report};
 pub use spec::{Way, Weakness};
+pub use standing::Standing;
 
 use spec::Record;
 

@@ -39,6 +39,44 @@ impl fmt::Display for SandboxLevel {
     }
 }
 
+/// How much a sandbox lets through of what no rule forbids by name. The order is the order of strictness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxProfile {
+    /// Every system call but those that are refused, and TCP on a loopback of its own.
+    #[default]
+    Default,
+    /// Only system calls that ordinary tools need, and no TCP but to the one port that is given.
+    Strict,
+}
+
+impl SandboxProfile {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+/// Not the name of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no sandbox profile: default or strict")]
+pub struct InvalidSandboxProfile(String);
+
+impl FromStr for SandboxProfile {
+    type Err = InvalidSandboxProfile;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSandboxProfile> {
+        [Self::Default, Self::Strict]
+            .into_iter()
+            .find(|profile| profile.as_str() == text)
+            .ok_or_else(|| InvalidSandboxProfile(text.chars().take(20).collect()))
+    }
+}
+
 /// Not the name of a level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no sandbox level: S0, S1, S2 or S3")]
@@ -63,5 +101,7 @@ mod tests {
     fn levels_are_read_and_ordered() {
         assert!("S2".parse::<SandboxLevel>().unwrap() < SandboxLevel::default());
         assert!("s2".parse::<SandboxLevel>().is_err() && "".parse::<SandboxLevel>().is_err());
+        assert!("strict".parse::<SandboxProfile>().unwrap() > SandboxProfile::default());
+        assert!("Strict".parse::<SandboxProfile>().is_err());
     }
 }

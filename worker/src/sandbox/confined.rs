@@ -13,6 +13,7 @@ use super::cgroup::Group;
 use super::config::{Parts, Sandbox, SandboxError};
 use super::entry::BUILD;
 use super::layout::Place;
+use super::quota::Quota;
 use super::slots::Slot;
 use super::spec::{BEAT, CONT, Record, STOP, TERM, frame};
 use crate::process::{LEASE_MARK, ProcEnd, ProcSpec};
@@ -33,6 +34,7 @@ pub(crate) struct Confined {
     socket: UnixStream,
     heard: Vec<u8>,
     group: Option<Group>,
+    quota: Quota,
     // Held until nothing is left: the next sandbox of this user must not meet the last one.
     _slot: Option<Slot>,
 }
@@ -50,7 +52,8 @@ impl Sandbox {
         let (mut child, socket) =
             spawn(self, spec).map_err(|e| failed(&format!("cannot start {}", self.config().helper.display()), e))?;
         let Parts { group, slot, .. } = parts;
-        let mut confined = Confined { socket, heard: Vec::new(), group, _slot: slot };
+        let quota = Quota::watch(self.watched(place, group.as_ref()));
+        let mut confined = Confined { socket, heard: Vec::new(), group, quota, _slot: slot };
         let joined = child.id().map_or(Ok(()), |pid| confined.group.as_ref().map_or(Ok(()), |group| group.add(pid)));
         let stood = match joined {
             Ok(()) => confined.stand(&outer?, &inner?).await,
@@ -137,6 +140,14 @@ impl Confined {
     pub(crate) async fn beat_of(confined: Option<&Self>) -> std::convert::Infallible {
         match confined {
             Some(confined) => confined.beat().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Completes when one that is there takes up more of the disk than it may, with why.
+    pub(crate) async fn overfull(confined: Option<&Self>) -> String {
+        match confined {
+            Some(confined) => confined.quota.over().await,
             None => std::future::pending().await,
         }
     }

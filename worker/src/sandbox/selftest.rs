@@ -13,10 +13,11 @@ use autopack_shared::domain::sandbox::SandboxLevel;
 
 use super::config::Sandbox;
 use super::entry::PROBE;
+use super::preflight;
 use super::probe::{RESULTS, Tried};
 use super::spec::{INIT, Way};
 use crate::process::{self, Cage, ProcEnd, ProcSpec};
-mod cache;
+pub(super) mod cache;
 mod canary;
 
 use canary::Canaries;
@@ -136,28 +137,15 @@ fn level(attempts: &[Attempt]) -> SandboxLevel {
 }
 
 impl Sandbox {
-    /// How far it holds here: what was measured within the last six hours under the same conditions, or what is
-    /// measured now.
-    pub async fn level(self: &Arc<Self>) -> &Report {
-        self.measured
-            .get_or_init(|| async {
-                let key = cache::key(self);
-                if let Some(known) = cache::read(self, &key) {
-                    return known;
-                }
-                let report = self.measure().await;
-                cache::write(self, &key, &report);
-                report
-            })
-            .await
-    }
-
     /// Measures now.
     pub async fn measure(self: &Arc<Self>) -> Report {
         let means = match self.way() {
             Way::Bwrap(path) => format!("bubblewrap at {}", path.display()),
             Way::Builtin => "built in".to_owned(),
         };
+        if let Some(why) = preflight::check(nix::unistd::geteuid().is_root()) {
+            return Report::nothing(means, why);
+        }
         match self.attempts().await {
             Ok(attempts) => Report { level: level(&attempts), means, trouble: None, attempts },
             Err(trouble) => Report::nothing(means, trouble),
