@@ -29,7 +29,9 @@ fn says(grant: Option<&pb::Grant>, level: &str, quarantine: &str) -> worker_mess
 }
 
 async fn submit(rig: &mut Rig, run: &str, insecure_no_sandbox: bool) {
+    // Their scopes do not overlap: both may hold a lease.
     let phase = json!({ "id": "p", "goal": "change the example", "max_attempts": 3,
+                        "scope": { "paths": [format!("examples/{run}.md")] },
                         "builder": { "kind": "command", "argv": ["true"] } });
     let run_file_json = json!({ "run_id": run, "phases": [phase] }).to_string();
     let call = pb::SubmitRequest { run_file_json, insecure_no_sandbox, ..Default::default() };

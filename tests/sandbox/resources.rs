@@ -1,4 +1,4 @@
-//! Resources: T121 to T124 and T135: what runs out runs out inside only.
+//! Resources: T121 to T124, T135 and T136: what runs out runs out inside only.
 
 use autopack_worker::process::ProcEnd;
 
@@ -65,6 +65,18 @@ async fn a_tree_ends_before_the_disk_does() {
         let report = jail.sh(gone).await;
         assert!(matches!(&report.end, ProcEnd::Overfull(_)), "{report:?}");
         assert_eq!(jail.says("echo after").await, "after");
+    }
+}
+
+/// T136: a byte now and then is no reason to wait for ever.
+#[tokio::test]
+async fn a_trickle_of_words_ends_with_its_time() {
+    for way in ways() {
+        let mut jail = Jail::new(way);
+        jail.timeout = std::time::Duration::from_secs(2);
+        let report = jail.sh("while :; do printf x; sleep 0.1; done").await;
+        assert_eq!(report.end, ProcEnd::Timeout);
+        assert!((5..40).contains(&report.printed), "{report:?}");
     }
 }
 

@@ -181,7 +181,7 @@ impl Worker {
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
-        let freezing = contact::freeze(contact.soft(), self.runners.frozen.clone(), tasks.stop().clone());
+        let freezing = contact::freeze(contact.soft(), jobs.full(), self.runners.frozen.clone(), tasks.stop().clone());
         tasks.spawn("freeze", OnError::Log, async move {
             freezing.await;
             Ok::<(), Infallible>(())

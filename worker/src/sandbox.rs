@@ -32,7 +32,7 @@ pub(crate) use confined::Confined;
 pub use door::DatabaseDoor;
 pub use entry::enter;
 pub use layout::Place;
-pub use selftest::{Attempt, Layer, Report};
+pub use selftest::Report;
 pub use spec::{Way, Weakness};
 pub use standing::Standing;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use autopack_shared::domain::sandbox::{InvalidSandboxProfile, SandboxLevel};
+use autopack_shared::domain::sandbox::{InvalidSandboxProfile, SandboxLevel, SandboxSelftestV1};
 use autopack_worker::sandbox::{Report, Sandbox, SandboxConfig, Weakness};
 
 use crate::args::sandbox::{SandboxArgs, SandboxCommand};
@@ -75,16 +75,16 @@ pub(crate) fn on_path(path: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join("bwrap")).find(|file| file.is_file())
 }
 
-fn as_json(report: &Report) -> serde_json::Value {
-    let results: Vec<_> = report
-        .attempts
-        .iter()
-        .map(|a| json!({ "name": a.name, "layer": a.layer, "denied": a.denied, "detail": a.detail }))
-        .collect();
-    json!({
-        "format": "sandbox_selftest/1", "level": report.level, "means": report.means, "trouble": report.trouble,
-        "attempts": report.attempts.len(), "denied": report.denied(), "results": results,
-    })
+fn as_json(report: &Report) -> SandboxSelftestV1 {
+    SandboxSelftestV1 {
+        format: "sandbox_selftest/1".to_owned(),
+        level: report.level,
+        means: report.means.clone(),
+        trouble: report.trouble.clone(),
+        attempts: report.attempts.len(),
+        denied: report.denied(),
+        results: report.attempts.clone(),
+    }
 }
 
 fn as_text(report: &Report) -> String {

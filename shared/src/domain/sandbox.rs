@@ -93,6 +93,52 @@ impl FromStr for SandboxLevel {
     }
 }
 
+/// What an attempt to get out tells about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SandboxLayer {
+    /// Files and system calls: needed for S1.
+    Fence,
+    /// The host is out of reach: needed for S2.
+    Apart,
+    /// Bounds for all together, and a user of its own: needed for S3.
+    Bounds,
+}
+
+/// One attempt to get out of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SelftestResult {
+    /// Its name.
+    pub name: String,
+    /// What it tells about.
+    pub layer: SandboxLayer,
+    /// Whether it was denied.
+    pub denied: bool,
+    /// By what, or what it reached.
+    pub detail: String,
+}
+
+/// What `autopack sandbox selftest -o json` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxSelftestV1 {
+    /// `sandbox_selftest/1`.
+    pub format: String,
+    /// The level: what was denied.
+    pub level: SandboxLevel,
+    /// By which means the sandbox was built.
+    pub means: String,
+    /// Why there was none, where there was none.
+    pub trouble: Option<String>,
+    /// How many attempts there are.
+    pub attempts: usize,
+    /// How many of them were denied.
+    pub denied: usize,
+    /// Each of them.
+    pub results: Vec<SelftestResult>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

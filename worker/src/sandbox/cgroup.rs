@@ -203,12 +203,17 @@ impl Group {
         Ok(folder)
     }
 
-    /// Takes a process in; what it starts is in it too.
+    /// Takes a process in; what it starts is in it too. The kernel waits for all processors first, which may take
+    /// longer than all else, so it is done off the async threads.
     ///
     /// # Errors
     /// The system's word, with the file.
-    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
+    pub(crate) async fn add(&self, pid: u32) -> io::Result<()> {
+        let folders = self.folders.clone();
+        let added = tokio::task::spawn_blocking(move || {
+            folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
+        });
+        added.await.map_err(io::Error::other).flatten()
     }
 
     /// The file that lists what is in it.

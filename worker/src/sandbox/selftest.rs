@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{SandboxLayer as Layer, SandboxLevel, SelftestResult as Attempt};
 
 use super::config::Sandbox;
 use super::entry::PROBE;
@@ -24,18 +24,6 @@ use canary::Canaries;
 
 /// How long all attempts may take together.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// What an attempt tells about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// Files and system calls: needed for S1.
-    Fence,
-    /// The host is out of reach: needed for S2.
-    Apart,
-    /// Bounds for all together, and a user of its own: needed for S3.
-    Bounds,
-}
 
 /// Every attempt that has to be made, and what it tells about. One that was not made was not denied.
 const EXPECTED: &[(&str, Layer)] = &[
@@ -83,19 +71,6 @@ const EXPECTED: &[(&str, Layer)] = &[
     ("fork_bomb", Layer::Apart),
     ("memory", Layer::Bounds),
 ];
-
-/// One attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Its name.
-    pub name: String,
-    /// What it tells about.
-    pub layer: Layer,
-    /// Whether it was denied.
-    pub denied: bool,
-    /// By what, or what it reached.
-    pub detail: String,
-}
 
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

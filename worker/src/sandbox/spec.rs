@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The longest message either way.
 const LONGEST: usize = 4 << 20;
 
+/// What builds the sandbox is in the control group now, and may start others.
+pub(crate) const GO: u8 = b'g';
 /// Sign of life.
 pub(crate) const BEAT: u8 = b'h';
 /// Asks everything inside to end.

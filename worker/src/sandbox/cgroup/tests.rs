@@ -26,8 +26,8 @@ fn text(file: PathBuf) -> String {
     fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
-#[test]
-fn version_2_bounds_everything_before_anything_is_in_it() {
+#[tokio::test]
+async fn version_2_bounds_everything_before_anything_is_in_it() {
     let (dir, groups) = host("cpuset cpu io memory pids");
     assert!(groups.v2_bounds && groups.bounds());
     let ours = dir.path().join("svc/unit/autopack");
@@ -47,7 +47,7 @@ fn version_2_bounds_everything_before_anything_is_in_it() {
         assert_eq!(text(folder.join(name)), value, "{name}");
     }
     assert!(!folder.join("cgroup.procs").exists(), "nobody is in it before it is bounded");
-    group.add(4711).unwrap();
+    group.add(4711).await.unwrap();
     assert_eq!(text(folder.join("cgroup.procs")), "4711");
     assert_eq!(group.oom_kills(), 0);
     fs::write(folder.join("memory.events"), "low 0\nhigh 0\nmax 9\noom 2\noom_kill 2\noom_group_kill 1\n").unwrap();
@@ -79,8 +79,8 @@ fn a_group_with_processes_of_its_own_passes_controllers_on_from_a_leaf() {
     assert_eq!(moved, std::process::id().to_string());
 }
 
-#[test]
-fn the_real_version_2_kills_a_tree_at_once() {
+#[tokio::test]
+async fn the_real_version_2_kills_a_tree_at_once() {
     let groups = Groups::discover();
     if groups.v2.is_none() {
         // Without a right to make groups there is none to kill: a worker like that ends with its namespace of processes.
@@ -91,7 +91,7 @@ fn the_real_version_2_kills_a_tree_at_once() {
     let mut command = Command::new("/bin/sh");
     let started = command.args(["-c", "read go; (trap '' TERM; setsid sleep 600) & sleep 600"]).process_group(0);
     let mut child = started.stdin(std::process::Stdio::piped()).spawn().unwrap();
-    group.add(child.id()).unwrap();
+    group.add(child.id()).await.unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"go\n").unwrap();
     while group.processes().len() < 3 {
         std::thread::sleep(Duration::from_millis(5));
