@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use tokio_util::sync::CancellationToken;
+
 use autopack_shared::domain::sandbox::SandboxProfile;
 use autopack_worker::process::{self, Cage, ProcEnd};
-use tokio_util::sync::CancellationToken;
 
 use super::{Jail, ways};
 

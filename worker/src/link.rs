@@ -238,7 +238,13 @@ async fn leave(sender: &mut Sender, jobs: &mut Jobs) -> Result<(), LinkError> {
 type Measured = watch::Receiver<Option<Arc<Standing>>>;
 
 fn told(measured: Option<&mut Measured>) -> Option<pb::SandboxState> {
-    measured.and_then(|measured| measured.borrow_and_update().as_ref().map(|standing| standing.told()))
+    let standing = measured?.borrow_and_update().clone()?;
+    Some(pb::SandboxState {
+        level: standing.report.level.to_string(),
+        measured_ms: standing.measured_ms,
+        digest: standing.digest().to_string(),
+        quarantine: standing.quarantine().unwrap_or_default(),
+    })
 }
 
 /// Completes when sandboxes were measured again.

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::runtime::clock::{Clock as _, SystemClock};
-use autopack_shared::wire::pb;
 
 use super::config::Sandbox;
 use super::selftest::{Report, cache};
@@ -44,16 +43,11 @@ impl Standing {
         })
     }
 
-    /// As it goes to the supervisor.
+    /// The digest of what came of it.
     #[must_use]
-    pub fn told(&self) -> pb::SandboxState {
-        let report = serde_json::to_vec(&self.report).unwrap_or_default();
-        pb::SandboxState {
-            level: self.report.level.to_string(),
-            measured_ms: self.measured_ms,
-            digest: Digest::of(&report).to_string(),
-            quarantine: self.quarantine().unwrap_or_default(),
-        }
+    pub fn digest(&self) -> Digest {
+        // A report is texts and numbers, which always are JSON.
+        Digest::of(&serde_json::to_vec(&self.report).unwrap_or_default())
     }
 
     /// Whether it has to be measured again: it is too old, of another kernel or program, or less than it was.
@@ -149,6 +143,6 @@ mod tests {
         let fallen = standing(SandboxLevel::S2, SandboxLevel::S3);
         assert!(fallen.is_stale("k", 1_000, every));
         assert!(fallen.quarantine().unwrap().contains("from S3 to S2"), "{fallen:?}");
-        assert_eq!(fallen.told().quarantine, fallen.quarantine().unwrap());
+        assert_ne!(fallen.digest(), standing(SandboxLevel::S3, SandboxLevel::S3).digest());
     }
 }
