@@ -17,6 +17,7 @@ mod partition;
 mod process;
 mod proof;
 mod quality;
+mod quarantine;
 mod run_data;
 mod server;
 mod services;

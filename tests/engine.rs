@@ -17,6 +17,7 @@ mod locks;
 mod names;
 mod provision;
 mod quality;
+mod quarantine;
 mod recovery;
 mod session;
 mod surveys;

@@ -2,6 +2,7 @@
 //! way, for both have one contract.
 
 mod filesystem;
+mod fuzz;
 mod level;
 mod network;
 mod orphans;
@@ -9,6 +10,7 @@ mod processes;
 mod resources;
 mod runs;
 mod started;
+mod strict;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -112,7 +112,8 @@ async fn measured(config: Option<SandboxConfig>, who: &mut Identity) -> Result<O
     let opened = tokio::task::spawn_blocking(move || Sandbox::open(config)).await;
     let sandbox = opened.map_err(io::Error::other).flatten().map_err(DaemonError::Sandbox)?;
     let sandbox = Arc::new(sandbox);
-    let report = sandbox.level().await;
+    let standing = sandbox.level().await;
+    let report = &standing.report;
     who.sandbox_level = report.level.to_string();
     let (denied, attempts) = (report.denied(), report.attempts.len());
     tracing::info!(level = %report.level, means = report.means, denied, attempts, trouble = report.trouble, "sandbox measured");
@@ -157,6 +158,16 @@ impl Worker {
         Ok(Self { identity, line, runners })
     }
 
+    /// Measures again how far sandboxes hold, whenever that is due.
+    fn watch_sandboxes(&self, tasks: &Tasks) {
+        let Some(sandbox) = self.runners.sandbox.clone() else { return };
+        let measuring = sandbox.keep_measured(tasks.stop().clone());
+        tasks.spawn("sandbox-selftest", OnError::Log, async move {
+            measuring.await;
+            Ok::<(), Infallible>(())
+        });
+    }
+
     /// Serves until stopped, or until it is drained: `drain` asks for that, or an operator. A session that breaks is
     /// opened again, with a pause that grows to five seconds; builders go on meanwhile, as long as their supervisor may still take them for alive.
     ///
@@ -164,12 +175,13 @@ impl Worker {
     /// [`DaemonError::Version`] when a supervisor will never take it.
     pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
         tasks.spawn("warm-worktrees", OnError::Log, self.runners.clone().keep_warm(tasks.stop().clone()));
+        self.watch_sandboxes(&tasks);
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
-        let freezing = contact::freeze(contact.soft(), self.runners.frozen.clone(), tasks.stop().clone());
+        let freezing = contact::freeze(contact.soft(), jobs.full(), self.runners.frozen.clone(), tasks.stop().clone());
         tasks.spawn("freeze", OnError::Log, async move {
             freezing.await;
             Ok::<(), Infallible>(())

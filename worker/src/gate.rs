@@ -101,6 +101,7 @@ pub async fn observe(
             ProcEnd::Signal(signal) => (End::Signal(signal), done.tail),
             ProcEnd::Timeout => (End::Timeout(command.timeout), done.tail),
             ProcEnd::OutOfMemory => (End::NotRun("it wanted more memory than it may have".to_owned()), done.tail),
+            ProcEnd::Overfull(why) => (End::NotRun(why), done.tail),
             ProcEnd::Cancelled => return Err(BuildError::new("cancelled", "the lease ended")),
         },
         Err(error) => (End::NotRun(error.to_string()), String::new()),

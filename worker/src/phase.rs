@@ -12,7 +12,7 @@ use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{BuilderSpec, GateCommand, PhaseSpec};
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{SandboxLevel, SandboxProfile};
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
@@ -87,6 +87,8 @@ pub struct Job {
     pub insecure_no_sandbox: bool,
     /// The weakest sandbox that it may run in.
     pub min_sandbox: SandboxLevel,
+    /// How much that lets through at most.
+    pub sandbox_profile: SandboxProfile,
     /// Where its processes keep the run's data.
     pub data: JobData,
     /// What its models may be asked for.
@@ -151,6 +153,7 @@ impl Job {
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             min_sandbox: cage::asked(&grant.min_sandbox)?,
+            sandbox_profile: cage::profile(&grant.sandbox_profile)?,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),

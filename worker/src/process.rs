@@ -80,6 +80,8 @@ pub enum ProcEnd {
     Cancelled,
     /// It wanted more memory than it may have and was killed.
     OutOfMemory,
+    /// It took up more of the disk than it may, for this reason, and was killed.
+    Overfull(String),
 }
 
 /// What came of it.
@@ -164,11 +166,12 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
             never = Confined::beat_of(confined.as_ref()) => match never {},
+            why = Confined::overfull(confined.as_ref()) => break Err(ProcEnd::Overfull(why)),
             () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
-    // What stands still cannot end by itself.
-    let gently = ended.is_err() && !*frozen.borrow();
+    // What stands still cannot end by itself, and what fills up the disk has no time to.
+    let gently = matches!(ended, Err(ProcEnd::Timeout | ProcEnd::Cancelled)) && !*frozen.borrow();
     if let Some(confined) = confined.as_ref().filter(|_| gently) {
         // A signal to the process outside would end all at once.
         confined.ask_to_end();

@@ -17,10 +17,13 @@ mod init;
 mod landlocked;
 mod layout;
 mod outer;
+mod preflight;
 mod probe;
+mod quota;
 mod selftest;
 mod slots;
 mod spec;
+mod standing;
 mod syscalls;
 
 pub use cgroup::Bounds;
@@ -29,8 +32,9 @@ pub(crate) use confined::Confined;
 pub use door::DatabaseDoor;
 pub use entry::enter;
 pub use layout::Place;
-pub use selftest::{Attempt, Layer, Report};
+pub use selftest::Report;
 pub use spec::{Way, Weakness};
+pub use standing::Standing;
 
 use spec::Record;
 

@@ -52,6 +52,7 @@ impl StandIn {
             slots,
             sandbox_level: "S0".to_owned(),
             held: Vec::new(),
+            sandbox: None,
         };
         let first = WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) };
         let greeted = Instant::now();
@@ -70,7 +71,7 @@ impl StandIn {
         loop {
             tokio::select! {
                 _ = self.beat.tick() => {
-                    let beat = Heartbeat { held: self.held.clone(), draining: false };
+                    let beat = Heartbeat { held: self.held.clone(), draining: false, sandbox: None };
                     self.say(Said::Heartbeat(beat))?;
                 }
                 message = self.inbox.message() => {

@@ -31,6 +31,8 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         bwrap: settings.worker_bwrap.clone(),
         sandbox_path: settings.worker_sandbox_paths.clone(),
         sandbox_memory: settings.worker_sandbox_memory,
+        // As the settings have it.
+        ..SandboxArgs::default()
     };
     let sandbox = sandbox::config(ctx, &sandbox, &root.join(".sandbox"))?;
     Ok(WorkerConfig {

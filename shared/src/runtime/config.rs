@@ -199,6 +199,12 @@ pub struct Settings {
     pub worker_sandbox_paths: Vec<PathBuf>,
     /// Mebibytes of memory of one builder or gate.
     pub worker_sandbox_memory: u64,
+    /// Mebibytes and files of the tree of one builder or gate.
+    pub worker_sandbox_tree: (u64, u64),
+    /// How much sandboxes let through.
+    pub worker_sandbox_profile: String,
+    /// Seconds that a self-test of the sandboxes is good.
+    pub worker_sandbox_selftest: u64,
     /// What projects may have besides their commits.
     pub provision_file: Option<PathBuf>,
     /// How many worktrees of a project it keeps ready.
@@ -277,6 +283,12 @@ impl Settings {
                 .map(|paths| std::env::split_paths(&paths).collect())
                 .unwrap_or_default(),
             worker_sandbox_memory: small("worker.sandbox_memory_mb").map_or(4096, u64::from),
+            worker_sandbox_tree: (
+                number("worker.sandbox_tree_mb").unwrap_or(16_384),
+                number("worker.sandbox_tree_files").unwrap_or(1_000_000),
+            ),
+            worker_sandbox_profile: text("worker.sandbox_profile").unwrap_or_default(),
+            worker_sandbox_selftest: number("worker.sandbox_selftest_seconds").unwrap_or(21_600),
             provision_file: text("provision_file").map(PathBuf::from),
             worker_warm: small("worker.warm").unwrap_or(0),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),

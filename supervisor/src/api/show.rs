@@ -260,6 +260,9 @@ pub fn worker(session: &SessionEntry, leases: &[Lease]) -> pb::Worker {
         remaining_ms: session.life.remaining.map_or(0, ms),
         draining: session.draining,
         suspect: session.life.is_suspect(SUSPECT),
+        sandbox_measured_ms: session.facts.sandbox_report.1,
+        sandbox_digest: session.facts.sandbox_report.0.clone(),
+        quarantine: session.facts.quarantine.clone(),
     }
 }
 

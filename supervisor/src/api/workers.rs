@@ -28,6 +28,7 @@ mod record;
 mod result;
 mod room;
 mod said;
+mod sandbox;
 mod seen;
 mod session;
 mod surveys;
@@ -110,7 +111,9 @@ impl WorkerService for WorkerApi {
             boot_id: hello.boot_id.clone(),
             slots: hello.slots.clamp(1, 1024),
             sandbox_level: hello.sandbox_level.clone(),
+            ..SessionFacts::default()
         };
+        let facts = sandbox::told(&facts, hello.sandbox.as_ref());
         let seen = self.let_in(&worker, &hello, &facts).await?;
         let (generation, orders) = self.workers.connect(worker.clone());
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
@@ -121,6 +124,7 @@ impl WorkerService for WorkerApi {
             coordinator: self.coordinator.clone(),
             worker,
             session: hello.session,
+            facts,
             held: hello.held,
             lingers: self.lingers,
             seen,

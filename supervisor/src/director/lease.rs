@@ -16,8 +16,9 @@ use super::liveness::Sightings;
 use super::locks::unlock;
 use super::view::RunView;
 use super::{Director, moves};
-use crate::coordination::Coordinator;
+use crate::coordination::{Coordinator, Seated};
 use crate::error::Error;
+use crate::sandbox;
 use crate::store::{Store, Tx};
 use crate::workers::WorkerOrder;
 
@@ -43,7 +44,32 @@ impl Director {
         for lease in over {
             self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
         }
+        self.quarantine(&leases, &seats).await?;
         Ok(true)
+    }
+
+    /// Takes back the leases of workers whose sandboxes hold less than they did, where the lease needs a sandbox.
+    async fn quarantine(&self, leases: &[Lease], seats: &[Seated]) -> Result<(), Error> {
+        for seat in seats.iter().filter(|seat| sandbox::is_quarantined(seat)) {
+            let theirs = |lease: &&Lease| lease.worker == seat.worker && lease.session == seat.session;
+            for lease in leases.iter().filter(theirs) {
+                if self.is_confined(lease).await? {
+                    let why = format!("sandbox_too_weak: its worker is quarantined: {}", seat.quarantine);
+                    self.revoke(lease, LeaseEvent::Revoke, &why).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a lease needs a sandbox; also where nobody can say.
+    async fn is_confined(&self, lease: &Lease) -> Result<bool, Error> {
+        let mut tx = self.store.read().await?;
+        let (run, phase) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?);
+        drop(tx);
+        let (Some(run), Some(phase)) = (run, phase) else { return Ok(true) };
+        let Ok(policy) = self.policy_of(&run).await else { return Ok(true) };
+        Ok(sandbox::needed(&policy, &run, &phase, lease.purpose).is_some())
     }
 
     fn sightings(&self) -> MutexGuard<'_, Sightings> {

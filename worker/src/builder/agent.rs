@@ -176,6 +176,7 @@ fn ended(said: Option<bool>, report: ProcReport, task: &Task) -> Result<(), Buil
         ProcEnd::Timeout => fail("timeout", format!("it was still running after {} s and was killed", task.seconds)),
         ProcEnd::Cancelled => fail("cancelled", "the lease ended".to_owned()),
         ProcEnd::OutOfMemory => fail("resource_limit", "it wanted more memory than it may have".to_owned()),
+        ProcEnd::Overfull(why) => fail("resource_limit", why),
         ProcEnd::Signal(signal) => fail("builder_failed", format!("signal {signal} ended it")),
         ProcEnd::Exit(0) if said.is_some() => Ok(()),
         ProcEnd::Exit(0) => fail("builder_failed", "it left something behind that held its output".to_owned()),

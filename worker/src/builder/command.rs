@@ -77,6 +77,7 @@ impl Builder for CommandBuilder {
             }
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
             ProcEnd::OutOfMemory => Err(BuildError::new("resource_limit", "it wanted more memory than it may have")),
+            ProcEnd::Overfull(why) => Err(BuildError::new("resource_limit", why)),
         }
     }
 }

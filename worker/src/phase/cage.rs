@@ -4,7 +4,7 @@ use tracing::Span;
 
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::BuilderSpec;
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{SandboxLevel, SandboxProfile};
 
 use super::data::Data;
 use super::{Job, Runner};
@@ -27,6 +27,15 @@ pub(super) const fn starts_processes(spec: &BuilderSpec) -> bool {
 /// The weakest sandbox that a grant lets its processes run in.
 pub(super) fn asked(level: &str) -> Result<SandboxLevel, String> {
     if level.is_empty() { Ok(SandboxLevel::default()) } else { level.parse().map_err(|e| format!("min_sandbox: {e}")) }
+}
+
+/// How much its sandbox lets through.
+pub(super) fn profile(name: &str) -> Result<SandboxProfile, String> {
+    if name.is_empty() {
+        Ok(SandboxProfile::default())
+    } else {
+        name.parse().map_err(|e| format!("sandbox_profile: {e}"))
+    }
 }
 
 impl Runner {
@@ -60,7 +69,11 @@ impl Runner {
             let text = "it needs a sandbox, and this worker has none; --insecure-no-sandbox runs builders as you";
             return Err(BuildError::new("sandbox_required", text));
         };
-        let report = sandbox.level().await;
+        let standing = sandbox.level().await;
+        if let Some(why) = standing.quarantine() {
+            return Err(BuildError::new("sandbox_too_weak", format!("this worker is quarantined: {why}")));
+        }
+        let report = &standing.report;
         if report.level < job.min_sandbox {
             let why = report.trouble.as_deref().unwrap_or("autopack sandbox selftest says what is missing");
             let text =
@@ -70,6 +83,7 @@ impl Runner {
         let mut place =
             Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
         place.reports = job.purpose == LeasePurpose::Verify;
+        place.profile = job.sandbox_profile;
         match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
             Data::None => {}
             Data::Folder { folder, variable } => {

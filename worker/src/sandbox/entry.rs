@@ -34,7 +34,7 @@ fn socket() -> Option<UnixStream> {
 
 fn build(mut socket: UnixStream) -> u8 {
     let spec = read_frame::<Outer>(&mut socket).map_err(|e| Trouble::of("cannot read how to build it", &e));
-    match spec.and_then(outer::build) {
+    match spec.and_then(|spec| outer::build(spec, &mut socket)) {
         Ok(Side::Outside(code)) => code,
         Ok(Side::Inside) => inside(socket),
         Err(trouble) => say(&socket, &Record::Failed(trouble.0)),

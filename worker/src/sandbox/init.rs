@@ -59,7 +59,8 @@ fn harden(inner: &Inner) -> Result<(), Trouble> {
         landlocked::apply(inner).map_err(|why| Trouble(format!("Landlock does not hold: {why}")))?;
     }
     if !lacks(&inner.weak, Weakness::Seccomp) {
-        syscalls::apply().map_err(|why| Trouble(format!("the filter of system calls does not hold: {why}")))?;
+        syscalls::apply(inner.strict)
+            .map_err(|why| Trouble(format!("the filter of system calls does not hold: {why}")))?;
     }
     Ok(())
 }

@@ -93,6 +93,30 @@ pub const SETTINGS: &[Setting] = &[
         about: "mebibytes of memory of one builder or gate",
     },
     Setting {
+        key: "worker.sandbox_tree_mb",
+        kind: Kind::Count { min: 1, max: 1 << 24 },
+        default: Some("16384"),
+        about: "mebibytes that the tree of one builder or gate may take up on the disk",
+    },
+    Setting {
+        key: "worker.sandbox_tree_files",
+        kind: Kind::Count { min: 1, max: u64::MAX },
+        default: Some("1000000"),
+        about: "files that the tree of one builder or gate may have",
+    },
+    Setting {
+        key: "worker.sandbox_profile",
+        kind: Kind::Text,
+        default: Some("default"),
+        about: "default, or strict: only system calls that ordinary tools need, and no TCP; a policy may ask for it too",
+    },
+    Setting {
+        key: "worker.sandbox_selftest_seconds",
+        kind: Kind::Count { min: 1, max: 7 * 24 * 3600 },
+        default: Some("21600"),
+        about: "how long a self-test of the sandboxes is good; a changed kernel or bubblewrap is tested at once",
+    },
+    Setting {
         key: "worker.warm",
         kind: Kind::Count { min: 0, max: 64 },
         default: Some("2"),

@@ -137,6 +137,7 @@ impl SessionTask {
             run_data,
             allowance_json: allowance.map(|a| json(serde_json::to_string(&a))).transpose()?.unwrap_or_default(),
             min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
+            sandbox_profile: policy.config.policy.sandbox_profile().as_str().to_owned(),
             gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },

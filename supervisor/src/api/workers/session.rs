@@ -19,7 +19,7 @@ use super::said::{Pulse, Said};
 use super::seen::Lookout;
 use crate::api::cores::Cores;
 use crate::coordination::timers::Timers;
-use crate::coordination::{Coordinator, Renewal};
+use crate::coordination::{Coordinator, Renewal, SessionFacts};
 use crate::error::Error;
 use crate::workers::{Generation, WorkerOrder, Workers};
 
@@ -66,6 +66,8 @@ pub(super) struct SessionTask {
     pub(super) coordinator: Arc<dyn Coordinator>,
     pub(super) worker: WorkerId,
     pub(super) session: String,
+    /// What it said of itself when it came.
+    pub(super) facts: SessionFacts,
     /// What the worker said it works on when it came.
     pub(super) held: Vec<pb::HeldLease>,
     /// Whether the session outlives its stream.
@@ -162,6 +164,7 @@ impl SessionTask {
         let mut heard = Instant::now();
         let mut key = Key { renewed: heard, seen: self.seen };
         let mut drained = false;
+        let mut facts = self.facts.clone();
         loop {
             let answer = tokio::select! {
                 order = orders.recv() => match order {
@@ -182,6 +185,7 @@ impl SessionTask {
                                 Err(ended) => return ended,
                             };
                             self.stays.store(marked == Some(false) && !beat.draining, Ordering::Relaxed);
+                            self.sandbox_news(&mut facts, beat.sandbox.as_ref()).await;
                             pulse.send_modify(|pulse| pulse.beat(beat.held));
                             // Of no run: the heartbeat itself.
                             if let Err(ended) = tell(&out, supervisor_message::Body::Ack(pb::Ack::default())).await {
