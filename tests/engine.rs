@@ -19,6 +19,7 @@ mod provision;
 mod quality;
 mod recovery;
 mod session;
+mod shortfalls;
 mod surveys;
 mod transcripts;
 mod uploads;

@@ -219,7 +219,7 @@ impl Runner {
         let mut used = None;
         let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let mut result = ending::result(&job, sink.said(), done);
+            let mut result = ending::result(&job, sink.said(), sink.told(done));
             result.transcript = sink.transcript();
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
@@ -335,6 +335,7 @@ impl Runner {
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
+        sink.asks();
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
         let silent = printed.is_none();

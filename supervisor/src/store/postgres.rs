@@ -26,7 +26,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 
 use self::error::{away, failed, within};
 use self::tx::PostgresTx;
-use super::{Store, StoreResult, Tx};
+use super::{Store, StoreError, StoreResult, Tx};
 
 pub use self::closed::Place;
 
@@ -129,6 +129,8 @@ pub struct PostgresStore {
     seen: Arc<AtomicI64>,
     commits: Commits,
     tasks: Tasks,
+    /// The schema under which this program may not go on, once there is one.
+    outgrown: Arc<AtomicI64>,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -169,10 +171,13 @@ impl PostgresStore {
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
         let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
-        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
+        let outgrown = Arc::new(AtomicI64::new(0));
+        let until = (stop.clone(), outgrown.clone());
+        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), until).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
-        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
+        let commits = Commits { all: commits, own };
+        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, tasks, outgrown })
     }
 
     /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
@@ -185,12 +190,20 @@ impl PostgresStore {
 
     /// Begins a transaction; on another connection where one turns out to be gone, as after a restart of the server.
     async fn begin(&self, how: &'static str) -> StoreResult<Transaction<'static, Postgres>> {
+        self.may_go_on()?;
         let mut tries = 0..self.pool.options().get_max_connections();
         loop {
             match within(SILENCE, self.pool.begin_with(how)).await {
                 Err(error) if is_gone(&error) && tries.next().is_some() => {}
                 done => return done.map_err(|e| failed(&e, None)),
             }
+        }
+    }
+
+    fn may_go_on(&self) -> StoreResult<()> {
+        match self.outgrown.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            found => Err(StoreError::Schema { found, known: schema::known() }),
         }
     }
 
@@ -231,9 +244,16 @@ impl Store for PostgresStore {
     }
 
     async fn now(&self) -> StoreResult<Timestamp> {
+        self.may_go_on()?;
         let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
         let now: i64 = within(SILENCE, sql.fetch_one(&self.pool)).await.map_err(|e| failed(&e, None))?;
         Ok(self.saw(now))
+    }
+
+    async fn fits(&self) -> StoreResult<()> {
+        let found = watcher::outgrown(&self.pool).await?;
+        self.outgrown.fetch_max(found, Ordering::SeqCst);
+        self.may_go_on()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
