@@ -20,6 +20,7 @@ mod quality;
 mod quarantine;
 mod recovery;
 mod session;
+mod shortfalls;
 mod surveys;
 mod transcripts;
 mod uploads;

@@ -186,8 +186,12 @@ fn rubbish_is_paid_for_three_times_and_named() {
 
 #[test]
 fn a_provider_that_never_answers_ends_with_the_attempt() {
-    let reason = reason(&Standin::of([Say::Never]), 4);
+    let bench = site("", "    max_attempts: 1\n    timeout: 4\n");
+    let attempt = run(&bench, &Standin::of([Say::Never]), 1)["attempts"][0].clone();
+    let reason = attempt["reason"].as_str().unwrap();
     assert!(reason.starts_with("provider_unavailable: ") && reason.contains("no answer within"), "{reason}");
+    let tokens = |way: &str| attempt["usage"][way].as_u64().unwrap();
+    assert!(tokens("input_tokens") > 0 && tokens("output_tokens") > 0, "it was asked, and may answer: {attempt}");
 }
 
 #[test]

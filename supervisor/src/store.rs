@@ -177,6 +177,10 @@ pub trait Store: Send + Sync {
     async fn turn(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>>;
     /// The store's clock: never goes back, survives restarts.
     async fn now(&self) -> StoreResult<Timestamp>;
+    /// Whether this program may still use the store: one of another version may have changed the schema meanwhile.
+    async fn fits(&self) -> StoreResult<()> {
+        Ok(())
+    }
     /// Rises with every commit of this process, and soon after those of others that share the store.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Flushes and closes.

@@ -107,6 +107,7 @@ macro_rules! store_cases {
             budgets {
                 what_is_reserved_and_used_is_summed_by_scope a_reservation_is_settled_once_and_under_a_fence
                 parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
+                a_lease_that_ends_settles_what_was_reserved_for_it
                 a_credential_rests_for_everybody
             }
             transcripts { a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence }

@@ -237,7 +237,7 @@ impl Runner {
         let mut used = None;
         let done = self.done(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
-            let mut result = ending::result(&job, sink.said(), done);
+            let mut result = ending::result(&job, sink.said(), sink.told(done));
             result.transcript = sink.transcript();
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
@@ -308,6 +308,7 @@ impl Runner {
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
+        sink.asks();
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
         let silent = printed.is_none();

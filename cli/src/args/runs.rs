@@ -59,7 +59,7 @@ Examples:
     Retry(Retry),
     /// Set bounds of a run anew; one that was held up by its own bound goes on
     #[command(
-        after_help = "Examples:\n  autopack runs budget tidy-1 --tokens 2000000\n  autopack runs budget tidy-1 --cost 12.50 --seconds 7200"
+        after_help = "Examples:\n  autopack runs budget tidy-1 --tokens 2000000\n  autopack runs budget tidy-1 --cost 12.50 --seconds 7200\n  autopack runs budget tidy-1 --phase p01 --tokens 500000"
     )]
     Budget(Budget),
     /// Say why a run does not move, and what would move it
@@ -187,6 +187,9 @@ fn attempts(text: &str) -> Result<(u32, u32), String> {
 pub(crate) struct Budget {
     #[command(flatten)]
     pub(crate) named: Named,
+    /// Of this phase only
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
     /// Tokens of models in all
     #[arg(long, value_name = "N")]
     pub(crate) tokens: Option<u64>,

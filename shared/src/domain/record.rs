@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
-use super::budget::{Caps, RunBudget};
+use super::budget::{Caps, PhaseBudget, RunBudget};
 use super::feedback::Feedback;
 use super::gate;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
@@ -103,7 +103,7 @@ pub struct Run {
     /// Where its processes keep their data, for its whole life.
     #[serde(default, skip_serializing_if = "RunDataModel::is_sqlite")]
     pub run_data: RunDataModel,
-    /// A pause was asked for and waits for the lease to end.
+    /// A person asked for a pause: it begins when the lease ends, and lasts until somebody resumes the run.
     pub pause_requested: bool,
     /// Bounds that were raised, and the one that holds it up.
     #[serde(default, skip_serializing_if = "RunBudget::is_empty")]
@@ -185,6 +185,9 @@ pub struct Phase {
     /// An operator had it tried again: the next answer is asked about even if it is one that was rejected.
     #[serde(default)]
     pub retried: bool,
+    /// Bounds that were raised, and what was not enough of one.
+    #[serde(default, skip_serializing_if = "PhaseBudget::is_empty")]
+    pub budget: PhaseBudget,
     /// Why it ended or stands still.
     pub reason: Option<String>,
     /// When it last moved.
@@ -300,8 +303,11 @@ pub enum CommandOp {
         /// Why.
         reason: String,
     },
-    /// Set bounds of the run anew; what is absent stays.
+    /// Set bounds of the run anew, or of one of its phases; what is absent stays.
     Budget {
+        /// The phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        phase: Option<PhaseId>,
         /// The new bounds.
         caps: Caps,
     },

@@ -281,7 +281,7 @@ impl Core {
                 CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) }
             }
             SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
-            SteerOp::Budget => CommandOp::Budget { caps: caps(&call.caps_json)? },
+            SteerOp::Budget => CommandOp::Budget { phase, caps: caps(&call.caps_json)? },
             SteerOp::Unspecified => {
                 return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() });
             }
@@ -339,7 +339,8 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
         CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
         CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
         CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
-        CommandOp::BreakLease { .. } | CommandOp::Budget { .. } => (None, "it has ended"),
+        CommandOp::Budget { phase, .. } => (phase.as_ref(), "it has ended"),
+        CommandOp::BreakLease { .. } => (None, "it has ended"),
     };
     if run.state.is_terminal() && !why.is_empty() {
         return Err(refused("run", run.id.to_string(), run.state.as_str(), why));

@@ -105,6 +105,7 @@ pub fn attempt(attempt: &Attempt, spend: Option<&Spend>) -> pb::Attempt {
             output_tokens: usage.output_tokens,
             cost_micros: usage.cost_micros,
             calls: usage.calls,
+            ..Default::default()
         }),
     }
 }

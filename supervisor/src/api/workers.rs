@@ -18,6 +18,7 @@ use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
+mod account;
 mod drain;
 mod fetch;
 mod gate;

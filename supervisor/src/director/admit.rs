@@ -106,20 +106,24 @@ impl Director {
                 // The commit of this batch wakes us for the rest.
                 break;
             }
-            let spend = match self.afford(view.as_mut(), &one, &batch).await? {
-                Afford::Yes(spend) => spend,
-                Afford::Waits => continue,
-                Afford::Exhausted(hit) => {
-                    short.push((one.view.run.id.clone(), hit));
+            // Most of a long queue ends here, where nothing is read.
+            let slot = match self.let_in(board, &one, seats) {
+                Ok(slot) => slot,
+                Err(denial) => {
+                    self.deny(&one.view.run.id, denial);
                     continue;
                 }
             };
-            match self.let_in(board, &one, seats) {
-                Ok(_) => {
+            match self.afford(view.as_mut(), &one, &mut batch).await? {
+                Afford::Yes(spend) => {
                     batch.take(spend.as_deref());
                     likely.push(one);
                 }
-                Err(denial) => self.deny(&one.view.run.id, denial),
+                Afford::Waits => board.let_out(&slot),
+                Afford::Exhausted(hit) => {
+                    board.let_out(&slot);
+                    short.push((one.view.run.id.clone(), hit));
+                }
             }
         }
         drop(view);
@@ -203,16 +207,23 @@ impl Director {
         tx.lock_slots().await?;
         board.read(tx.as_mut(), &self.project).await?;
         let (mut chosen, mut batch) = (Vec::new(), Batch::granting());
+        let builders = ready.iter().filter_map(|one| one.candidate.builder()).collect();
+        batch.governors.hold(tx.as_mut(), &self.project, builders).await?;
         for mut one in ready {
-            // What is exhausted by now is found so by the next look.
-            let Afford::Yes(spend) = self.afford(tx.as_mut(), &one.candidate, &batch).await? else { continue };
-            match self.let_in(board, &one.candidate, seats) {
-                Ok(slot) => {
-                    batch.take(spend.as_deref());
-                    one.spend = spend;
-                    chosen.push((one, slot));
+            let slot = match self.let_in(board, &one.candidate, seats) {
+                Ok(slot) => slot,
+                Err(denial) => {
+                    self.deny(&one.candidate.view.run.id, denial);
+                    continue;
                 }
-                Err(denial) => self.deny(&one.candidate.view.run.id, denial),
+            };
+            // What is exhausted by now is found so by the next look.
+            if let Afford::Yes(spend) = self.afford(tx.as_mut(), &one.candidate, &mut batch).await? {
+                batch.take(spend.as_deref());
+                one.spend = spend;
+                chosen.push((one, slot));
+            } else {
+                board.let_out(&slot);
             }
         }
         if chosen.is_empty() {
@@ -323,8 +334,8 @@ impl Director {
         let fence = Fence { scope: Scope::Run(one.run.id.clone()), epoch: one.lease.epoch };
         let mut tx = self.fenced(&[fence]).await?;
         let why = Some(denial.what.clone());
-        moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
         budget::settle(tx.as_mut(), &one.lease, Ending::NotStarted).await?;
+        moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
         tx.commit().await?;
         if locked {
             unlock(self.coordinator.as_ref(), &one.lease).await;

@@ -19,7 +19,7 @@ use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, ref_of, system};
+use super::{Director, budget, ref_of, system};
 use crate::error::Error;
 use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubRead as _};
 use crate::store::Tx;
@@ -241,6 +241,7 @@ async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> 
         }
         (ApplyKind::Revert, PhaseState::RollingBack) => {
             moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+            budget::forget_files(tx, phase, None).await?;
             let reason = phase.reason.clone();
             let again = another_attempt(tx, phase).await?;
             let event = if again { PhaseEvent::Retry } else { PhaseEvent::RolledBack };

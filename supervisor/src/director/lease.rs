@@ -182,9 +182,10 @@ async fn end(
     }
     let granting = lease.state == LeaseState::Granting;
     let event = if granting { LeaseEvent::Revoke } else { event };
-    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
+    // Before the lease ends: with it, the store settles what is still reserved.
     let ending = if granting { Ending::NotStarted } else { Ending::Lost };
     budget::settle(tx, &lease, ending).await?;
+    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
     if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
         if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
             lose_verify(tx, &mut phase, reason).await?;
@@ -214,14 +215,14 @@ pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str
     moves::update_phase(tx, phase, reason).await
 }
 
-/// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
+/// A run whose lease has ended: back to the queue, or to rest where a person asked for a pause or a budget is used up.
 pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<String>) -> Result<(), Error> {
     let system = Principal::system();
-    if run.pause_requested && matches!(run.state, RunState::Leased | RunState::Running) {
+    let rests = run.pause_requested || run.budget.hit.is_some();
+    if rests && matches!(run.state, RunState::Leased | RunState::Running) {
         if run.state == RunState::Leased {
             moves::run(tx, run, RunEvent::Start, None, &system).await?;
         }
-        run.pause_requested = false;
         let hit = run.budget.hit.as_ref().map(ToString::to_string);
         let why = hit.unwrap_or_else(|| "paused when its attempt ended".to_owned());
         return moves::run(tx, run, RunEvent::Pause, Some(why), &system).await;

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use autopack_shared::domain::breaker::builder_key;
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Apply, Command, Lease, LeasePurpose, Phase, Request, Run};
 use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::state::{PhaseState, RunState};
 
 use super::Director;
-use super::next::{Step, next_step};
+use super::next::{Step, next_step, resumes_at};
 use super::view::RunView;
 use crate::error::Error;
 use crate::store::{RunFilter, Tx};
@@ -28,6 +29,12 @@ impl Candidate {
     /// The phase as it was read.
     pub(super) fn phase(&self) -> Option<&Phase> {
         self.view.phase(&self.phase)
+    }
+
+    /// The builder that it wants, as breakers know it.
+    pub(super) fn builder(&self) -> Option<String> {
+        let phase = self.phase().filter(|_| self.purpose == LeasePurpose::Build)?;
+        Some(builder_key(&phase.spec.builder))
     }
 }
 
@@ -154,8 +161,7 @@ impl Look {
                 self.busy.insert(view.run.id);
             }
             None => {
-                let until = view.run.budget.hit.as_ref().and_then(|hit| hit.until);
-                self.wake = self.wake.into_iter().chain(until).min();
+                self.wake = self.wake.into_iter().chain(resumes_at(&view)).min();
                 self.waiting.insert(view.run.id);
             }
         }

@@ -126,9 +126,6 @@ impl Director {
     async fn move_run(&self, view: &RunView, event: RunEvent, reason: Option<String>) -> Result<(), Error> {
         let mut tx = self.turn(&view.run.id, None).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
-        if event == RunEvent::Pause {
-            run.pause_requested = false;
-        }
         moves::run(tx.as_mut(), &mut run, event, reason, &system()).await?;
         tx.commit().await?;
         self.allow(&view.run.id);

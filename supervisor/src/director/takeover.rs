@@ -25,6 +25,8 @@ impl Claim {
     /// # Errors
     /// Those of the store.
     pub async fn raise(store: &dyn Store, replica: &str, found: Option<FencingToken>) -> Result<Self, Error> {
+        // Nobody directs who would write what others no longer understand.
+        store.fits().await?;
         let mut tx = store.tx(&[]).await?;
         let mut incarnation = tx.incarnation().await?;
         if let Some(found) = found
@@ -98,6 +100,7 @@ impl Director {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }
         }
+        self.settle_orphans().await?;
         self.remember_pending().await?;
         // What a crash cut off is brought up to date.
         let mut tx = self.store.read().await?;

@@ -163,10 +163,12 @@ impl PostgresStore {
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
         let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
-        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
+        let outgrown = Arc::new(AtomicI64::new(0));
+        let until = (stop.clone(), outgrown.clone());
+        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), until).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
-        let core = Core::new(pool, Commits { all: commits, own });
+        let core = Core::new(pool, Commits { all: commits, own }, outgrown);
         let turns = Turns::start(&core, lanes, &tasks);
         Ok(Self { core, turns, tasks })
     }
@@ -206,9 +208,16 @@ impl Store for PostgresStore {
     }
 
     async fn now(&self) -> StoreResult<Timestamp> {
+        self.core.may_go_on()?;
         let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.core.seen());
         let now: i64 = within(SILENCE, sql.fetch_one(&self.core.pool)).await.map_err(|e| failed(&e, None))?;
         Ok(self.core.saw(now))
+    }
+
+    async fn fits(&self) -> StoreResult<()> {
+        let found = watcher::outgrown(&self.core.pool).await?;
+        self.core.outgrown.fetch_max(found, Ordering::SeqCst);
+        self.core.may_go_on()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
-use autopack_shared::domain::budget::{Caps, RunBudget};
+use autopack_shared::domain::budget::{Caps, PhaseBudget, RunBudget};
 use autopack_shared::domain::feedback::{Feedback, FeedbackKind, Told};
 use autopack_shared::domain::gate;
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
@@ -117,6 +117,7 @@ pub(crate) fn phase(run: &str, id: &str, ordinal: u32) -> Phase {
         feedback: vec![Feedback::Words("again".to_owned()), told()],
         rollback_ordered: true,
         retried: true,
+        budget: PhaseBudget { raised: Caps { tokens: Some(9), ..Caps::default() }, short: None },
         reason: Some("because".to_owned()),
         updated_at: at(12),
     }

@@ -91,7 +91,7 @@ pub(super) fn provider_of<'a>(providers: &'a Providers, model: &ModelConfig) -> 
 #[async_trait]
 impl Builder for LlmBuilder {
     async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        let (model, provider) = self.model(task.attempt)?;
+        let (model, provider) = self.model(task.attempt).map_err(BuildError::unasked)?;
         let mut meter = Meter::new(task.allowance);
         let done = self.ask_and_apply((model, provider), task, tree, cancel, &mut meter).await;
         match done {
@@ -160,7 +160,8 @@ async fn ask(
     let deadline = Instant::now() + task.timeout().saturating_sub(MARGIN.min(task.timeout() / 10));
     let mut patience = Patience::default();
     loop {
-        let most_tokens = meter.reserve(model, prompt.len()).map_err(|why| BuildError::new("budget_exhausted", why))?;
+        let most_tokens =
+            meter.reserve(model, prompt.len()).map_err(|spent| BuildError::exhausted(spent.stop, spent.why))?;
         let timeout = deadline.saturating_duration_since(Instant::now()).min(CALL);
         let question = Question { provider, model, prompt, most_tokens, timeout };
         let answered = tokio::select! {
@@ -180,6 +181,7 @@ async fn ask(
         };
         match &trouble {
             Trouble::Busy { .. } | Trouble::Away { .. } | Trouble::Refused { .. } => meter.charge_refused(),
+            Trouble::Cut { .. } => meter.charge_cut(model, prompt.len(), most_tokens),
             Trouble::Garbage { .. } => meter.charge(model, (None, Some(0)), (prompt.len(), 0)),
         }
         let left = deadline.saturating_duration_since(Instant::now());

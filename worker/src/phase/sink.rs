@@ -1,6 +1,6 @@
 //! What a job says on its way: events in order, and the digest of what its builder printed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use autopack_shared::wire::pb;
 
 use super::{Job, JobOutput};
+use crate::builder::BuildError;
 use crate::provision::Hidden;
 
 /// Sends a job's events, numbered.
@@ -18,18 +19,39 @@ pub struct EventSink {
     seq: AtomicU64,
     /// The digest of what was printed, once it is kept.
     transcript: Mutex<String>,
+    /// Whether a builder was asked for anything.
+    asked: AtomicBool,
     pub(super) began: tokio::time::Instant,
     pub(super) hidden: Hidden,
 }
 
 impl EventSink {
     pub(super) fn new(job: Job, out: mpsc::Sender<JobOutput>, began: tokio::time::Instant) -> Self {
-        Self { job, out, seq: AtomicU64::new(0), transcript: Mutex::default(), began, hidden: Hidden::default() }
+        Self {
+            job,
+            out,
+            seq: AtomicU64::new(0),
+            transcript: Mutex::default(),
+            asked: AtomicBool::new(false),
+            began,
+            hidden: Hidden::default(),
+        }
     }
 
     /// The number of the last event.
     pub(super) fn said(&self) -> u64 {
         self.seq.load(Ordering::SeqCst)
+    }
+
+    /// A builder is about to be asked.
+    pub(super) fn asks(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+    }
+
+    /// What came of a job; nothing was used where its failure came before any builder was asked.
+    pub(super) fn told<T>(&self, done: Result<T, BuildError>) -> Result<T, BuildError> {
+        let unasked = |error: BuildError| if error.usage.is_none() { error.unasked() } else { error };
+        if self.asked.load(Ordering::SeqCst) { done } else { done.map_err(unasked) }
     }
 
     /// One event. A stream that is gone is no error here: the job is about to be cancelled.

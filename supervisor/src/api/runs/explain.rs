@@ -64,18 +64,10 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
         return blocker("checked_out", format!("{branch} is checked out at {path}"), command.clone());
     }
     match run.state {
-        RunState::Paused if run.budget.hit.is_some() => {
-            let hit = run.budget.hit.as_ref();
-            let more = match hit.map(|hit| (hit.scope, hit.until)) {
-                Some((_, Some(until))) => format!("it goes on by itself at {until}"),
-                Some((BudgetScope::Run, None)) => {
-                    format!("autopack runs budget {} --{} N", run.id, hit.map_or("tokens", flag))
-                }
-                Some((_, None)) | None => format!("a larger bound in the supervisor's [limits], then {resume}"),
-            };
-            blocker("budget_exhausted", hit.map(ToString::to_string).unwrap_or_default(), more)
+        RunState::Paused => {
+            let (kind, what, remedy) = paused(run);
+            blocker(kind, what, remedy)
         }
-        RunState::Paused => blocker("paused", "an operator paused it".to_owned(), resume),
         RunState::Cancelling => {
             blocker("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())
         }
@@ -96,6 +88,24 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
             }
         }
     }
+}
+
+/// What a paused run waits for, and what lets it go on.
+fn paused(run: &Run) -> (&'static str, String, String) {
+    let resume = format!("autopack runs resume {}", run.id);
+    let Some(hit) = &run.budget.hit else { return ("paused", "an operator paused it".to_owned(), resume) };
+    if run.pause_requested {
+        return ("paused", format!("an operator paused it; besides, {hit}"), resume);
+    }
+    let more = match (hit.scope, hit.until, &hit.phase) {
+        (_, Some(until), _) => format!("it goes on by itself at {until}"),
+        (BudgetScope::Run, None, _) => format!("autopack runs budget {} --{} N", run.id, flag(hit)),
+        (BudgetScope::Phase, None, Some(phase)) => {
+            format!("autopack runs budget {} --phase {phase} --{} N", run.id, flag(hit))
+        }
+        (_, None, _) => format!("a larger bound in the supervisor's [limits], then {resume}"),
+    };
+    ("budget_exhausted", hit.to_string(), more)
 }
 
 /// The flag of `runs budget` that raises a bound.

@@ -10,10 +10,10 @@ use tokio::sync::{Notify, watch};
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
 
-use super::SILENCE;
+use super::{SILENCE, schema};
 use super::error::{failed, within};
 use super::tx::PostgresTx;
-use crate::store::StoreResult;
+use crate::store::{StoreError, StoreResult};
 
 /// Who is told of a commit of this process.
 #[derive(Clone)]
@@ -38,15 +38,26 @@ pub(super) struct Core {
     /// The latest instant this process was told, which it is never taken back behind.
     seen: Arc<AtomicI64>,
     pub(super) commits: Commits,
+    /// The schema under which this program may not go on, once there is one.
+    pub(super) outgrown: Arc<AtomicI64>,
 }
 
 impl Core {
-    pub(super) fn new(pool: PgPool, commits: Commits) -> Self {
-        Self { pool, seen: Arc::new(AtomicI64::new(0)), commits }
+    pub(super) fn new(pool: PgPool, commits: Commits, outgrown: Arc<AtomicI64>) -> Self {
+        Self { pool, seen: Arc::new(AtomicI64::new(0)), commits, outgrown }
+    }
+
+    /// Whether the store's schema is still one that this program knows.
+    pub(super) fn may_go_on(&self) -> StoreResult<()> {
+        match self.outgrown.load(Ordering::SeqCst) {
+            0 => Ok(()),
+            found => Err(StoreError::Schema { found, known: schema::known() }),
+        }
     }
 
     /// Begins a transaction; on another connection where one turns out to be gone, as after a restart of the server.
     pub(super) async fn begin(&self, how: &'static str) -> StoreResult<Transaction<'static, Postgres>> {
+        self.may_go_on()?;
         let mut tries = 0..self.pool.options().get_max_connections();
         loop {
             match within(SILENCE, self.pool.begin_with(how)).await {

@@ -47,8 +47,7 @@ pub(super) async fn prepare(pool: &PgPool) -> StoreResult<()> {
     let mut tx = pool.begin().await.map_err(sql)?;
     take_turn(&mut tx).await?;
     let applied = applied(&mut tx).await?;
-    let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
-    check(&applied, known)?;
+    check(&applied, known())?;
     for migration in MIGRATOR.iter() {
         match applied.iter().find(|a| a.version == migration.version) {
             Some(there) if there.checksum == *migration.checksum => {}
@@ -94,6 +93,18 @@ fn check(applied: &[Applied], known: i64) -> StoreResult<()> {
         Some(found) => Err(StoreError::Schema { found, known }),
         None => Ok(()),
     }
+}
+
+/// The newest schema that this program knows.
+pub(super) fn known() -> i64 {
+    MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+/// The newest migration under which this program may not go on using the store, as another one may have applied while
+/// this one has it open; none where it may.
+pub(super) async fn outgrown(pool: &PgPool) -> Result<Option<i64>, sqlx::Error> {
+    let sql = "SELECT max(version) FROM autopack.migration WHERE version > $1 AND compatible > $1";
+    query_scalar(sql).bind(known()).fetch_one(pool).await
 }
 
 async fn apply(link: &mut PgConnection, migration: &Migration) -> StoreResult<()> {

@@ -122,6 +122,7 @@ impl Turns {
 
     /// Begins a turn.
     pub(super) async fn take(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<PostgresTx> {
+        self.core.may_go_on()?;
         let (answer, told) = oneshot::channel();
         let scopes = fences.iter().map(|fence| fence.scope.to_string()).collect();
         let ask = Ask { scopes, run: run.clone(), phase: phase.cloned(), answer };

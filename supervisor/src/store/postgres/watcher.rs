@@ -5,6 +5,7 @@
 //! queue for. A hint that is lost costs the time until the next look.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::error::{failed, within};
+use super::schema;
 use crate::store::{StoreError, StoreResult};
 
 /// How often it looks.
@@ -41,6 +43,8 @@ pub(super) struct Watcher {
     commits: watch::Sender<u64>,
     stop: CancellationToken,
     last: i64,
+    /// The schema under which this program may not go on; 0 where it may.
+    outgrown: Arc<AtomicI64>,
 }
 
 impl Watcher {
@@ -49,10 +53,10 @@ impl Watcher {
         (pool, hints): (PgPool, PgPool),
         name: String,
         commits: watch::Sender<u64>,
-        stop: CancellationToken,
+        (stop, outgrown): (CancellationToken, Arc<AtomicI64>),
     ) -> StoreResult<Self> {
         let last = count(&pool).await?;
-        Ok(Self { pool, hints, name, commits, stop, last })
+        Ok(Self { pool, hints, name, commits, stop, last, outgrown })
     }
 
     /// Runs until it is stopped. A server that is away for a while is looked at again later: what was missed meanwhile
@@ -100,6 +104,15 @@ impl Watcher {
     }
 
     async fn look(&mut self) {
+        match outgrown(&self.pool).await {
+            Ok(found) if found > 0 && self.outgrown.swap(found, Ordering::SeqCst) == 0 => {
+                tracing::error!(found, "the control store has a schema under which this program may not use it");
+                // Whoever waits for a commit finds out now.
+                self.announce();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the schema cannot be seen now"),
+        }
         match count(&self.pool).await {
             Ok(now) if now != self.last => {
                 self.last = now;
@@ -151,6 +164,12 @@ pub(super) async fn tell(
     })
     .await;
     Ok(())
+}
+
+/// The schema under which this program may not go on; 0 where it may.
+pub(super) async fn outgrown(pool: &PgPool) -> StoreResult<i64> {
+    let found = within(ANSWER, schema::outgrown(pool)).await.map_err(|e| failed(&e, None))?;
+    Ok(found.unwrap_or(0))
 }
 
 async fn count(pool: &PgPool) -> StoreResult<i64> {

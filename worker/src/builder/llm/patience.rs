@@ -19,8 +19,10 @@ const GARBAGE: u32 = 3;
 pub(super) enum Trouble {
     /// Too many requests; perhaps it says when to come back.
     Busy { after: Option<Duration>, why: String },
-    /// It is not there, broke off, took too long or met an error of its own.
+    /// It is not there, or met an error of its own.
     Away { after: Option<Duration>, why: String },
+    /// It was asked, and then it broke off or said nothing in time: what it does may cost all the same.
+    Cut { why: String },
     /// It answered, and nothing could be read from it.
     Garbage { why: String },
     /// It will not answer this, however often it is asked.
@@ -31,7 +33,7 @@ impl Trouble {
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Busy { .. } => "provider_rate_limited",
-            Self::Away { .. } => "provider_unavailable",
+            Self::Away { .. } | Self::Cut { .. } => "provider_unavailable",
             Self::Garbage { .. } => "provider_malformed",
             Self::Refused { .. } => "provider_refused",
         }
@@ -41,13 +43,14 @@ impl Trouble {
     pub(super) const fn after(&self) -> Option<Duration> {
         match self {
             Self::Busy { after, .. } | Self::Away { after, .. } => *after,
-            Self::Garbage { .. } | Self::Refused { .. } => None,
+            Self::Cut { .. } | Self::Garbage { .. } | Self::Refused { .. } => None,
         }
     }
 
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Busy { why, .. } | Self::Away { why, .. } | Self::Garbage { why } | Self::Refused { why } => why,
+            Self::Busy { why, .. } | Self::Away { why, .. } => why,
+            Self::Cut { why } | Self::Garbage { why } | Self::Refused { why } => why,
         }
     }
 }
@@ -74,6 +77,7 @@ impl Patience {
                 grown
             }
             Trouble::Busy { after, .. } | Trouble::Away { after, .. } => after.unwrap_or(grown).max(FIRST),
+            Trouble::Cut { .. } => grown,
         };
         if self.tries >= TRIES {
             return Err(format!("it was asked {TRIES} times"));
