@@ -50,7 +50,13 @@ impl Runner {
             (JobData::File, Some(_)) => BaseData::Own,
             (JobData::File, None) | (JobData::None, _) => BaseData::None,
         };
-        Setting { sandbox, secrets: job.secrets.iter().cloned().collect(), withheld: job.secrets_withheld, data }
+        Setting {
+            sandbox,
+            secrets: job.secrets.iter().cloned().collect(),
+            withheld: job.secrets_withheld,
+            data,
+            lists: job.fork.filter(|fork| Some(*fork) != job.gate_base),
+        }
     }
 
     /// The folder of the run's database. On the base it is an empty one, which goes with its worktree: what builders

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::GateCommand;
-use crate::domain::ids::Digest;
+use crate::domain::ids::{Digest, Oid};
 use crate::domain::sandbox::SandboxLevel;
 
 /// The database that a command finds on the base.
@@ -32,6 +32,8 @@ pub struct Setting {
     pub withheld: bool,
     /// The database that it finds on the base.
     pub data: BaseData,
+    /// The commit whose lists say which ignored files are brought, where that is not the base itself.
+    pub lists: Option<Oid>,
 }
 
 impl Setting {
@@ -85,7 +87,7 @@ mod tests {
 
     fn setting() -> Setting {
         let secrets = BTreeSet::from(["db".to_owned()]);
-        Setting { sandbox: Some(SandboxLevel::S2), secrets, withheld: false, data: BaseData::Own }
+        Setting { sandbox: Some(SandboxLevel::S2), secrets, withheld: false, data: BaseData::Own, lists: None }
     }
 
     #[test]
@@ -98,6 +100,7 @@ mod tests {
             Setting { sandbox: None, ..setting() },
             Setting { sandbox: Some(SandboxLevel::S3), ..setting() },
             Setting { data: BaseData::None, ..setting() },
+            Setting { lists: Some(Oid::ZERO), ..setting() },
         ];
         for other in others {
             assert_ne!(here, command_digest(&command(), &other).unwrap(), "{other:?}");

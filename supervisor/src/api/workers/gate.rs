@@ -47,6 +47,7 @@ pub(super) fn setting(policy: &PolicyInForce, run: &Run, phase: &Phase, purpose:
         secrets: secrets.asked_by(purpose, &phase.spec).into_iter().collect(),
         withheld: secrets.withheld(purpose, &phase.spec),
         data: if run.run_data.is_sqlite() { BaseData::Own } else { BaseData::OfTheRun },
+        lists: (base_of(run, phase, purpose) != Some(run.fork_commit)).then_some(run.fork_commit),
     }
 }
 
