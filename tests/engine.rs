@@ -6,6 +6,7 @@ mod harness;
 
 mod approvals;
 mod attempts;
+mod bases;
 mod budgets;
 mod cancel;
 mod crowd;

@@ -55,7 +55,7 @@ fn site(tests: &[(&str, &str)]) -> Site {
     site
 }
 
-async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
+pub(super) async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
     rig.until(run, "its request", |r| r.phases[0].attempt == attempt && r.phases[0].state == "APPROVAL_PENDING").await;
     let call = autopack_shared::wire::pb::ListRequestsRequest { run_id: run.into(), ..Default::default() };
     let found = rig.governance.list(call).await.unwrap().into_inner().requests;
@@ -64,7 +64,7 @@ async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
 }
 
 /// Submits one phase of a script, approves its first attempt, and waits for the end.
-async fn gate_of(rig: &mut Rig, run: &str, script: &str) -> (String, Value) {
+pub(super) async fn gate_of(rig: &mut Rig, run: &str, script: &str) -> (String, Value) {
     rig.submit(run, &[("p", script, json!({ "max_attempts": 1 }))]).await;
     approve(rig, run, 1).await;
     let ended = rig.until(run, "its end", |r| r.state == "SUCCEEDED" || r.state == "FAILED").await;

@@ -95,6 +95,8 @@ pub struct Job {
     pub allowance: Allowance,
     /// The secrets that the project's configuration names for it.
     pub secrets: Vec<String>,
+    /// Whether the project's gate has secrets that this one does not get.
+    pub secrets_withheld: bool,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -157,6 +159,7 @@ impl Job {
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),
+            secrets_withheld: grant.secrets_withheld,
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }

@@ -1,12 +1,16 @@
 //! How the processes of a job are confined, and what they find in their environment.
 
+use std::io;
+use std::path::PathBuf;
+
 use tracing::Span;
 
+use autopack_shared::domain::gate::{BaseData, Setting};
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::sandbox::{SandboxLevel, SandboxProfile};
 
-use super::data::Data;
+use super::data::{Data, JobData};
 use super::{Job, Runner};
 use crate::builder::BuildError;
 use crate::process::Cage;
@@ -44,6 +48,40 @@ impl Runner {
         format!("{}|{}", self.mark, job.lease)
     }
 
+    /// Where a gate's commands run, as far as it decides what they show.
+    pub(super) async fn setting(&self, job: &Job) -> Setting {
+        let sandbox = match &self.sandbox {
+            Some(sandbox) if !job.insecure_no_sandbox => Some(sandbox.level().await.level),
+            Some(_) | None => None,
+        };
+        let data = match (&job.data, &self.run_data) {
+            (JobData::Server(_), _) => BaseData::OfTheRun,
+            (JobData::File, Some(_)) => BaseData::Own,
+            (JobData::File, None) | (JobData::None, _) => BaseData::None,
+        };
+        Setting {
+            sandbox,
+            secrets: job.secrets.iter().cloned().collect(),
+            withheld: job.secrets_withheld,
+            data,
+            lists: job.fork.filter(|fork| Some(*fork) != job.gate_base),
+        }
+    }
+
+    /// The folder of the run's database. On the base it is an empty one, which goes with its worktree: what builders
+    /// have put into the run's own would say what the base is like.
+    fn data_folder(&self, space: &Workspace) -> io::Result<Option<PathBuf>> {
+        let Some(folder) = self.run_data.clone() else { return Ok(None) };
+        if !space.is_baseline() {
+            return Ok(Some(folder));
+        }
+        let own = space.scratch().join("data");
+        match std::fs::remove_dir_all(&own) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(Some(own)),
+        }
+    }
+
     /// The sandbox for a job's processes, and their environment in the host's paths.
     ///
     /// # Errors
@@ -60,8 +98,9 @@ impl Runner {
         env.extend(Self::secrets_variable(job, space));
         // A stray `git` of a builder must not find a repository above the tree.
         env.push(("GIT_CEILING_DIRECTORIES".to_owned(), space.ceiling()));
+        let folder = self.data_folder(space).map_err(|e| BuildError::of("workspace", &e))?;
         if !starts || job.insecure_no_sandbox {
-            let data = job.data.bare(self.run_data.as_deref(), &job.run);
+            let data = job.data.bare(folder.as_deref(), &job.run);
             env.extend(data.map_err(|e| BuildError::of("workspace", &e))?);
             return Ok((Cage::None, env));
         }
@@ -84,7 +123,7 @@ impl Runner {
             Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
         place.reports = job.purpose == LeasePurpose::Verify;
         place.profile = job.sandbox_profile;
-        match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
+        match job.data.confined(folder.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
             Data::None => {}
             Data::Folder { folder, variable } => {
                 place.data = Some(folder);

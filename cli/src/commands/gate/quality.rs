@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::gate::{CommandReport, Observation, Source, judge};
+use autopack_shared::domain::gate::{CommandReport, Observation, Source, Vanished, judge};
 use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::domain::project::FILE_NAME;
 use autopack_shared::wire::pb::{Baseline, BaselinesRequest, FlakyTest, FlakyTestsRequest};
@@ -68,7 +68,8 @@ pub(super) async fn attempt(ctx: &Context, args: &GateTry) -> Result<Exit, CliEr
         };
         let Ok((first, second)) = ended else { return Ok(Exit::Interrupted) };
         let runs: Vec<&Observation> = std::iter::once(&first).chain(&second).collect();
-        let verdict = judge(None, &runs, command.vanished);
+        // There is no base here, so nothing is said of what vanished.
+        let verdict = judge(None, &runs, Vanished::Report);
         let ends = runs.iter().map(|run| run.end.clone()).collect();
         let tests = runs.last().map_or(0, |run| run.count());
         let report = CommandReport::new(&command.name, ends, tests, verdict, Source::NotNeeded);

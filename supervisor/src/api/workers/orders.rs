@@ -108,7 +108,8 @@ impl SessionTask {
         let commands = policy.gate_of(&phase);
         let gate_base = gate::base_of(&run, &phase, lease.purpose);
         let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
-        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let setting = gate::setting(&policy, &run, &phase, lease.purpose);
+        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands, &setting).await?;
         let allowance = spend.as_ref().map(|spend| spend.allowance(core.governing.budgets.call));
         if let Some(seconds) = spend.and_then(|spend| spend.granted.seconds) {
             phase.spec.timeout = phase.spec.timeout.min(seconds.max(1));
@@ -142,7 +143,8 @@ impl SessionTask {
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
             flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
-            secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
+            secrets_withheld: setting.withheld,
+            secrets: setting.secrets.into_iter().collect(),
             trace: lease
                 .trace
                 .clone()
