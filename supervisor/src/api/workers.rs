@@ -20,6 +20,7 @@ use autopack_shared::wire::pb::{self, worker_message};
 
 mod drain;
 mod fetch;
+mod forged;
 mod gate;
 mod missed;
 mod orders;
