@@ -312,10 +312,7 @@ fn remedy(reason: &str) -> &'static str {
             "autopack init in a checkout writes an anchor: commit it, on the branch that runs start from"
         }
         "sod_self_approval" => "somebody else decides it, with a token of their own",
-        "cluster_mismatch" => {
-            "give each cluster a name in etcd, a database and hubs of its own; whose a hub is that its owner has left for \
-             good, is forgotten with git update-ref -d refs/autopack/cluster"
-        }
+        "cluster_mismatch" => "give each cluster a name in etcd, a database and hubs of its own",
         "not_pending" => "autopack approvals list shows what still waits",
         "approval_expired" => "autopack runs retry RUN asks again with a fresh request",
         "already_voted" => "another person has to vote; autopack approvals show ID lists who did",

@@ -68,7 +68,15 @@ fn answers(desk: &Desk, calls: &[&[&str]]) -> Vec<Ran> {
     told
 }
 
+/// Both at once, each in a cluster of its own: most of it is waiting.
 #[test]
+fn what_is_away_for_long_costs_time_only() {
+    std::thread::scope(|scope| {
+        scope.spawn(half_a_minute_without_the_store_costs_half_a_minute);
+        scope.spawn(etcd_may_be_away_for_long_and_may_come_back_older);
+    });
+}
+
 fn half_a_minute_without_the_store_costs_half_a_minute() {
     let mut cluster = Cluster::start(1, 2, 2);
     let files = ["told", "asked", "late"].map(|run| work::commands(run, &["one"], 0.1, false));
@@ -129,7 +137,6 @@ fn half_a_minute_without_the_store_costs_half_a_minute() {
     cluster.ann.run(&["audit", "verify"]).expect(0);
 }
 
-#[test]
 fn etcd_may_be_away_for_long_and_may_come_back_older() {
     let mut cluster = Cluster::start(1, 2, 1);
     let files = ["asked", "late", "after"].map(|run| work::commands(run, &["one"], 0.1, false));

@@ -242,7 +242,10 @@ fn a_repository_is_of_a_cluster_or_of_an_embedded_engine() {
     add("theirs", &theirs).expect(0);
     let refused = theirs.run(&drive).expect(78);
     assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
-    assert!(refused.stderr.contains("belongs to the cluster") && refused.stderr.contains("update-ref"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("belongs to the cluster") && refused.stderr.contains("remove refs/autopack/cluster"),
+        "{refused:?}"
+    );
     theirs.run(&["runs", "list"]).expect(0);
     own.run(&drive).expect(4);
     let refused = add("own", &own).expect(78);

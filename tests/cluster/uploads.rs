@@ -13,16 +13,20 @@ use crate::harness::wire::Wire;
 /// Bytes of the upload that get through. A result has about nine million.
 const THROUGH: u64 = 4_000_000;
 
-/// A run that writes much, and something else each time; it keeps a copy of what it wrote.
+/// A run that writes much into a few files, and something else each time; it keeps a copy of the first.
 fn large(run: &str, copy: &Path) -> Value {
-    let (mut file, (path, _)) = (work::commands(run, &["one"], 0.0, false), work::page(run, "one"));
-    let copy = copy.display();
+    let phases = ["one", "two", "three", "four"];
+    let (mut file, paths) =
+        (work::commands(run, &phases[..1], 0.0, false), phases.map(|phase| work::page(run, phase).0));
     // As hexadecimal digits: text, in which nothing looks like a secret.
+    let noise = "head -c 2200000 /dev/urandom | od -An -v -tx1 -w1024 | tr -d ' '";
+    let (written, first, copy) = (paths.join(" "), &paths[0], copy.display());
     let script = format!(
-        "head -c 8000000 /dev/urandom | od -An -v -tx1 -w32 | tr -d ' ' > {path}; \
-         if test -e {copy}.1; then cp {path} {copy}.2; else cp {path} {copy}.1; fi"
+        "for file in {written}; do {noise} > $file; done; \
+         if test -e {copy}.1; then cp {first} {copy}.2; else cp {first} {copy}.1; fi"
     );
     file["phases"][0]["builder"]["argv"][2] = json!(script);
+    file["phases"][0]["scope"]["paths"] = json!(paths);
     file
 }
 
@@ -48,7 +52,8 @@ fn what_a_worker_had_sent_before_it_was_killed_is_no_result() {
     let copy = cluster.roots().join("copy");
     wire.hold_after(THROUGH);
     cluster.ann.submit(&large("big", &copy)).expect(0);
-    assert!(until(ONE, || wire.is_held()), "nothing is uploaded:\n{}", cluster.logs());
+    let told = || cluster.ann.run(&["runs", "logs", "big"]).stdout;
+    assert!(until(ONE, || wire.is_held()), "nothing is uploaded:\n{}{}", told(), cluster.logs());
     cluster.workers[0].kill();
     let hub = Repository::open(cluster.hub()).unwrap();
     assert_eq!(kept(&hub), [""; 0], "half a result is none");
