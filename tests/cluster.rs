@@ -13,6 +13,7 @@ mod faults;
 mod names;
 mod net;
 mod operate;
+mod outages;
 mod partition;
 mod process;
 mod proof;
@@ -23,9 +24,11 @@ mod server;
 mod services;
 mod silent;
 mod site;
+mod slots;
 mod stranger;
 mod surveys;
 mod telemetry;
+mod uploads;
 mod work;
 
 /// How long twenty runs may take, all faults included.

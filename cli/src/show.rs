@@ -272,6 +272,10 @@ mod tests {
     #[test]
     fn absent_values_are_null_and_not_empty_words() {
         let run = run_json(&Run { id: "r".to_owned(), ..Run::default() });
+        let entry = audit_json(&AuditEntry { leaf_index: None, ..AuditEntry::default() });
+        assert!(entry["leaf_index"].is_null(), "it has no position yet: {entry}");
+        let first = audit_json(&AuditEntry { leaf_index: Some(0), ..AuditEntry::default() });
+        assert_eq!(first["leaf_index"], 0);
         assert!(run["tip"].is_null() && run["created_at"].is_null() && run["target_ref"].is_null());
     }
 }

@@ -30,6 +30,7 @@ use crate::director::{Claim, Director, DirectorConfig, DirectorParts, moves, run
 use crate::door::Door;
 use crate::error::Error;
 use crate::export::Exporter;
+use crate::hub::names::EMBEDDED;
 use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::notify::FileNotifier;
 use crate::policy::PolicyBook;
@@ -110,7 +111,8 @@ impl Engine {
         let tasks = Tasks::new();
         let director = if config.drive {
             let fence = hub.clone();
-            let found = run_blocking(move || fence.fence()).await?;
+            // A cluster's fences and ours say nothing of each other.
+            let found = run_blocking(move || fence.claim(EMBEDDED).and_then(|()| fence.fence())).await?;
             let parts = DirectorParts {
                 project: config.project.clone(),
                 store: store.clone(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::site::{Cluster, Desk};
 use super::{ONE, pending, text, until, work};
+use crate::harness::{Bench, SITE};
 
 fn state(desk: &Desk, run: &str) -> String {
     text(&desk.ask(&["runs", "show", run]), "state").to_owned()
@@ -226,6 +227,35 @@ fn a_hub_is_of_one_cluster() {
     assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it goes on:\n{}", cluster.logs());
     assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
     assert!(cluster.supervisors[0].told().contains("error[cluster_mismatch]"), "{}", cluster.logs());
+}
+
+#[test]
+fn a_repository_is_of_a_cluster_or_of_an_embedded_engine() {
+    let cluster = Cluster::start(1, 1, 0);
+    let drive = ["autopilot", "run", "--enable"];
+    // A git server takes no look at whether it has a checkout.
+    let add = |name: &str, bench: &Bench| {
+        let address = format!("file://{}", bench.repo().display());
+        cluster.ann.run(&["projects", "add", name, "--repo", &address])
+    };
+    let (theirs, own) = (Bench::with(SITE), Bench::with(SITE));
+    add("theirs", &theirs).expect(0);
+    let refused = theirs.run(&drive).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("belongs to the cluster") && refused.stderr.contains("remove refs/autopack/cluster"),
+        "{refused:?}"
+    );
+    theirs.run(&["runs", "list"]).expect(0);
+    own.run(&drive).expect(4);
+    let refused = add("own", &own).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("belongs to an embedded engine"), "{}", refused.stderr);
+    // Another data directory is no other owner; and once a person says that it is nobody's, a cluster may have it.
+    std::fs::remove_dir_all(own.repo().join(".autonomous_runs")).unwrap();
+    own.run(&["autopilot", "run", "--enable", "--run-id", "anew"]).expect(4);
+    Repository::open(own.repo()).unwrap().find_reference("refs/autopack/cluster").unwrap().delete().unwrap();
+    add("own", &own).expect(0);
 }
 
 #[test]

@@ -208,7 +208,7 @@ impl Cluster {
         let worker = |n: usize| {
             let name = format!("w{}", n + 1);
             let env = [more(&name), vec![("AUTOPACK_TOKEN".to_owned(), worker_token.clone())]].concat();
-            at(apart, &name, |_| worker(&folder, &name, &urls, roots.path(), env))
+            at(apart, &name, |_| worker(&folder, &name, (&urls, 2), roots.path(), env))
         };
         let workers = (0..size.workers).map(worker).collect();
         let desk =
@@ -223,6 +223,13 @@ impl Cluster {
         };
         cluster.ann.run(&["projects", "add", "shop", "--repo", &repo]).expect(0);
         cluster
+    }
+
+    /// One more worker, with so many slots, that asks at these addresses.
+    pub(super) fn add_worker(&mut self, name: &str, urls: &[String], slots: u32) {
+        let env = vec![("AUTOPACK_TOKEN".to_owned(), self.worker_token.clone())];
+        let worker = worker(self.bench.path(), name, (urls, slots), self.roots.path(), env);
+        self.workers.push(worker);
     }
 
     /// The bare repository that only the supervisors write.
@@ -334,9 +341,15 @@ fn supervisor(
     Process::start(id, args, env, format!("supervisor {id} on"), folder.to_path_buf())
 }
 
-fn worker(folder: &Path, name: &str, urls: &[String], roots: &Path, env: Vec<(String, String)>) -> Process {
+fn worker(
+    folder: &Path,
+    name: &str,
+    (urls, slots): (&[String], u32),
+    roots: &Path,
+    env: Vec<(String, String)>,
+) -> Process {
     let root = roots.join(name).display().to_string();
-    let mut args = texts(&["worker", "--name", name, "--root", &root, "-v"]);
+    let mut args = texts(&["worker", "--name", name, "--root", &root, "--slots", &slots.to_string(), "-v"]);
     args.extend(urls.iter().flat_map(|url| texts(&["--supervisor", url])));
     Process::start(name, args, env, format!("worker {name} with"), folder.to_path_buf())
 }

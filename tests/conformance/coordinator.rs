@@ -61,7 +61,7 @@ suite! {
     there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
     a_session_takes_its_locks_along a_member_that_ends_gives_everything_back what_is_held_is_listed
     a_lock_can_be_broken a_session_that_drains_stays_so many_locks_are_taken_at_once
-    who_is_there_is_known_at_a_glance a_session_says_anew_what_its_sandboxes_are
+    who_is_there_is_known_at_a_glance a_session_says_anew_what_its_sandboxes_are of_a_hundred_one_has_a_lock
 }
 
 pub(super) fn worker(text: &str) -> WorkerId {
@@ -376,6 +376,25 @@ async fn who_is_there_is_known_at_a_glance(cluster: &impl Cluster) {
     assert_eq!(member.session_life(&worker("w-1"), "s-2").await.unwrap(), None, "it is another session");
     member.close_session(&worker("w-1"), "s-1").await.unwrap();
     assert_eq!(member.seats().await.unwrap().len(), 1);
+}
+
+/// At the same moment, through one process or two where there may be two.
+async fn of_a_hundred_one_has_a_lock(cluster: &impl Cluster) {
+    let members = [cluster.member("r-1").await, cluster.member("r-2").await];
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let (member, mine) = (members[n % 2].clone(), owner(&format!("w-{n}"), &format!("s-{n}"), 1));
+        open(&member, &mine).await;
+        asking.spawn(async move { member.lock(&locks("a"), &mine).await.map(|()| mine) });
+    }
+    let mut winner = None;
+    while let Some(answer) = asking.join_next().await {
+        match answer.unwrap() {
+            Ok(mine) => assert_eq!(winner.replace(mine), None, "two have it"),
+            refused => assert!(held(refused).contains("run a")),
+        }
+    }
+    assert_eq!(members[0].holder(&locks("a")[0]).await.unwrap(), winner);
 }
 
 async fn a_lock_can_be_broken(cluster: &impl Cluster) {

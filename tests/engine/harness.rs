@@ -360,6 +360,14 @@ impl Rig {
         view.peak_leases(&self.engine.core.project).await.unwrap()
     }
 
+    /// What the log says of one kind in a chain.
+    pub(super) async fn logged(&self, chain: &str, op: &str) -> Vec<Value> {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        let records = view.audit(chain, 1, 1000).await.unwrap();
+        let bodies = records.iter().map(|record| serde_json::from_str::<Value>(&record.body).unwrap());
+        bodies.filter(|body| body["op"] == op).collect()
+    }
+
     /// The audit log is whole and agrees with the tables.
     pub(super) async fn audit_is_whole(&mut self) {
         let report = self.admin.verify_audit(pb::VerifyAuditRequest {}).await.unwrap().into_inner();

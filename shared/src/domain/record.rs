@@ -26,7 +26,7 @@ pub use tally::{Counts, Tally};
 pub struct Principal {
     /// Stable name, such as `local:alice` or `token:ci`.
     pub id: String,
-    /// How it was authenticated: `socket`, `token`, `mtls`, `telegram`, `system`.
+    /// How it was authenticated: `socket`, `token`, `mtls`, `telegram`, `system`, `session` for a worker.
     pub method: String,
 }
 

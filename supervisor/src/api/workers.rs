@@ -21,6 +21,7 @@ use autopack_shared::wire::pb::{self, worker_message};
 mod account;
 mod drain;
 mod fetch;
+mod forged;
 mod gate;
 mod missed;
 mod orders;

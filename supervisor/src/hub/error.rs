@@ -9,6 +9,7 @@ use autopack_shared::repo::pack::PackError;
 use autopack_shared::repo::tree::TreeError;
 
 use super::RefName;
+use super::names::EMBEDDED;
 
 /// Why the hub did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +36,8 @@ pub enum HubError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// The hub of another cluster.
-    #[error("{hub} is the hub of the cluster {found}, this is {ours}")]
+    /// The hub of another cluster, or of an embedded engine.
+    #[error("{hub} belongs to {}, this is {}", owner(found), owner(ours))]
     Foreign {
         /// Where it is.
         hub: String,
@@ -173,6 +174,11 @@ pub enum HubError {
     /// libgit2 failed otherwise.
     #[error(transparent)]
     Git(#[from] git2::Error),
+}
+
+/// Whose a hub is, in words.
+fn owner(mark: &str) -> String {
+    if mark == EMBEDDED { "an embedded engine".to_owned() } else { format!("the cluster {mark}") }
 }
 
 impl HubError {

@@ -48,6 +48,8 @@ pub(super) struct Book {
     pub(super) heard: BTreeMap<(RunId, u64), Heard>,
     /// Where something is missing and was asked for.
     asked: BTreeSet<(String, u64)>,
+    /// Whether it has named an epoch that was never given.
+    pub(super) forged: bool,
     /// What the worker did not say it works on.
     missed: Missed,
 }
@@ -237,6 +239,9 @@ impl SessionTask {
                     {
                         // It is told to stop, so that one look is enough.
                         book.missed.add(run, epoch);
+                    }
+                    if let Err(error) = tried(self.forged(&said, &error, book)).await {
+                        tracing::warn!(worker = %self.worker, %error, "a forged epoch could not be written down");
                     }
                     return Some(self.refused(&said, &error));
                 }
