@@ -15,7 +15,7 @@ use crate::harness::{Bench, Ran, SITE};
 fn site(entry: &str, phase: &str) -> Bench {
     let bench = Bench::with(SITE);
     let policy = "[policy]\nextends = \"autopack\"\n\n[[gate.commands]]\nname = \"says-three\"\n\
-                  run = \"grep -q three examples/count.md 2>/dev/null || test ! -e examples/count.md\"\n\n";
+                  run = \"test ! -e examples/count.md || grep three examples/count.md || { echo it stops too early; exit 1; }\"\n\n";
     let builder = "[builders.writer]\nkind = \"llm\"\n";
     let models = "[[builders.writer.models]]\nprovider = \"openai\"\nmodel = \"small\"\ninput_price = 1000000\n\
                   output_price = 2000000\n[[builders.writer.models]]\nprovider = \"openai\"\nmodel = \"large\"\n";
@@ -56,25 +56,16 @@ fn feedback(phase: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn malformed_then_incomplete_then_good() {
-    let server = Standin::of([
-        Say::text("I would write one two three."),
-        Say::text(
-            "=== write examples/other.md
-one
-=== end"
-                .to_owned(),
-        ),
-        file("one two three"),
-    ]);
+fn malformed_then_red_then_good() {
+    let server = Standin::of([Say::text("I would write one two three."), file("one two"), file("one two three")]);
     let bench = site("", "");
     let phase = run(&bench, &server, 0);
     assert_eq!((phase["state"].as_str(), phase["attempt"].as_u64()), (Some("APPLIED"), Some(3)), "{phase}");
     let said = feedback(&phase);
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("(malformed_patch): line 1 of the answer: it names no file"), "{said:?}");
-    assert!(said[1].contains("(deliverables_missing)"), "{said:?}");
-    assert!(said[1].contains("you wrote examples/other.md, the deliverable is examples/count.md"), "{said:?}");
+    assert!(said[1].contains("(gate_failed): says-three exited with 1"), "{said:?}");
+    assert!(said[1].contains("- the command says-three: it stops too early"), "{said:?}");
 
     let asked = server.asked();
     let models: Vec<&str> = asked.iter().filter_map(|one| one.body["model"].as_str()).collect();
@@ -82,14 +73,58 @@ one
     assert!(asked[0].headers.contains(&format!("Bearer {KEY}")), "{}", asked[0].headers);
     assert!(!asked[0].text().contains("Earlier attempts"), "{}", asked[0].text());
     assert!(asked[1].text().contains("it names no file"), "{}", asked[1].text());
-    assert!(asked[2].text().contains("deliverables_missing"), "{}", asked[2].text());
-    let show = bench.run(&["runs", "show", "m"]).expect(0).stdout;
-    assert!(show.contains("APPLIED"), "{show}");
+    assert!(asked[2].text().contains("it stops too early"), "{}", asked[2].text());
+    three_attempts_are_told(&bench, &phase);
     let logs = bench.run(&["runs", "logs", "m"]).expect(0).stdout;
     assert!(logs.contains("small of openai: 100 tokens in, 20 out") || logs.contains("large of openai"), "{logs}");
-    for line in [&logs, &show] {
-        assert!(!line.contains(KEY));
+    let printed = "autopack runs transcript m count --attempt 2 --gate \"says-three\"";
+    assert!(logs.contains(printed) && !logs.contains(KEY), "{logs}");
+    let whole = ["runs", "transcript", "m", "count", "--attempt", "2", "--gate", "says-three"];
+    let whole = bench.run(&whole).expect(0).stdout;
+    // Once, and once more because it failed; the base has no such file, so that nothing is printed of it.
+    assert_eq!(whole.matches("it stops too early").count(), 2, "{whole}");
+    assert!(whole.contains("(on the change)") && whole.contains("(on the base)"), "{whole}");
+    bench.run(&["audit", "verify"]).expect(0);
+}
+
+/// What `runs show` says of three attempts: why each came to nothing, what the next one was told, what it did with it.
+fn three_attempts_are_told(bench: &Bench, phase: &Value) {
+    let attempts = phase["attempts"].as_array().unwrap();
+    let of = |at: usize, key: &str| attempts[at][key].as_str().unwrap_or_default();
+    let states = [of(0, "state"), of(1, "state"), of(2, "state")];
+    assert_eq!(states, ["FAILED", "ROLLED_BACK", "SUCCEEDED"], "{phase}");
+    assert!(of(0, "reason").starts_with("malformed_patch: "), "{phase}");
+    assert!(of(1, "reason").starts_with("gate_failed: says-three exited with 1"), "{phase}");
+    let red = &attempts[1]["gate"]["commands"][0];
+    assert_eq!((&red["name"], &red["green"]), (&Value::from("says-three"), &Value::from(false)), "{phase}");
+    assert!(red["transcript"].as_str().unwrap().starts_with("sha256:"), "{phase}");
+    assert_eq!((&phase["told"][1]["attempt"], &phase["told"][1]["kind"]), (&2.into(), &"gate_report".into()));
+    let run = bench.run(&["runs", "show", "m", "-o", "json"]).expect(0).json();
+    let between = run["interdiffs"].as_array().unwrap();
+    assert_eq!(between.len(), 1, "the first attempt left nothing: {run}");
+    assert_eq!((&between[0]["from"], &between[0]["to"]), (&2.into(), &3.into()));
+    let diff = between[0]["diff"].as_str().unwrap();
+    assert!(diff.contains("-one two\n+one two three\n"), "{diff}");
+
+    let show = bench.run(&["runs", "show", "m"]).expect(0).stdout;
+    let mut rest = show.as_str();
+    for line in [
+        "attempt 1 FAILED: malformed_patch: ",
+        "told: attempt 1: the builder failed (malformed_patch)",
+        "attempt 2 ROLLED_BACK: gate_failed: says-three exited with 1",
+        "gate says-three exited with 1",
+        "told: attempt 2: the quality gate failed (gate_failed)",
+        "- the command says-three: it stops too early",
+        "attempt 3 SUCCEEDED",
+        "gate says-three passed",
+        "changed since attempt 2:",
+        "-one two\n",
+        "+one two three\n",
+    ] {
+        let at = rest.find(line).unwrap_or_else(|| panic!("{line:?} is not there, or not there: {show}"));
+        rest = &rest[at + line.len()..];
     }
+    assert!(!show.contains(KEY));
 }
 
 #[test]

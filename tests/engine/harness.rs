@@ -162,6 +162,7 @@ impl Rig {
             sandbox: Some(sandbox(&site.dir.path().join("worker/.sandbox"))),
             log_budget: 1 << 20,
             transcript_limit: 1 << 20,
+            report_limit: 16 << 20,
             providers: Arc::default(),
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),

@@ -8,7 +8,7 @@ use autopack_shared::wire::pb::{self, transcript_part};
 use super::harness::{Rig, Site, reason};
 
 async fn transcript(rig: &mut Rig, run: &str, attempt: u32) -> Result<(pb::TranscriptHead, String), tonic::Status> {
-    let call = pb::TranscriptRequest { run_id: run.into(), phase_id: "p".into(), attempt };
+    let call = pb::TranscriptRequest { run_id: run.into(), phase_id: "p".into(), attempt, gate: String::new() };
     let mut parts = rig.runs.transcript(call).await?.into_inner();
     let (mut head, mut body) = (pb::TranscriptHead::default(), Vec::new());
     while let Some(part) = parts.message().await? {

@@ -182,8 +182,10 @@ pub struct Runner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
-    /// Bytes of what a builder prints that are kept for people.
+    /// Bytes of what a builder prints that are kept for people; of what the commands of a gate print, together.
     pub transcript_limit: usize,
+    /// Bytes that the report of a gate's command may have.
+    pub report_limit: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
     /// What the operator provides.
@@ -339,7 +341,9 @@ impl Runner {
         let (report, printed) = printed::told(work, &task.output, sink).await;
         let silent = printed.is_none();
         if let Some(printed) = printed {
-            self.keep(job, printed, sink, cancel).await;
+            if let Some(digest) = self.keep(job, printed, sink, cancel).await {
+                sink.has_transcript(digest);
+            }
         }
         let report = report?;
         // What a process printed was told already.

@@ -203,6 +203,10 @@ pub struct Settings {
     pub provision_file: Option<PathBuf>,
     /// How many worktrees of a project it keeps ready.
     pub worker_warm: u32,
+    /// Mebibytes of what a builder or a gate prints that are kept.
+    pub worker_transcript_mib: u32,
+    /// Mebibytes that the report of a gate command may have.
+    pub worker_report_mib: u32,
     /// How long a stopping process waits for its work.
     pub grace_seconds: u32,
     /// A collector for traces, metrics and logs.
@@ -279,6 +283,8 @@ impl Settings {
             worker_sandbox_memory: small("worker.sandbox_memory_mb").map_or(4096, u64::from),
             provision_file: text("provision_file").map(PathBuf::from),
             worker_warm: small("worker.warm").unwrap_or(0),
+            worker_transcript_mib: small("worker.transcript_mib").unwrap_or(1),
+            worker_report_mib: small("worker.report_mib").unwrap_or(1),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),
             otel_endpoint: text("otel.endpoint"),
             limits: LimitSettings {

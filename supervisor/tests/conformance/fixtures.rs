@@ -177,6 +177,7 @@ pub(crate) fn decision(id: &str, run: &str) -> Decision {
         tier: Some(3),
         document: json!({ "schema": "verdict/1", "findings": [{ "path": "a" }] }),
         class_sizes: BTreeMap::from([("code".to_owned(), 12)]),
+        transcript: Some(Digest::of(b"printed")),
         decided_at: at(17),
     }
 }

@@ -80,6 +80,9 @@ pub struct CommandReport {
     /// The baseline it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_digest: Option<Digest>,
+    /// What it printed, in all of its runs, where that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Digest>,
 }
 
 const fn is_zero(n: &usize) -> bool {
@@ -107,6 +110,7 @@ impl CommandReport {
             left_out,
             baseline,
             baseline_digest: None,
+            transcript: None,
         }
     }
 

@@ -99,6 +99,18 @@ pub const SETTINGS: &[Setting] = &[
         about: "worktrees of a project that are kept ready for the next leases; 0: none",
     },
     Setting {
+        key: "worker.transcript_mib",
+        kind: Kind::Count { min: 1, max: 16 },
+        default: Some("8"),
+        about: "mebibytes of what a builder, or a gate's commands together, print that are kept",
+    },
+    Setting {
+        key: "worker.report_mib",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: Some("16"),
+        about: "mebibytes that the report of a gate command may have",
+    },
+    Setting {
         key: "supervisor.grace_seconds",
         kind: Kind::Count { min: 0, max: 3600 },
         default: Some("10"),

@@ -1,4 +1,4 @@
-//! What a builder printed, on its way out.
+//! What a builder or a gate command printed, on its way out.
 
 use std::pin::Pin;
 
@@ -6,6 +6,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use autopack_shared::domain::ids::{Digest, PhaseId};
+use autopack_shared::domain::record::Attempt;
 use autopack_shared::wire::pb::{self, transcript_part};
 
 use crate::api::Core;
@@ -27,8 +28,15 @@ impl Core {
         tx.phase(&run.id, &phase).await?.ok_or_else(|| missing("phase"))?;
         let attempts = tx.attempts(&run.id, &phase).await?;
         let wanted = |number: u32| call.attempt == 0 || call.attempt == number;
-        let found = attempts.iter().rev().filter(|attempt| wanted(attempt.number));
-        let found = found.filter_map(|attempt| Some((attempt.number, attempt.transcript?))).next();
+        let of = |attempt: &Attempt| match call.gate.as_str() {
+            "" => attempt.transcript,
+            name => {
+                let commands = attempt.gate.iter().flat_map(|gate| &gate.commands);
+                commands.filter(|command| command.name == name).find_map(|command| command.transcript)
+            }
+        };
+        let mut found = attempts.iter().rev().filter(|attempt| wanted(attempt.number));
+        let found = found.find_map(|attempt| Some((attempt.number, of(attempt)?)));
         let (attempt, digest) = found.ok_or_else(|| missing("transcript of"))?;
         let body = tx.transcript(&run.id, &digest).await?.ok_or_else(|| missing("transcript of"))?;
         if Digest::of(&body) != digest {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::audit::{AuditDraft, ROW};
-use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::breaker::{Breaker, BreakerState, Credential};
+use autopack_shared::domain::ids::{RunId, Scope};
 use autopack_shared::domain::record::{Attempt, Command, Notice, Phase, Principal, Project, Run};
 
 use super::{Note, note, pin};
@@ -208,4 +209,56 @@ pub(crate) async fn project(
     };
     tx.append_audit(draft).await?;
     Ok(())
+}
+
+/// Logs that a breaker opened, closed, or lets one attempt try; nothing where it stays as it was. Its row counts besides
+/// what is of no weight by itself, so the row is not pinned.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn breaker(
+    tx: &mut dyn Tx,
+    breaker: &Breaker,
+    before: BreakerState,
+    actor: &Principal,
+) -> Result<(), Error> {
+    if breaker.state == before {
+        return Ok(());
+    }
+    let draft = AuditDraft {
+        chain: format!("project/{}", breaker.project),
+        actor: actor.clone(),
+        op: format!("breaker.{}", breaker.state.as_str()),
+        object_type: "breaker".to_owned(),
+        object_id: format!("{}/{}", breaker.project, breaker.builder),
+        before: Some(before.as_str().to_owned()),
+        after: Some(breaker.state.as_str().to_owned()),
+        fence: None,
+        digests: BTreeMap::from([("breaker".to_owned(), pin(breaker)?)]),
+        reason: format!("{} failures: {}", breaker.failures, breaker.reason.as_deref().unwrap_or("none")),
+        request: BTreeMap::new(),
+    };
+    Ok(tx.append_audit(draft).await?)
+}
+
+/// Logs that a provider told a credential to wait, with the run that was told.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn credential(tx: &mut dyn Tx, run: &RunId, credential: &Credential) -> Result<(), Error> {
+    let until = credential.not_before.map(|until| until.to_string()).unwrap_or_default();
+    let draft = AuditDraft {
+        chain: format!("run/{run}"),
+        actor: Principal::system(),
+        op: "credential.resting".to_owned(),
+        object_type: "credential".to_owned(),
+        object_id: credential.name.clone(),
+        before: None,
+        after: None,
+        fence: None,
+        digests: BTreeMap::from([("credential".to_owned(), pin(credential)?)]),
+        reason: format!("its provider told it to wait until {until}"),
+        request: BTreeMap::new(),
+    };
+    Ok(tx.append_audit(draft).await?)
 }

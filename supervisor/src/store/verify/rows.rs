@@ -97,7 +97,8 @@ async fn attempts(
 ) -> StoreResult<()> {
     for attempt in view.attempts(run, phase).await? {
         let id = format!("{run}/{phase}/{}", attempt.number);
-        if let Some(printed) = &attempt.transcript {
+        let gates = attempt.gate.iter().flat_map(|gate| &gate.commands).filter_map(|command| command.transcript);
+        for printed in &attempt.transcript.into_iter().chain(gates).collect::<Vec<_>>() {
             let kept = view.transcript(run, printed).await?;
             if kept.is_none_or(|kept| Digest::of(&kept) != *printed) {
                 found.push(semantic(format!("transcript of {id}"), "it is not the one that was logged"));

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use autopack_shared::domain::project::Preset;
 use autopack_shared::domain::secret;
+use autopack_shared::domain::secret::key::{KeyLine, KeyLines, MARK};
 use autopack_shared::domain::usage::Usage;
 
 /// Lines that are kept: the last ones.
@@ -22,12 +23,14 @@ pub(super) struct Transcript {
     lines: VecDeque<String>,
     usage: Usage,
     failed: Option<String>,
+    /// Whether the next line may be one of a private key.
+    key: KeyLines,
 }
 
 impl Transcript {
     pub(super) const fn of(preset: Preset) -> Self {
         let usage = Usage { input_tokens: 0, output_tokens: 0, cost_micros: 0, calls: 0 };
-        Self { preset, lines: VecDeque::new(), usage, failed: None }
+        Self { preset, lines: VecDeque::new(), usage, failed: None, key: KeyLines::OUTSIDE }
     }
 
     /// What people are shown, and what was used.
@@ -38,6 +41,11 @@ impl Transcript {
     /// Keeps words, line by line, without secrets.
     pub(super) fn say(&mut self, words: &str) {
         for line in words.lines().filter(|line| !line.trim().is_empty()).take(MOST_LINES) {
+            let line = match self.key.next(line.as_bytes()) {
+                KeyLine::Inside => continue,
+                KeyLine::Begins(at) => format!("{}{MARK}", line.get(..at).unwrap_or_default()),
+                KeyLine::Other => line.to_owned(),
+            };
             let plain: String = line.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect();
             if self.lines.len() == MOST_LINES {
                 self.lines.pop_front();
