@@ -176,6 +176,10 @@ pub struct SpendSettings {
     pub breaker_seconds: u32,
     /// Attempts that may use one credential at once.
     pub credential_uses: u32,
+    /// Days that transcripts are kept which no decision names; 0 for good.
+    pub transcript_days: u32,
+    /// Mebibytes of a project's transcripts; 0 for any number.
+    pub transcript_mib: u32,
 }
 
 /// Every setting of the host, ready to use.
@@ -303,6 +307,8 @@ impl Settings {
                 breaker_failures: small("limits.breaker_failures").unwrap_or(1),
                 breaker_seconds: small("limits.breaker_seconds").unwrap_or(1),
                 credential_uses: small("limits.credential_uses").unwrap_or(1),
+                transcript_days: small("limits.transcript_days").unwrap_or(0),
+                transcript_mib: small("limits.transcript_mib").unwrap_or(0),
             },
             shown,
         }

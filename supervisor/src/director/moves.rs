@@ -20,7 +20,8 @@ use crate::store::Tx;
 mod writes;
 
 pub(crate) use writes::{
-    breaker, bump, bump_all, credential, finish, notice, project, sent, update_attempt, update_phase, update_run,
+    breaker, bump, bump_all, credential, finish, forget_transcript, notice, project, sent, update_attempt,
+    update_phase, update_run,
 };
 
 /// One thing that happened, for the audit log and for the run's history.

@@ -255,6 +255,18 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("8"),
         about: "attempts that may use one credential at once",
     },
+    Setting {
+        key: "limits.transcript_days",
+        kind: Kind::Count { min: 0, max: 36_500 },
+        default: Some("90"),
+        about: "days that a transcript is kept which no decision names; 0: for good",
+    },
+    Setting {
+        key: "limits.transcript_mib",
+        kind: Kind::Count { min: 0, max: 1 << 30 },
+        default: Some("4096"),
+        about: "mebibytes of a project's transcripts above which the oldest go that no decision names; 0: any number",
+    },
 ];
 
 impl Setting {

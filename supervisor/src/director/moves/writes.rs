@@ -11,6 +11,7 @@ use super::{Note, note, pin};
 use crate::error::Error;
 use crate::store::Tx;
 use crate::store::facts::FenceRow;
+use crate::store::transcripts::DueTranscript;
 
 /// Writes a run that stays where it is.
 ///
@@ -209,6 +210,28 @@ pub(crate) async fn project(
     };
     tx.append_audit(draft).await?;
     Ok(())
+}
+
+/// Lets a transcript go; whether it was there.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn forget_transcript(tx: &mut dyn Tx, due: &DueTranscript, why: &str) -> Result<bool, Error> {
+    let Some(gone) = tx.forget_transcript(&due.run, &due.digest).await? else { return Ok(false) };
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &gone.run,
+        phase: None,
+        op: "transcript.deleted".to_owned(),
+        object: "transcript",
+        id: format!("{}/{}", gone.run, gone.digest),
+        moved: Some(("kept".to_owned(), "deleted".to_owned())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(&gone)?), ("transcript".to_owned(), gone.digest.to_string())]),
+        reason: why.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await?;
+    Ok(true)
 }
 
 /// Logs that a breaker opened, closed, or lets one attempt try; nothing where it stays as it was. Its row counts besides
