@@ -90,7 +90,8 @@ fn gate_json(phase: &Phase) -> Value {
 }
 
 /// What a gate came to, for people: each command, and what it holds against the change.
-fn gate_text(gate_json: &str, color: bool) -> String {
+/// `of` is the command that prints a transcript of it, up to the name of the gate.
+fn gate_text(gate_json: &str, of: &str, color: bool) -> String {
     let Ok(report) = serde_json::from_str::<Report>(gate_json) else { return String::new() };
     let mut text = String::new();
     for command in &report.commands {
@@ -100,8 +101,8 @@ fn gate_text(gate_json: &str, color: bool) -> String {
         for finding in told.take(SHOWN) {
             let _ = writeln!(text, "        {}: {}", line(&finding.test), line(first_line(&finding.message)));
         }
-        if let Some(printed) = &command.transcript {
-            let _ = writeln!(text, "        printed {printed}");
+        if command.transcript.is_some() && !command.green {
+            let _ = writeln!(text, "        printed: {of} --gate {:?}", line(&command.name));
         }
         for (what, names) in [("flaky", &command.flaky), ("did not run", &command.vanished)] {
             for name in names.iter().take(SHOWN) {
@@ -153,7 +154,8 @@ fn phase_text((run, phase): (&str, &Phase), diffs: &[Interdiff], color: bool) ->
     }
     // With several attempts, each gate stands with its own.
     if phase.attempts.len() < 2 {
-        text.push_str(&gate_text(&phase.gate_json, color));
+        let of = format!("autopack runs transcript {} {}", line(run), line(&phase.id));
+        text.push_str(&gate_text(&phase.gate_json, &of, color));
     }
     if !phase.request_id.is_empty() && matches!(phase.state.as_str(), "APPROVAL_PENDING" | "BLOCKED") {
         let _ = writeln!(text, "      autopack approvals show {}", line(&phase.request_id));

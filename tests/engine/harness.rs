@@ -228,6 +228,12 @@ impl Rig {
         found.into_iter().map(|test| (test.command, test.test, test.count)).collect()
     }
 
+    /// How many transcripts of a run have gone.
+    pub(super) async fn gone_transcripts(&self, run: &str) -> usize {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        view.gone_transcripts(&run.parse().unwrap()).await.unwrap().len()
+    }
+
     pub(super) async fn close(self) {
         self.engine.shutdown().await;
     }

@@ -68,9 +68,11 @@ pub(crate) fn run_file(run: &str) -> Value {
     ];
     let phase = |(id, builder): (&str, Value)| {
         let page = if id == "remediation" { "page" } else { id };
+        // A repair says beforehand which files it changes.
+        let scope = if id == "remediation" { "examples/page.md" } else { "examples/" };
         json!({
             "id": id, "goal": format!("write examples/{page}.md"), "category": "documentation",
-            "scope": { "paths": ["examples/"] }, "deliverables": [format!("examples/{page}.md")], "builder": builder,
+            "scope": { "paths": [scope] }, "deliverables": [format!("examples/{page}.md")], "builder": builder,
         })
     };
     json!({ "run_id": run, "phases": KINDS.into_iter().zip(builders).map(phase).collect::<Vec<_>>() })

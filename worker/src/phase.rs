@@ -28,6 +28,7 @@ use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::upload;
+use crate::watch;
 use crate::workspace::{Workspace, Workspaces};
 
 mod cage;
@@ -219,7 +220,10 @@ impl Runner {
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
-        let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
+        let helper =
+            self.sandbox.as_ref().filter(|_| job.insecure_no_sandbox).map(|sandbox| sandbox.config().helper.as_path());
+        let work = self.until_there_is_room(&job, &sink, &cancel, &mut used);
+        let done = watch::beside(helper, &self.mark(&job), work).await;
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), done);
             result.transcript = sink.transcript();

@@ -105,7 +105,9 @@ pub(super) fn attempts_text((run, phase): (&str, &Phase), diffs: &[Interdiff], c
         let why = some(&attempt.reason).map(|why| format!(": {}", line(first_line(why)))).unwrap_or_default();
         let state = paint(color, tone_of(&attempt.state), &attempt.state);
         let _ = writeln!(text, "      attempt {} {state}{why}", attempt.number);
-        for row in gate_text(&attempt.gate_json, color).lines() {
+        let number = attempt.number;
+        let of = format!("autopack runs transcript {} {} --attempt {number}", line(run), line(&phase.id));
+        for row in gate_text(&attempt.gate_json, &of, color).lines() {
             let _ = writeln!(text, "  {row}");
         }
         let mine = diffs.iter().filter(|diff| diff.phase == phase.id && diff.to == attempt.number);

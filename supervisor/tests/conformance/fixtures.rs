@@ -19,7 +19,6 @@ use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 use autopack_shared::domain::trace::TraceContext;
-
 // The port comes through the parent, since the crate's own tests use these rows too.
 use super::{FenceRow, Store, Tx};
 

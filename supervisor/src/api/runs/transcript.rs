@@ -15,6 +15,10 @@ use crate::error::Error;
 /// Bytes in one message.
 const CHUNK: usize = 256 * 1024;
 
+/// What is said of one that has gone.
+const DELETED: &str =
+    "transcript (it was deleted after the time or for the room of limits.transcript_days and limits.transcript_mib) of";
+
 /// A transcript in parts.
 pub(super) type Parts = Pin<Box<dyn Stream<Item = Result<pb::TranscriptPart, Status>> + Send>>;
 
@@ -38,7 +42,10 @@ impl Core {
         let mut found = attempts.iter().rev().filter(|attempt| wanted(attempt.number));
         let found = found.find_map(|attempt| Some((attempt.number, of(attempt)?)));
         let (attempt, digest) = found.ok_or_else(|| missing("transcript of"))?;
-        let body = tx.transcript(&run.id, &digest).await?.ok_or_else(|| missing("transcript of"))?;
+        let Some(body) = tx.transcript(&run.id, &digest).await? else {
+            let gone = tx.gone_transcripts(&run.id).await?.iter().any(|one| one.digest == digest);
+            return Err(missing(if gone { DELETED } else { "transcript of" }));
+        };
         if Digest::of(&body) != digest {
             let why = format!("the transcript of {}/{phase} is not the one that was kept", run.id);
             return Err(crate::store::StoreError::Corrupt(why).into());

@@ -276,6 +276,14 @@ mod tests {
     }
 
     #[test]
+    fn no_line_of_a_private_key_is_kept() {
+        let (name, body) = (["PRIVATE", "KEY"].join(" "), "MIIEpAIBAAKCAQEA7bq8x9".repeat(3));
+        let text = format!("one\n-----BEGIN {name}-----\n{body}\n-----END {name}-----\ntwo");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(read(Preset::Aider, &lines).0, ["one", "[private key]", "two"]);
+    }
+
+    #[test]
     fn rubbish_is_neither_believed_nor_kept_whole() {
         let hostile = [
             "{\"type\":\"result\",\"usage\":{\"input_tokens\":-5,\"output_tokens\":1e300},\"total_cost_usd\":-1}",

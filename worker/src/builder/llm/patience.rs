@@ -10,6 +10,9 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// The time that a try has at least.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// How often one question is asked at most.
 const TRIES: u32 = 10;
 
@@ -80,7 +83,8 @@ impl Patience {
         if self.tries >= TRIES {
             return Err(format!("it was asked {TRIES} times"));
         }
-        if pause >= left {
+        // A try without time for an answer would only hide what went wrong before.
+        if pause + LEAST >= left {
             let (pause, left) = (pause.as_secs().max(1), left.as_secs());
             return Err(format!("the next try is due in {pause} s and the attempt has {left} s left"));
         }
