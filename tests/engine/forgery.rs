@@ -142,7 +142,11 @@ async fn scenario(site: &Site) {
     rig.until_state("pause", "CANCELLED").await;
     rig.audit_is_whole().await;
     rig.close().await;
-    // The second director lets go of what no decision names.
+    forgets(site).await;
+}
+
+/// A second director lets go of what no decision names.
+async fn forgets(site: &Site) {
     let retention = Retention { days: 0, bytes: 1 };
     let mut rig = Rig::governed_with_worker(site, Governing { retention, ..Governing::default() }).await;
     while rig.gone_transcripts("retry").await == 0 {

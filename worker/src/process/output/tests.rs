@@ -120,7 +120,6 @@ fn much() -> u64 {
 
 /// A process of its own, as every test is: what it has at most is what this takes.
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "who asks for more wants to see what it took")]
 async fn memory_is_flat_however_much_is_printed() {
     let much = much();
     let spec = ProcSpec {
