@@ -110,7 +110,10 @@ macro_rules! store_cases {
                 a_lease_that_ends_settles_what_was_reserved_for_it
                 a_credential_rests_for_everybody
             }
-            transcripts { a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence }
+            transcripts {
+                a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence
+                transcripts_go_that_no_decision_names
+            }
             gates {
                 a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }

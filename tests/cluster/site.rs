@@ -163,6 +163,11 @@ impl Cluster {
         Self::build(size, &More { files, ..More::default() })
     }
 
+    /// The same, with both.
+    pub(super) fn start_with_both(files: &[(&str, &str)], size: &Size, env: &[(String, String)]) -> Self {
+        Self::build(size, &More { files, env, ..More::default() })
+    }
+
     /// The same over a hub on a git server.
     pub(super) fn served(members: usize, supervisors: usize, workers: usize) -> Self {
         Self::build(&Size { members, supervisors, workers }, &More { place: Hub::Served, ..More::default() })

@@ -162,6 +162,7 @@ impl Rig {
             sandbox: Some(sandbox(&site.dir.path().join("worker/.sandbox"))),
             log_budget: 1 << 20,
             transcript_limit: 1 << 20,
+            report_limit: 16 << 20,
             providers: Arc::default(),
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),
@@ -225,6 +226,12 @@ impl Rig {
         let project = ProjectId::new("site").unwrap();
         let found = self.engine.core.store.read().await.unwrap().flaky_tests(&project, 0).await.unwrap();
         found.into_iter().map(|test| (test.command, test.test, test.count)).collect()
+    }
+
+    /// How many transcripts of a run have gone.
+    pub(super) async fn gone_transcripts(&self, run: &str) -> usize {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        view.gone_transcripts(&run.parse().unwrap()).await.unwrap().len()
     }
 
     pub(super) async fn close(self) {

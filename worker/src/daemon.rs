@@ -54,6 +54,8 @@ pub struct WorkerConfig {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// Bytes that the report of a gate's command may have.
+    pub report_limit: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
     /// Worktrees that are kept ready.
@@ -147,6 +149,7 @@ impl Worker {
             sandbox,
             log_budget: config.log_budget,
             transcript_limit: config.transcript_limit,
+            report_limit: config.report_limit,
             providers: config.providers,
             warm: config.warm,
             provision: Arc::new(config.provision),

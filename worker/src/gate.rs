@@ -61,13 +61,14 @@ impl GateContext {
     }
 }
 
-/// Runs a command once and reads what it left.
+/// Runs a command once and reads what it left; what it prints goes to `output` besides.
 ///
 /// # Errors
 /// `cancelled` when the lease ended meanwhile: then it showed nothing.
 pub async fn observe(
     context: &GateContext,
     command: &GateCommand,
+    output: &Output,
     cancel: &CancellationToken,
 ) -> Result<Observation, BuildError> {
     let report = context.report(command);
@@ -91,7 +92,7 @@ pub async fn observe(
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
         cage: context.cage.clone(),
-        output: Output::default(),
+        output: output.clone(),
         frozen: context.frozen.clone(),
     };
     // A gate that cannot run is a gate that failed.

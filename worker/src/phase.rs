@@ -27,6 +27,7 @@ use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::upload;
+use crate::watch;
 use crate::workspace::{Workspace, Workspaces};
 
 mod cage;
@@ -192,8 +193,10 @@ pub struct Runner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
-    /// Bytes of what a builder prints that are kept for people.
+    /// Bytes of what a builder prints that are kept for people; of what the commands of a gate print, together.
     pub transcript_limit: usize,
+    /// Bytes that the report of a gate's command may have.
+    pub report_limit: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
     /// What the operator provides.
@@ -238,7 +241,10 @@ impl Runner {
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
-        let done = self.done(&job, &sink, &cancel, &mut used).await;
+        let helper =
+            self.sandbox.as_ref().filter(|_| job.insecure_no_sandbox).map(|sandbox| sandbox.config().helper.as_path());
+        let work = self.done(&job, &sink, &cancel, &mut used);
+        let done = watch::beside(helper, &self.mark(&job), work).await;
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), sink.told(done));
             result.transcript = sink.transcript();
@@ -316,7 +322,9 @@ impl Runner {
         let (report, printed) = printed::told(work, &task.output, sink).await;
         let silent = printed.is_none();
         if let Some(printed) = printed {
-            self.keep(job, printed, sink, cancel).await;
+            if let Some(digest) = self.keep(job, printed, sink, cancel).await {
+                sink.has_transcript(digest);
+            }
         }
         let report = report?;
         // What a process printed was told already.

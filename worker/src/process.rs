@@ -25,6 +25,7 @@ pub mod output;
 pub mod piped;
 
 pub use leftovers::kill_leftovers;
+pub(crate) use leftovers::kill_marked;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";

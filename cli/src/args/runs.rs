@@ -30,9 +30,9 @@ pub(crate) enum Runs {
         after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01 -f\n\nOf much output only some is told as it comes; autopack runs transcript has the rest."
     )]
     Logs(Logs),
-    /// Print what a builder printed
+    /// Print what a builder printed, or a gate command
     #[command(
-        after_help = "Examples:\n  autopack runs transcript tidy-1 p01\n  autopack runs transcript tidy-1 p01 --attempt 2 | less\n\nSecrets are taken out before it is kept. Of very much output the beginning and the end are there."
+        after_help = "Examples:\n  autopack runs transcript tidy-1 p01\n  autopack runs transcript tidy-1 p01 --attempt 2 | less\n  autopack runs transcript tidy-1 p01 --gate tests\n\nSecrets are taken out before it is kept. Of very much output the beginning and the end are there."
     )]
     Transcript(Transcript),
     /// Print what a run, or one phase, changed
@@ -143,6 +143,9 @@ pub(crate) struct Transcript {
     /// Which attempt [default: the newest that printed anything]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempt: Option<u32>,
+    /// Of this gate command instead of the builder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gate: Option<String>,
 }
 
 /// A run, or one phase of it.

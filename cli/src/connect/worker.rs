@@ -16,6 +16,9 @@ use crate::commands::sandbox;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
 
+/// Bytes.
+const MIB: usize = 1024 * 1024;
+
 /// The embedded worker's. Ignored files that a project lists come from the checkout itself.
 pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<WorkerConfig, CliError> {
     let identity = Identity {
@@ -43,7 +46,8 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         env: builder_env(ctx),
         sandbox: Some(sandbox),
         log_budget: 64 * 1024 * 1024,
-        transcript_limit: 8 * 1024 * 1024,
+        transcript_limit: place.settings.worker_transcript_mib as usize * MIB,
+        report_limit: u64::from(place.settings.worker_report_mib) * MIB as u64,
         providers: super::providers::providers(ctx, place.settings.providers_file.as_deref())?,
         warm: warm_limits(place.settings.worker_warm),
         provision: Provision {

@@ -176,6 +176,10 @@ pub struct SpendSettings {
     pub breaker_seconds: u32,
     /// Attempts that may use one credential at once.
     pub credential_uses: u32,
+    /// Days that transcripts are kept which no decision names; 0 for good.
+    pub transcript_days: u32,
+    /// Mebibytes of a project's transcripts; 0 for any number.
+    pub transcript_mib: u32,
 }
 
 /// Every setting of the host, ready to use.
@@ -209,6 +213,10 @@ pub struct Settings {
     pub provision_file: Option<PathBuf>,
     /// How many worktrees of a project it keeps ready.
     pub worker_warm: u32,
+    /// Mebibytes of what a builder or a gate prints that are kept.
+    pub worker_transcript_mib: u32,
+    /// Mebibytes that the report of a gate command may have.
+    pub worker_report_mib: u32,
     /// How long a stopping process waits for its work.
     pub grace_seconds: u32,
     /// A collector for traces, metrics and logs.
@@ -291,6 +299,8 @@ impl Settings {
             worker_sandbox_selftest: number("worker.sandbox_selftest_seconds").unwrap_or(21_600),
             provision_file: text("provision_file").map(PathBuf::from),
             worker_warm: small("worker.warm").unwrap_or(0),
+            worker_transcript_mib: small("worker.transcript_mib").unwrap_or(1),
+            worker_report_mib: small("worker.report_mib").unwrap_or(1),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),
             otel_endpoint: text("otel.endpoint"),
             limits: LimitSettings {
@@ -309,6 +319,8 @@ impl Settings {
                 breaker_failures: small("limits.breaker_failures").unwrap_or(1),
                 breaker_seconds: small("limits.breaker_seconds").unwrap_or(1),
                 credential_uses: small("limits.credential_uses").unwrap_or(1),
+                transcript_days: small("limits.transcript_days").unwrap_or(0),
+                transcript_mib: small("limits.transcript_mib").unwrap_or(0),
             },
             shown,
         }

@@ -59,6 +59,8 @@ pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
         phases: Vec::new(),
         budgets: Vec::new(),
         budget_hit: text(run.budget.hit.as_ref()),
+        rests_until_ms: 0,
+        rests: String::new(),
     }
 }
 
@@ -107,6 +109,9 @@ pub fn attempt(attempt: &Attempt, spend: Option<&Spend>) -> pb::Attempt {
             calls: usage.calls,
             ..Default::default()
         }),
+        transcript: text(attempt.transcript),
+        // Plain data, which is always written.
+        gate_json: attempt.gate.as_ref().and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
     }
 }
 

@@ -15,6 +15,7 @@ use autopack_shared::domain::state::{
 };
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::attempts::rolled_back;
 use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
 use super::moves::{self, Note, note, pin};
@@ -240,7 +241,7 @@ async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> 
             moves::phase(tx, phase, PhaseEvent::Commit, Some(format!("commit {}", apply.new.short())), &system()).await
         }
         (ApplyKind::Revert, PhaseState::RollingBack) => {
-            moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+            moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(rolled_back(phase))).await?;
             budget::forget_files(tx, phase, None).await?;
             let reason = phase.reason.clone();
             let again = another_attempt(tx, phase).await?;

@@ -55,3 +55,9 @@ pub(crate) fn tell_gate(phase: &mut Phase, line: &str, items: Vec<String>) {
     let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", line, items);
     feedback::add(&mut phase.feedback, told);
 }
+
+/// Why an attempt failed whose change is taken back: for what its phase says then, which is the gate's line or a person's
+/// word.
+pub(super) fn rolled_back(phase: &Phase) -> String {
+    phase.reason.as_ref().map_or_else(|| "rolled back".to_owned(), |why| format!("{why}; rolled back"))
+}

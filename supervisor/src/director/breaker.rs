@@ -8,9 +8,10 @@ use autopack_shared::domain::breaker::{
 };
 use autopack_shared::domain::ids::{ProjectId, RunId, Timestamp};
 use autopack_shared::domain::record::{Phase, Run};
+use autopack_shared::domain::run_file::BuilderSpec;
 
 use super::budget::Batch;
-use super::{Denial, Director};
+use super::{Denial, Director, moves, system};
 use crate::error::Error;
 use crate::store::Tx;
 
@@ -128,9 +129,11 @@ impl Director {
                 // Another one of its batch is the one that tries.
                 Pass::Probe if batch.tries(&key) => return Ok(Err(refused(&known, now))),
                 Pass::Probe if batch.writes() => {
+                    let before = known.state;
                     known.try_with(&run.id);
                     tx.update_breaker(&mut known).await?;
                     batch.governors.breakers(tx, project).await?.insert(key, known.clone());
+                    moves::breaker(tx, &known, before, &system()).await?;
                 }
                 Pass::Probe => {}
                 Pass::Refused => return Ok(Err(refused(&known, now))),
@@ -140,8 +143,7 @@ impl Director {
         let now = tx.now();
         let found = batch.governors.credential(tx, &name).await?;
         if let Some(until) = found.and_then(|credential| credential.rests(now)) {
-            let what = format!("its provider told the credential {name} to wait until {until}");
-            return Ok(Err((Denial::new("credential_cooling", &what, "the end of that time"), Some(until))));
+            return Ok(Err((cooling(&name, until), Some(until))));
         }
         let most = u64::from(self.config.governing.breakers.credential_uses.max(1));
         let uses = batch.governors.uses(tx, &name).await?.saturating_add(batch.uses(&name));
@@ -151,6 +153,29 @@ impl Director {
         }
         Ok(Ok(Some(name)))
     }
+}
+
+fn cooling(credential: &str, until: Timestamp) -> Denial {
+    let what = format!("its provider told the credential {credential} to wait until {until}");
+    Denial { until: Some(until), ..Denial::new("credential_cooling", &what, "the end of that time") }
+}
+
+/// Until when a phase's builder or its credential is left alone, and why, by what is stored.
+pub(crate) async fn rests(
+    tx: &mut dyn Tx,
+    project: &ProjectId,
+    spec: &BuilderSpec,
+) -> Result<Option<(Timestamp, String)>, Error> {
+    let now = tx.now();
+    let Some(known) = tx.breaker(project, &builder_key(spec)).await? else { return Ok(None) };
+    if known.pass(now, true) == Pass::Refused
+        && let Some(until) = known.probes_at.filter(|at| *at > now)
+    {
+        return Ok(Some((until, refused(&known, now).0.what)));
+    }
+    let Some(name) = known.credential else { return Ok(None) };
+    let until = tx.credential(&name).await?.and_then(|credential| credential.rests(now));
+    Ok(until.map(|until| (until, cooling(&name, until).what)))
 }
 
 fn refused(breaker: &breaker::Breaker, now: Timestamp) -> Refusal {
@@ -168,7 +193,7 @@ fn refused(breaker: &breaker::Breaker, now: Timestamp) -> Refusal {
     );
     let remedy = format!("an attempt that succeeds, or autopack builders reset {} --reason WHY", breaker.builder);
     let wake = breaker.probes_at.filter(|at| *at > now);
-    (Denial::new("builder_breaker_open", &what, &remedy), wake)
+    (Denial { until: wake, ..Denial::new("builder_breaker_open", &what, &remedy) }, wake)
 }
 
 /// Takes in what a result says of its builder's surroundings and of its credential.
@@ -189,6 +214,7 @@ pub(crate) async fn heard(
     let credential = named.map(str::to_owned).or_else(|| known.and_then(|b| b.credential));
     if heard.word == Word::Trouble || new_name || !quiet {
         let mut breaker = tx.lock_breaker(project, &key).await?;
+        let before = breaker.state;
         match heard.word {
             Word::Trouble => breaker.failed(&phase.run, heard.reason, now, config),
             // Neither an answer nor a failure, but the one that tried has ended.
@@ -197,6 +223,7 @@ pub(crate) async fn heard(
         }
         breaker.credential.clone_from(&credential);
         tx.update_breaker(&mut breaker).await?;
+        moves::breaker(tx, &breaker, before, &system()).await?;
         if breaker.state == BreakerState::Open && breaker.opened_at == Some(now) {
             tracing::warn!(%project, builder = key, failures = breaker.failures, "a builder is left alone for a while");
         }
@@ -213,6 +240,9 @@ pub(crate) async fn heard(
             credential.answered(now);
         }
         tx.update_credential(&mut credential).await?;
+        if limited {
+            moves::credential(tx, &phase.run, &credential).await?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use autopack_shared::domain::state::{RunEvent, RunState};
 
 use super::breaker::Governors;
 use super::look::Candidate;
+use super::retain::Retention;
 use super::{Denial, Director, moves, system};
 use crate::error::Error;
 use crate::store::{SpentBy, StoreError, Tx};
@@ -26,6 +27,8 @@ pub struct Governing {
     pub budgets: BudgetConfig,
     /// Breakers and credentials.
     pub breakers: BreakerConfig,
+    /// How long transcripts are kept.
+    pub retention: Retention,
 }
 
 /// Whether a candidate may be let in.

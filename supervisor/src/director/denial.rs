@@ -22,6 +22,8 @@ pub struct Denial {
     pub since: Timestamp,
     /// A step failed: nothing of the run moves until somebody sees to it.
     pub failed: bool,
+    /// When it is over by itself, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 impl Denial {
@@ -46,6 +48,7 @@ impl Denial {
             remedy: remedy.to_owned(),
             since: Timestamp::from_millis(0),
             failed: false,
+            until: None,
         }
     }
 }

@@ -170,6 +170,7 @@ impl Director {
         verdict: &Verdict,
     ) -> Result<Decision, Error> {
         let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
+        let attempt = tx.attempt(&phase.run, &phase.id, phase.attempt).await?;
         let decision = Decision {
             id: RowId::new(self.ids.fresh("dec"))?,
             run: phase.run.clone(),
@@ -188,6 +189,7 @@ impl Director {
                 .iter()
                 .map(|(class, size)| (class_word(*class).to_owned(), *size))
                 .collect(),
+            transcript: attempt.and_then(|attempt| attempt.transcript),
             decided_at: tx.now(),
         };
         tx.insert_decision(&decision).await?;

@@ -97,6 +97,10 @@ impl Director {
         let mut undone = self.tried("locks", self.sweep().await).await?;
         undone |= self.tried("expiries", self.expire_due().await).await?;
         undone |= self.tried("reminders", self.remind().await).await?;
+        undone |= match self.retain().await {
+            Err(error) => self.tried("transcripts", Err(error)).await?,
+            Ok(more) => more,
+        };
         let mut look = self.look().await?;
         undone |= self.admit(std::mem::take(&mut look.candidates)).await?;
         let mut wants = false;

@@ -25,6 +25,8 @@ pub(super) struct Pauses {
     runs: HashMap<RunId, (u32, Duration)>,
     /// When somebody waits for an instant of the store's clock: the earliest.
     pub(super) wake: Option<Timestamp>,
+    /// When it was last looked for transcripts that are due, and none was, on a monotonic clock.
+    pub(super) looked_at_transcripts: Option<Duration>,
 }
 
 impl Pauses {

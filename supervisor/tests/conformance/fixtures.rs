@@ -19,7 +19,6 @@ use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 use autopack_shared::domain::trace::TraceContext;
-
 // The port comes through the parent, since the crate's own tests use these rows too.
 use super::{FenceRow, Store, Tx};
 
@@ -178,6 +177,7 @@ pub(crate) fn decision(id: &str, run: &str) -> Decision {
         tier: Some(3),
         document: json!({ "schema": "verdict/1", "findings": [{ "path": "a" }] }),
         class_sizes: BTreeMap::from([("code".to_owned(), 12)]),
+        transcript: Some(Digest::of(b"printed")),
         decided_at: at(17),
     }
 }

@@ -35,6 +35,9 @@ const CALL: Duration = Duration::from_secs(600);
 /// What is kept of an attempt's time for what comes after the model, so that a reason can still be given.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// Characters of an answer that are looked at for people.
+const SAID: usize = 4000;
+
 /// Asks models.
 #[derive(Debug)]
 pub struct LlmBuilder {
@@ -199,9 +202,11 @@ async fn ask(
 
 /// The first lines of what a model said besides its change, for people.
 fn said(text: &str) -> Vec<String> {
+    // As a whole first: the lines of a private key have no mark of their own.
+    let text = secret::redact(&text.chars().take(SAID).collect::<String>());
     let words = text.lines().take_while(|line| !line.starts_with("=== ") && !line.starts_with("```"));
     let lines = words.filter(|line| !line.trim().is_empty()).take(5);
-    lines.map(|line| secret::redact(&line.chars().take(300).collect::<String>())).collect()
+    lines.map(|line| line.chars().take(300).collect()).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {

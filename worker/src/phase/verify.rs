@@ -17,11 +17,15 @@ use autopack_shared::repo::mirror::Purpose;
 use super::{Built, EventSink, Job, Runner};
 use crate::builder::BuildError;
 use crate::fetch::Cause;
-use crate::gate::{self, GateContext, MAX_REPORT};
+use crate::gate::{self, GateContext};
+use crate::process::output::Output;
 use crate::workspace::Workspace;
 
 /// Bytes of all baselines that a result brings.
 const MAX_LEARNED: usize = 2 * MAX_BASELINE;
+
+/// Bytes of what a command prints that are kept at least, however many there are.
+const LEAST_ROOM: usize = 64 * 1024;
 
 /// Bytes of a baseline as JSON.
 fn size_of(baseline: &Baseline) -> usize {
@@ -49,6 +53,10 @@ struct Bench<'a> {
     /// Where its commands run, on the change as on the base.
     setting: Setting,
     learned: Vec<Measured>,
+    /// What the command prints that is run now.
+    output: Output,
+    /// Bytes of it that are kept.
+    room: usize,
 }
 
 impl Runner {
@@ -66,7 +74,10 @@ impl Runner {
         let span = info_span!("gate");
         let context = self.gate_context(job, space, &span).await?;
         let setting = self.setting(job).await;
-        let mut bench = Bench { runner: self, job, sink, cancel, span, context, setting, learned: Vec::new() };
+        let (learned, output) = (Vec::new(), Output::default());
+        // What one builder may have, the commands of a gate have together.
+        let room = (self.transcript_limit / job.gate.len().max(1)).max(LEAST_ROOM);
+        let mut bench = Bench { runner: self, job, sink, cancel, span, context, setting, learned, output, room };
         let base = job.gate_base.unwrap_or(Oid::ZERO);
         let mut report = Report { green: true, base, commands: Vec::new() };
         for (at, command) in job.gate.iter().enumerate() {
@@ -90,7 +101,7 @@ impl Runner {
             lease: self.mark(job),
             log_budget: self.log_budget,
             frozen: self.frozen.clone(),
-            report_limit: MAX_REPORT,
+            report_limit: self.report_limit,
         })
     }
 }
@@ -102,6 +113,7 @@ fn of(base: Option<&Baseline>, seen: &[Observation], command: &GateCommand) -> G
 impl Bench<'_> {
     async fn command(&mut self, command: &GateCommand, strict: bool) -> Result<CommandReport, BuildError> {
         self.sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
+        self.output = Output::recording(self.room, self.sink.hidden.clone());
         let digest = command_digest(command, &self.setting).map_err(|e| BuildError::of("workspace", &e))?;
         let has_tests = command.report != GateReport::None;
         // Where the base excuses nothing, it may still tell which tests vanished.
@@ -135,15 +147,33 @@ impl Bench<'_> {
         let tests = seen.last().map_or(0, Observation::count);
         let mut report = CommandReport::new(&command.name, ends, tests, verdict, source);
         report.baseline_digest = baseline.and_then(|baseline| Digest::of_json(&baseline).ok());
-        self.tell(&report, &seen).await;
+        let printed = self.keep().await;
+        report.transcript = printed.as_ref().map(|(digest, _)| *digest);
+        self.tell(&report, &seen, printed.map(|(_, bytes)| bytes)).await;
         Ok(report)
     }
 
-    async fn tell(&self, report: &CommandReport, runs: &[Observation]) {
+    /// Has kept what the command printed in all of its runs: its digest, and how much it was.
+    async fn keep(&mut self) -> Option<(Digest, u64)> {
+        let output = std::mem::take(&mut self.output);
+        output.close();
+        // A thread that panics has nothing to show.
+        let printed = tokio::task::spawn_blocking(move || output.printed()).await.ok().flatten()?;
+        let bytes = printed.bytes;
+        let digest = self.runner.keep(self.job, printed, self.sink, self.cancel).await?;
+        Some((digest.parse().ok()?, bytes))
+    }
+
+    async fn tell(&self, report: &CommandReport, runs: &[Observation], printed: Option<u64>) {
         self.sink.send(if report.green { "gate.passed" } else { "gate.failed" }, report.line()).await;
         let tail = runs.last().map(|run| run.tail.as_slice()).unwrap_or_default();
         for line in tail.iter().filter(|_| !report.green) {
             self.sink.send("gate.output", line.clone()).await;
+        }
+        if let Some(bytes) = printed {
+            let (run, phase, attempt, gate) = (&self.job.run, &self.job.phase, self.job.attempt, &report.name);
+            let whole = format!("autopack runs transcript {run} {phase} --attempt {attempt} --gate {gate:?}");
+            self.sink.send("gate.printed", format!("{gate} printed {bytes} bytes: {whole}")).await;
         }
     }
 
@@ -154,7 +184,10 @@ impl Bench<'_> {
     }
 
     async fn look(&self, context: &GateContext, command: &GateCommand) -> Result<Observation, BuildError> {
-        let mut seen = gate::observe(context, command, self.cancel).instrument(self.span.clone()).await?;
+        let of = if context.tree == self.context.tree { "the change" } else { "the base" };
+        self.output.note(&format!("$ {}   (on {of})", command.run));
+        let look = gate::observe(context, command, &self.output, self.cancel);
+        let mut seen = look.instrument(self.span.clone()).await?;
         // Patched code may print the secrets that it was given.
         seen.cover(|text| self.sink.hidden.cover(text));
         Ok(seen)

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use super::builtin::Side;
 use super::spec::{Outer, Record, read_frame};
 use super::{BROKEN, Trouble, init, outer, probe, say};
+use crate::watch;
 
 /// The word for the process that builds a sandbox.
 pub(super) const BUILD: &str = "sandbox-build";
@@ -22,6 +23,7 @@ pub fn enter(words: &[String]) -> Option<u8> {
         BUILD => Some(socket().map_or(BROKEN, build)),
         INIT => Some(socket().map_or(BROKEN, inside)),
         PROBE => Some(probe::run(&words[1..])),
+        watch::WATCH => Some(words.get(1).map_or(BROKEN, |mark| watch::stand(mark))),
         _ => None,
     }
 }

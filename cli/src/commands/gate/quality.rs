@@ -9,6 +9,7 @@ use autopack_shared::domain::project::FILE_NAME;
 use autopack_shared::wire::pb::{Baseline, BaselinesRequest, FlakyTest, FlakyTestsRequest};
 use autopack_worker::gate::{self, GateContext, MAX_REPORT};
 use autopack_worker::process::Cage;
+use autopack_worker::process::output::Output;
 
 use crate::args::local::{GateBaseline, GateFlaky, GateTry};
 use crate::connect::{Need, builder_env, connect};
@@ -53,9 +54,10 @@ pub(super) async fn attempt(ctx: &Context, args: &GateTry) -> Result<Exit, CliEr
     for command in commands {
         let command = command.as_command();
         let tried = async {
-            let first = gate::observe(&context, &command, &cancel).await?;
+            let first = gate::observe(&context, &command, &Output::default(), &cancel).await?;
             let again = !first.failures().is_empty();
-            let second = if again { Some(gate::observe(&context, &command, &cancel).await?) } else { None };
+            let second =
+                if again { Some(gate::observe(&context, &command, &Output::default(), &cancel).await?) } else { None };
             Ok::<_, autopack_worker::builder::BuildError>((first, second))
         };
         tokio::pin!(tried);

@@ -106,6 +106,9 @@ pub struct CommandReport {
     /// The baseline it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_digest: Option<Digest>,
+    /// What it printed, in all of its runs, where that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Digest>,
 }
 
 const fn is_zero(n: &usize) -> bool {
@@ -135,6 +138,7 @@ impl CommandReport {
             more: More::default(),
             baseline,
             baseline_digest: None,
+            transcript: None,
         };
         report.bound([MAX_NEW, MAX_LISTED]);
         report

@@ -123,6 +123,18 @@ pub const SETTINGS: &[Setting] = &[
         about: "worktrees of a project that are kept ready for the next leases; 0: none",
     },
     Setting {
+        key: "worker.transcript_mib",
+        kind: Kind::Count { min: 1, max: 16 },
+        default: Some("8"),
+        about: "mebibytes of what a builder, or a gate's commands together, print that are kept",
+    },
+    Setting {
+        key: "worker.report_mib",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: Some("16"),
+        about: "mebibytes that the report of a gate command may have",
+    },
+    Setting {
         key: "supervisor.grace_seconds",
         kind: Kind::Count { min: 0, max: 3600 },
         default: Some("10"),
@@ -266,6 +278,18 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Count { min: 1, max: 10_000 },
         default: Some("8"),
         about: "attempts that may use one credential at once",
+    },
+    Setting {
+        key: "limits.transcript_days",
+        kind: Kind::Count { min: 0, max: 36_500 },
+        default: Some("90"),
+        about: "days that a transcript is kept which no decision names; 0: for good",
+    },
+    Setting {
+        key: "limits.transcript_mib",
+        kind: Kind::Count { min: 0, max: 1 << 30 },
+        default: Some("4096"),
+        about: "mebibytes of a project's transcripts above which the oldest go that no decision names; 0: any number",
     },
 ];
 

@@ -1,6 +1,7 @@
 //! Why a run stands where it stands: which rule, which holder, since when, and what would free it.
 
 use autopack_shared::domain::budget::{BudgetScope, Hit, Unit};
+use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::domain::record::{Checkout, Phase, Run};
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 use autopack_shared::wire::pb;
@@ -28,9 +29,14 @@ impl Core {
                 since_ms: lease.granted_at.as_millis(),
                 remedy,
                 failed: false,
+                until_ms: 0,
             });
         }
-        if let Some(denial) = fault.or_else(|| self.director().and_then(|d| d.denial(&run.id)))
+        let denied = fault.or_else(|| self.director().and_then(|d| d.denial(&run.id)));
+        if shown.rests_until_ms > 0 && denied.as_ref().is_none_or(|denial| denial.until.is_none()) {
+            blockers.extend(resting(&run, &shown));
+        }
+        if let Some(denial) = denied
             && !run.state.is_terminal()
         {
             blockers.push(pb::Blocker {
@@ -40,6 +46,7 @@ impl Core {
                 since_ms: denial.since.as_millis(),
                 remedy: denial.remedy,
                 failed: denial.failed,
+                until_ms: denial.until.map(Timestamp::as_millis).unwrap_or_default(),
             });
         }
         for phase in tx.phases(&run.id).await? {
@@ -47,6 +54,19 @@ impl Core {
         }
         Ok(pb::ExplainResponse { run: Some(shown), blockers })
     }
+}
+
+/// What a run waits for that is over by itself, where nobody who directs is here to say so.
+fn resting(run: &Run, shown: &pb::Run) -> Option<pb::Blocker> {
+    (run.state == RunState::Queued).then(|| pb::Blocker {
+        phase_id: String::new(),
+        kind: "resting".to_owned(),
+        what: shown.rests.clone(),
+        since_ms: run.updated_at.as_millis(),
+        remedy: "the end of that time".to_owned(),
+        failed: false,
+        until_ms: shown.rests_until_ms,
+    })
 }
 
 /// What a supervisor that does not direct can say, and what to do to hear more.
@@ -57,7 +77,15 @@ const ASK: &str = "autopack leases list names it; ask it by --server";
 fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
         let since_ms = run.updated_at.as_millis();
-        Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy, failed: false })
+        Some(pb::Blocker {
+            phase_id: String::new(),
+            kind: kind.to_owned(),
+            what,
+            since_ms,
+            remedy,
+            failed: false,
+            until_ms: 0,
+        })
     };
     let resume = format!("autopack runs resume {}", run.id);
     if let (RunState::Waiting, Some(Checkout { branch, path, command })) = (run.state, &run.checkout) {
@@ -128,6 +156,7 @@ async fn phase_blocker(tx: &mut dyn Tx, phase: &Phase) -> Result<Option<pb::Bloc
             since_ms: phase.updated_at.as_millis(),
             remedy,
             failed: false,
+            until_ms: 0,
         })
     };
     let request = match &phase.request {

@@ -122,6 +122,15 @@ pub(super) async fn accept(
     if !ok && result.reason != "gate_failed" {
         return lose_verify(tx, phase, &result.reason).await;
     }
+    let mut report = report;
+    for command in report.iter_mut().flat_map(|report| &mut report.commands) {
+        // What was not kept for this run cannot be shown to anybody.
+        if let Some(digest) = command.transcript
+            && !tx.has_transcript(&phase.run, &digest).await?
+        {
+            command.transcript = None;
+        }
+    }
     if let Some(report) = &report {
         learn(tx, lease, phase, report, &result.baselines_json).await?;
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use autopack_shared::domain::project::Preset;
 use autopack_shared::domain::secret;
+use autopack_shared::domain::secret::key::{KeyLine, KeyLines, MARK};
 use autopack_shared::domain::usage::{Unsaid, Usage};
 
 /// Lines that are kept: the last ones.
@@ -22,11 +23,13 @@ pub(super) struct Transcript {
     lines: VecDeque<String>,
     usage: Usage,
     failed: Option<String>,
+    /// Whether the next line may be one of a private key.
+    key: KeyLines,
 }
 
 impl Transcript {
     pub(super) const fn of(preset: Preset) -> Self {
-        Self { preset, lines: VecDeque::new(), usage: Usage::UNSAID, failed: None }
+        Self { preset, lines: VecDeque::new(), usage: Usage::UNSAID, failed: None, key: KeyLines::OUTSIDE }
     }
 
     /// What people are shown, and what was used.
@@ -37,6 +40,11 @@ impl Transcript {
     /// Keeps words, line by line, without secrets.
     pub(super) fn say(&mut self, words: &str) {
         for line in words.lines().filter(|line| !line.trim().is_empty()).take(MOST_LINES) {
+            let line = match self.key.next(line.as_bytes()) {
+                KeyLine::Inside => continue,
+                KeyLine::Begins(at) => format!("{}{MARK}", line.get(..at).unwrap_or_default()),
+                KeyLine::Other => line.to_owned(),
+            };
             let plain: String = line.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect();
             if self.lines.len() == MOST_LINES {
                 self.lines.pop_front();
@@ -309,6 +317,14 @@ mod tests {
         let mut never = Transcript::of(Preset::Aider);
         never.never_began();
         assert_eq!(never.done().1, Usage::default());
+    }
+
+    #[test]
+    fn no_line_of_a_private_key_is_kept() {
+        let (name, body) = (["PRIVATE", "KEY"].join(" "), "MIIEpAIBAAKCAQEA7bq8x9".repeat(3));
+        let text = format!("one\n-----BEGIN {name}-----\n{body}\n-----END {name}-----\ntwo");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(read(Preset::Aider, &lines).0, ["one", "[private key]", "two"]);
     }
 
     #[test]
