@@ -13,6 +13,7 @@
 use std::fmt;
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;

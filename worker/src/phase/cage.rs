@@ -51,7 +51,7 @@ impl Runner {
     /// Where a gate's commands run, as far as it decides what they show.
     pub(super) async fn setting(&self, job: &Job) -> Setting {
         let sandbox = match &self.sandbox {
-            Some(sandbox) if !job.insecure_no_sandbox => Some(sandbox.level().await.level),
+            Some(sandbox) if !job.insecure_no_sandbox => Some(sandbox.level().await.report.level),
             Some(_) | None => None,
         };
         let data = match (&job.data, &self.run_data) {
