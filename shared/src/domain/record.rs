@@ -15,9 +15,11 @@ use super::run_file::{PhaseSpec, RunFile};
 use super::state::{AttemptState, LeaseState, PhaseState, RunState};
 use super::trace::TraceContext;
 
+mod checkout;
 mod governance;
 mod tally;
 
+pub use checkout::Checkout;
 pub use governance::{Apply, ApplyKind, Decision, Request, Vote};
 pub use tally::{Counts, Tally};
 
@@ -120,17 +122,6 @@ pub struct Run {
     pub created_at: Timestamp,
     /// When it last moved.
     pub updated_at: Timestamp,
-}
-
-/// A work tree that has a branch checked out which is to move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkout {
-    /// The branch.
-    pub branch: String,
-    /// The work tree.
-    pub path: String,
-    /// What moves it there, by hand.
-    pub command: String,
 }
 
 impl Run {

@@ -374,8 +374,7 @@ pub(crate) async fn fill(store: &dyn Store) {
     let tried = draft("run/a", "attempt.created", "attempt", "a/p/1", Some("created"));
     tx.append_audit(pinned(tried, &attempt("a", "p", 1))).await.unwrap();
     tx.insert_lease(&lease("l-1", "a")).await.unwrap();
-    let granted = draft("run/a", "lease.granting", "lease", "l-1", None);
-    tx.append_audit(pinned(granted, &lease("l-1", "a"))).await.unwrap();
+    tx.append_audit(pinned(draft("run/a", "lease.granting", "lease", "l-1", None), &lease("l-1", "a"))).await.unwrap();
     tx.insert_decision(&decision("d-1", "a")).await.unwrap();
     let decided = draft("run/a", "decision.recorded", "decision", "d-1", None);
     tx.append_audit(pinned(decided, &decision("d-1", "a"))).await.unwrap();
