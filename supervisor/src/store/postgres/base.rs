@@ -10,9 +10,9 @@ use tokio::sync::{Notify, watch};
 
 use autopack_shared::domain::ids::{Fence, Timestamp};
 
-use super::{SILENCE, schema};
 use super::error::{failed, within};
 use super::tx::PostgresTx;
+use super::{SILENCE, schema};
 use crate::store::{StoreError, StoreResult};
 
 /// Who is told of a commit of this process.
