@@ -243,7 +243,7 @@ impl Runner {
         let mut used = None;
         let helper =
             self.sandbox.as_ref().filter(|_| job.insecure_no_sandbox).map(|sandbox| sandbox.config().helper.as_path());
-        let work = self.done(&job, &sink, &cancel, &mut used);
+        let work = Box::pin(self.done(&job, &sink, &cancel, &mut used));
         let done = watch::beside(helper, &self.mark(&job), work).await;
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), sink.told(done));
@@ -321,10 +321,10 @@ impl Runner {
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
         let silent = printed.is_none();
-        if let Some(printed) = printed {
-            if let Some(digest) = self.keep(job, printed, sink, cancel).await {
-                sink.has_transcript(digest);
-            }
+        if let Some(printed) = printed
+            && let Some(digest) = self.keep(job, printed, sink, cancel).await
+        {
+            sink.has_transcript(digest);
         }
         let report = report?;
         // What a process printed was told already.
