@@ -57,7 +57,7 @@ pub use budget::Governing;
 use data::Rest;
 pub use denial::Denial;
 pub(crate) use revert::shown;
-pub use takeover::Claim;
+pub use takeover::{Claim, Home};
 use view::RunView;
 
 /// Limits of the director.

@@ -99,6 +99,15 @@ impl Board {
         Ok(Slot { worker: seat.worker.clone(), session: seat.session.clone() })
     }
 
+    /// Takes the newest one out again that was let in here, with its slot.
+    pub(super) fn put_back(&mut self, slot: &Slot) {
+        if self.let_in.pop().is_some()
+            && let Some(taken) = self.taken.get_mut(&slot.worker)
+        {
+            *taken = taken.saturating_sub(1);
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Active> {
         self.active.values().chain(&self.let_in)
     }
