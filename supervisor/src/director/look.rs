@@ -66,12 +66,7 @@ fn by_run<T>(rows: Vec<T>, run: impl Fn(&T) -> &RunId) -> HashMap<RunId, Vec<T>>
 }
 
 impl Rows {
-    async fn read(
-        tx: &mut dyn Tx,
-        runs: &[Run],
-        commands: Vec<Command>,
-        leases: Vec<Lease>,
-    ) -> Result<Self, Error> {
+    async fn read(tx: &mut dyn Tx, runs: &[Run], commands: Vec<Command>, leases: Vec<Lease>) -> Result<Self, Error> {
         let ids: Vec<RunId> = runs.iter().map(|run| run.id.clone()).collect();
         let phases = tx.phases_of(&ids).await?;
         let requests: Vec<RequestId> = phases.iter().filter_map(|phase| phase.request.clone()).collect();

@@ -164,7 +164,8 @@ impl PostgresStore {
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
         let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
-        let watcher = watcher::Watcher::new((pool.clone(), options), name.clone(), commits.clone(), stop.clone()).await?;
+        let watcher =
+            watcher::Watcher::new((pool.clone(), options), name.clone(), commits.clone(), stop.clone()).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
         Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
@@ -266,9 +267,9 @@ impl Store for PostgresStore {
 
 /// Asks a server by itself first: a pool tries again until its time is up, and then does not say why.
 async fn checked(options: &PgConnectOptions) -> StoreResult<String> {
-    tokio::time::timeout(TURN, server::check(options)).await.unwrap_or_else(|_| {
-        Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
-    })
+    tokio::time::timeout(TURN, server::check(options))
+        .await
+        .unwrap_or_else(|_| Err(away("the server does not answer".to_owned(), "check that it runs and can be reached")))
 }
 
 /// Whether a connection was closed by the other side before anything was asked on it.
