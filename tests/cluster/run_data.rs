@@ -72,14 +72,9 @@ fn server() -> (Server, String) {
 #[test]
 fn runs_that_wait_for_their_data_keep_no_other_waiting() {
     let (server, url) = server();
-    let cluster = Cluster::start_for_runs(&Size { members: 1, supervisors: 1, workers: 2 }, &url);
-    // One that makes the registry, and has ended before it is locked.
-    cluster.ann.submit(&file("first")).expect(0);
+    let mut cluster = Cluster::start_for_runs(&Size { members: 1, supervisors: 1, workers: 0 }, &url);
     let known = || told(&server, "SELECT to_regclass('autopack.run_data') IS NOT NULL") == "t";
     assert!(until(ONE, known), "{}", cluster.logs());
-    cluster.ann.run(&["runs", "cancel", "first"]).expect(0);
-    let ended = || cluster.ann.ask(&["runs", "show", "first"])["state"] == "CANCELLED";
-    assert!(until(ONE, ended), "{}", cluster.logs());
     // It answers, and takes nothing: of all that wait, one finds out.
     let mut holds = std::process::Command::new("psql");
     let port = server.port().to_string();
@@ -91,15 +86,11 @@ fn runs_that_wait_for_their_data_keep_no_other_waiting() {
     assert!(until(ONE, || told(&server, locked) == "1"));
     let waiting = ["data-1", "data-2", "data-3", "data-4"];
     // All come into one pass of the director's.
-    for worker in ["w1", "w2"] {
-        cluster.ann.run(&["workers", "drain", worker]).expect(0);
-    }
     waiting.iter().for_each(|run| {
         cluster.ann.submit(&file(run)).expect(0);
     });
-    for worker in ["w1", "w2"] {
-        cluster.ann.run(&["workers", "drain", worker, "--undo"]).expect(0);
-    }
+    cluster.join("w1", 0);
+    cluster.join("w2", 0);
     let leases =
         |more: &str| cluster.number(&format!("SELECT count(*) FROM autopack.lease WHERE run_id LIKE 'data-%' {more}"));
     assert!(until(ONE, || leases("AND state NOT IN ('granting', 'held')") > 0), "{}", cluster.logs());

@@ -47,7 +47,7 @@ impl Renewals {
         tasks.spawn("looks at sessions", OnError::Log, async move {
             let serving = async {
                 // Who asked when it panicked hears that nobody answers, and asks again.
-                while let Err(panic) = caught(serve(&link, &mut asked)).await {
+                while let Err(panic) = caught(Box::pin(serve(&link, &mut asked))).await {
                     tracing::error!(error = panic, "looks at sessions begin anew");
                 }
             };

@@ -92,7 +92,7 @@ impl Watcher {
     pub(super) async fn watch(mut self) -> Result<(), StoreError> {
         let stop = self.stop.clone();
         stop.run_until_cancelled(async {
-            while let Err(panic) = caught(self.follow()).await {
+            while let Err(panic) = caught(Box::pin(self.follow())).await {
                 tracing::error!(error = panic, "commits are looked for anew");
                 sleep(EVERY).await;
             }
