@@ -61,7 +61,7 @@ use data::Rest;
 pub use denial::Denial;
 pub use retain::Retention;
 pub(crate) use revert::shown;
-pub use takeover::Claim;
+pub use takeover::{Claim, Home};
 use view::RunView;
 
 /// Limits of the director.

@@ -80,6 +80,7 @@ fn services(core: &Arc<Core>, workers: Arc<Workers>, coordinator: Arc<dyn Coordi
         workers,
         coordinator,
         timers: Timers::default(),
+        governing: core.governing,
         lingers: false,
         lookout: Lookout::start(core.store.clone(), tasks),
         door: Door::of_the_owner(),
@@ -128,7 +129,7 @@ impl Engine {
                 config: config.director,
             };
             let director = {
-                let claim = Claim::raise(store.as_ref(), "embedded", found).await?;
+                let claim = Claim::raise(store.as_ref(), "embedded", found, None).await?;
                 Arc::new(Box::pin(Director::take_over(parts, claim)).await?)
             };
             let (serving, stop) = (director.clone(), tasks.stop().clone());

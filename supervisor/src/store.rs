@@ -116,6 +116,14 @@ pub enum StoreError {
         /// The token here.
         store: String,
     },
+    /// The store was restored to an older state while this process was at work with it.
+    #[error("the control store is at incarnation {found} and was at {ours}: it was restored to an older state")]
+    Rewound {
+        /// Its incarnation now.
+        found: u32,
+        /// The one that this process has met.
+        ours: u32,
+    },
     /// The store's supervisors meet elsewhere: with these, there would be two directors at once.
     #[error("the supervisors of this control store meet under the name {known}, these under {asked}")]
     Elsewhere {

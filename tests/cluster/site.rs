@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::net::Net;
 use super::process::Process;
 use super::server::GitServer;
+use super::{ONE, until};
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
 use crate::harness::{Bench, Ran, ran};
@@ -235,6 +236,24 @@ impl Cluster {
         let env = vec![("AUTOPACK_TOKEN".to_owned(), self.worker_token.clone())];
         let worker = worker(self.bench.path(), name, (urls, slots), self.roots.path(), env);
         self.workers.push(worker);
+    }
+
+    /// The supervisor that directs, once one does.
+    pub(super) fn director(&self) -> usize {
+        let directs = |at: &usize| {
+            let seats = self.etcd_keys("/autopack/v1/autopack/director");
+            seats.iter().any(|(_, seat)| seat.contains(&self.supervisors[*at].name))
+        };
+        let found = || (0..self.supervisors.len()).find(directs);
+        assert!(until(ONE, || found().is_some()), "nobody directs:\n{}", self.logs());
+        found().unwrap()
+    }
+
+    /// Starts a worker that knows one of the supervisors only.
+    pub(super) fn join(&mut self, name: &str, at: usize) {
+        let env = vec![("AUTOPACK_TOKEN".to_owned(), self.worker_token.clone())];
+        let joined = worker(self.bench.path(), name, (&[self.url(at)], 2), self.roots.path(), env);
+        self.workers.push(joined);
     }
 
     /// The bare repository that only the supervisors write.

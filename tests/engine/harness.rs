@@ -22,6 +22,7 @@ use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::{DirectorConfig, Governing};
 use autopack_supervisor::engine::{Engine, EngineConfig};
+use autopack_supervisor::store::Store;
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 use autopack_worker::pool::WarmLimits;
@@ -348,6 +349,11 @@ impl Rig {
             }
         };
         tokio::time::timeout(DEADLINE, done).await.unwrap()
+    }
+
+    /// What the engine writes down.
+    pub(super) fn store(&self) -> &dyn Store {
+        self.engine.core.store.as_ref()
     }
 
     /// What a run's history says, as `kind text` lines.

@@ -91,3 +91,28 @@ async fn what_no_decision_names_goes_where_there_is_too_much() {
     rig.audit_is_whole().await;
     rig.close().await;
 }
+
+#[tokio::test]
+async fn who_has_no_lease_is_refused_before_anything_is_taken() {
+    use tokio_stream::StreamExt as _;
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("quiet", &[("p", "true", json!({}))]).await;
+    let header = pb::TranscriptHeader {
+        worker_id: "embedded".to_owned(),
+        session: "s".to_owned(),
+        run_id: "quiet".to_owned(),
+        epoch: 99,
+        phase_id: "p".to_owned(),
+        attempt: 1,
+        size: 1 << 20,
+        digest: Digest::of(b"").to_string(),
+    };
+    let header = pb::TranscriptChunk { body: Some(pb::transcript_chunk::Body::Header(header)) };
+    // Its bytes never come.
+    let chunks = tokio_stream::iter([header]).chain(tokio_stream::pending());
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), rig.workers.upload_transcript(chunks));
+    let refused = refused.await.expect("nobody waits for its bytes").unwrap_err();
+    assert_eq!(reason(&refused), "FENCED", "{refused}");
+    rig.close().await;
+}

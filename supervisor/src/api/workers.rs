@@ -43,6 +43,7 @@ use session::SessionTask;
 use super::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{CoordinationError, Coordinator, SessionFacts};
+use crate::director::Governing;
 use crate::door::Pass;
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError};
@@ -77,6 +78,8 @@ pub struct WorkerApi {
     pub coordinator: Arc<dyn Coordinator>,
     /// Times of sessions.
     pub timers: Timers,
+    /// What attempts may use.
+    pub governing: Governing,
     /// Whether sessions outlive their streams.
     pub lingers: bool,
     /// Room for transfers.
@@ -131,6 +134,7 @@ impl WorkerService for WorkerApi {
             lingers: self.lingers,
             seen,
             timers: self.timers.clone(),
+            governing: self.governing,
             lookout: self.lookout.clone(),
             scan: std::sync::Mutex::default(),
             stays: std::sync::atomic::AtomicBool::default(),

@@ -99,10 +99,11 @@ impl Board {
         Ok(Slot { worker: seat.worker.clone(), session: seat.session.clone() })
     }
 
-    /// The one that was let in last gets nothing after all.
+    /// The one that was let in last gets nothing after all, nor its slot.
     pub(super) fn let_out(&mut self, slot: &Slot) {
-        self.let_in.pop();
-        if let Some(taken) = self.taken.get_mut(&slot.worker) {
+        if self.let_in.pop().is_some()
+            && let Some(taken) = self.taken.get_mut(&slot.worker)
+        {
             *taken = taken.saturating_sub(1);
         }
     }

@@ -1,5 +1,6 @@
 //! Why a run does not move: what the director could not do for it, kept in memory and said again at the next try.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
@@ -85,6 +86,12 @@ impl Director {
         if denials.get(run).is_some_and(|denial| denial.failed) {
             denials.remove(run);
         }
+    }
+
+    /// Forgets what was in the way of runs that are not looked at any more: they have ended.
+    pub(super) fn forget_but(&self, seen: &HashSet<RunId>) {
+        self.denials().retain(|run, _| seen.contains(run));
+        self.pauses().forget_but(seen);
     }
 
     pub(crate) fn allow(&self, run: &RunId) {

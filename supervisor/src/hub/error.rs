@@ -182,6 +182,18 @@ fn owner(mark: &str) -> String {
 }
 
 impl HubError {
+    /// Whether objects are missing or damaged.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Tree(_) | Self::Facts(_))
+    }
+
+    /// Whether it is about the ref that was asked for, and not about whether it can be asked for now.
+    #[must_use]
+    pub const fn is_of_the_ref(&self) -> bool {
+        matches!(self, Self::Symbolic { .. } | Self::ForeignRef { .. })
+    }
+
     /// Whether the hub cannot be asked now: that says nothing about what was asked.
     #[must_use]
     pub const fn is_away(&self) -> bool {

@@ -142,34 +142,49 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`]: super::StoreError::Unavailable
     pub async fn open(config: &PostgresConfig, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
         let options = config.options()?;
-        // By itself first: a pool tries again until its time is up, and then does not say why.
-        let system = tokio::time::timeout(TURN, server::check(&options)).await.unwrap_or_else(|_| {
-            Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
-        })?;
+        let system = checked(&options).await?;
         let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
         // A connection that was just used is not asked whether it lives: who begins finds out, and takes another.
         let pool = pool.test_before_acquire(false).before_acquire(|link, meta| {
             Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
         });
-        // Who listens keeps its connection; it takes none from those who work.
-        let hints = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
         let lanes = PgPoolOptions::new().max_connections(LANES).acquire_timeout(TURN).test_before_acquire(false);
         let lanes = lanes.before_acquire(|link, meta| {
             Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
         });
         let lanes = lanes.connect_lazy_with(options.clone());
-        let pool = pool.connect_lazy_with(options);
+        let pool = pool.connect_lazy_with(options.clone());
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
         let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
         let outgrown = Arc::new(AtomicI64::new(0));
-        let until = (stop.clone(), outgrown.clone());
-        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), until).await?;
+        let (at, until) = ((pool.clone(), options), (stop.clone(), outgrown.clone()));
+        let watcher = watcher::Watcher::new(at, name.clone(), commits.clone(), until).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
         let core = Core::new(pool, Commits { all: commits, own }, outgrown);
+        let turns = Turns::start(&core, lanes, &tasks);
+        Ok(Self { core, turns, tasks })
+    }
+
+    /// Opens a store for reading alone: nothing is made, tidied up or numbered, and the server refuses to write for it.
+    /// It hears of no commits.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`], and [`StoreError::Unavailable`](super::StoreError::Unavailable) for a schema that is
+    /// not this program's.
+    pub async fn look(config: &PostgresConfig) -> StoreResult<Self> {
+        let options = config.options()?;
+        checked(&options).await?;
+        let options = options.options([("default_transaction_read_only", "on")]);
+        let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
+        let lanes = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
+        let pool = pool.connect_lazy_with(options);
+        schema::is_current(&pool).await?;
+        let commits = Commits { all: watch::Sender::new(0), own: Arc::new(Notify::new()) };
+        let (core, tasks) = (Core::new(pool, commits, Arc::default()), Tasks::new());
         let turns = Turns::start(&core, lanes, &tasks);
         Ok(Self { core, turns, tasks })
     }
@@ -236,6 +251,13 @@ impl Store for PostgresStore {
             tracing::warn!("the store was left open: a transaction did not end");
         }
     }
+}
+
+/// Asks a server by itself first: a pool tries again until its time is up, and then does not say why.
+async fn checked(options: &PgConnectOptions) -> StoreResult<String> {
+    tokio::time::timeout(TURN, server::check(options))
+        .await
+        .unwrap_or_else(|_| Err(away("the server does not answer".to_owned(), "check that it runs and can be reached")))
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ async fn a_schema_that_came_meanwhile_ends_the_use(lab: &mut PostgresLab) {
     store.fits().await.unwrap();
     lab.raw("INSERT INTO migration VALUES (99, 'later still', '', 99)").await.unwrap();
     let other = lab.store();
-    let refused = Claim::raise(&store, "one", None).await.unwrap_err();
+    let refused = Claim::raise(&store, "one", None, None).await.unwrap_err();
     assert!(refused.to_string().contains("use a newer autopack"), "{refused}");
     assert!(matches!(store.tx(&[]).await.err(), Some(StoreError::Schema { found: 99, .. })));
     // Who asks for nothing finds out too.

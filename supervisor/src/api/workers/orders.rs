@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
+
 use autopack_shared::domain::feedback::Feedback;
 use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
@@ -18,13 +20,18 @@ use super::seen::Seen;
 use super::session::SessionTask;
 use crate::api::Core;
 use crate::error::Error;
+use crate::hub::HubError;
 use crate::run_data::{RunDataError, Stint};
 use crate::sandbox;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
 
+/// How long it may take to put one grant together: less than a look at all that is new. What is opened for it is open
+/// when it is looked at again.
+const GRANT: Duration = Duration::from_secs(1);
+
 /// How long a session waits for the way to a run's data: it is known here, unless the server was never reached.
-const URL: Duration = Duration::from_secs(1);
+const URL: Duration = Duration::from_millis(800);
 
 impl SessionTask {
     /// Leases that are new, and those that ended other than by the worker's own result; and what the worker has been
@@ -48,8 +55,11 @@ impl SessionTask {
             .iter()
             .filter(|lease| lease.state == LeaseState::Held && sent.get(&lease.run) != Some(&lease.epoch))
             .collect();
-        for (lease, rows) in new.iter().zip(self.rows(&new).await?) {
-            match self.grant(lease, rows).await {
+        let rows = self.rows(&new).await?;
+        // Together, and each with a time of its own: one project's hub that hangs keeps no other's grant.
+        let made = new.iter().zip(rows).map(|(lease, rows)| self.grant_in_time(lease, rows));
+        for (lease, made) in new.iter().zip(join_all(made).await) {
+            match made {
                 Ok(Some(grant)) => {
                     after.insert(lease.run.clone(), lease.epoch);
                     news.push(supervisor_message::Body::Grant(grant));
@@ -88,6 +98,12 @@ impl SessionTask {
             rows.push(base.map(|base| (run, phase.clone(), base)));
         }
         Ok(rows)
+    }
+
+    async fn grant_in_time(&self, lease: &Lease, rows: Option<(Run, Phase, Oid)>) -> Result<Option<pb::Grant>, Error> {
+        let silent = || HubError::Silent { project: lease.project.to_string(), seconds: GRANT.as_secs() };
+        let made = tokio::time::timeout(GRANT, Box::pin(self.grant(lease, rows))).await;
+        made.unwrap_or_else(|_| Err(silent().into()))
     }
 
     /// All that the worker needs, with the builder entry and the gate of the fork commit.

@@ -86,8 +86,7 @@ impl SessionTask {
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
             LeasePurpose::Build => {
-                let governing = self.cores.named(&lease.project).await?.governing;
-                let account = account::settle(tx.as_mut(), &found, &lease, result, &governing).await?;
+                let account = account::settle(tx.as_mut(), &found, &lease, result, &self.governing).await?;
                 accept_build(tx.as_mut(), &mut found, result, reason, account).await?;
             }
             LeasePurpose::Verify if found.state == PhaseState::Verifying => {
@@ -122,8 +121,8 @@ impl SessionTask {
             run_blocking(move || hub.tip(&name)).await
         };
         match tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent().into())) {
-            // One project's hub that is away holds up no other's results: whoever judges the tree asks again.
-            Err(Error::Hub(error)) if error.is_away() => {
+            // A hub that cannot be asked says nothing of the result: whoever judges the tree asks again.
+            Err(Error::Hub(error)) if !error.is_of_the_ref() => {
                 tracing::warn!(run = %run, %error, "what was uploaded is not known yet: it is asked when it is judged");
                 Ok(())
             }

@@ -20,6 +20,7 @@ use super::seen::Lookout;
 use crate::api::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{Coordinator, Renewal, SessionFacts};
+use crate::director::Governing;
 use crate::error::Error;
 use crate::workers::{Generation, WorkerOrder, Workers};
 
@@ -75,6 +76,8 @@ pub(super) struct SessionTask {
     /// Whether etcd has it; else it was let in on the strength of its leases while etcd was away.
     pub(super) seen: bool,
     pub(super) timers: Timers,
+    /// What attempts may use.
+    pub(super) governing: Governing,
     /// Looks for leases for all sessions.
     pub(super) lookout: Arc<Lookout>,
     /// The survey that this stream has told its worker of. Never held across an await.

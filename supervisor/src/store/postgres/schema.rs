@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::{PgConnection, PgPool, Row as _, query, query_scalar, raw_sql};
 
-use super::error::failed;
+use super::error::{away, failed};
 use crate::store::{StoreError, StoreResult, state_tables};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -59,6 +59,23 @@ pub(super) async fn prepare(pool: &PgPool) -> StoreResult<()> {
         }
     }
     tx.commit().await.map_err(sql)
+}
+
+/// Refuses a store whose schema is not this program's, and changes nothing of it.
+pub(super) async fn is_current(pool: &PgPool) -> StoreResult<()> {
+    let mut link = pool.acquire().await.map_err(sql)?;
+    let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
+    let there = "SELECT to_regclass('autopack.migration') IS NOT NULL";
+    let there: bool = query_scalar(there).fetch_one(&mut *link).await.map_err(sql)?;
+    let applied = if there { applied(&mut link).await? } else { Vec::new() };
+    check(&applied, known)?;
+    let same = |m: &Migration| applied.iter().any(|a| a.version == m.version && a.checksum == *m.checksum);
+    if MIGRATOR.iter().all(same) {
+        return Ok(());
+    }
+    let found = applied.iter().map(|a| a.version).max().unwrap_or(0);
+    let why = format!("its schema is {found}, this program's is {known}, and nothing is to be written");
+    Err(away(why, "do it without --dry-run, or start a supervisor of this version before"))
 }
 
 /// What the store has seen; the table for it is made where there is nothing yet.
