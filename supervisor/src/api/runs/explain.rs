@@ -92,10 +92,10 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
         return blocker("checked_out", format!("{branch} is checked out at {path}"), command.clone());
     }
     match run.state {
-        RunState::Paused => {
-            let (kind, what, remedy) = paused(run);
-            blocker(kind, what, remedy)
-        }
+        RunState::Paused => match paused(run) {
+            (true, what, remedy) => blocker("budget_exhausted", what, remedy),
+            (false, what, remedy) => blocker("paused", what, remedy),
+        },
         RunState::Cancelling => {
             blocker("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())
         }
@@ -118,12 +118,12 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     }
 }
 
-/// What a paused run waits for, and what lets it go on.
-fn paused(run: &Run) -> (&'static str, String, String) {
+/// What a paused run waits for, and what lets it go on; whether that is a budget alone.
+fn paused(run: &Run) -> (bool, String, String) {
     let resume = format!("autopack runs resume {}", run.id);
-    let Some(hit) = &run.budget.hit else { return ("paused", "an operator paused it".to_owned(), resume) };
+    let Some(hit) = &run.budget.hit else { return (false, "an operator paused it".to_owned(), resume) };
     if run.pause_requested {
-        return ("paused", format!("an operator paused it; besides, {hit}"), resume);
+        return (false, format!("an operator paused it; besides, {hit}"), resume);
     }
     let more = match (hit.scope, hit.until, &hit.phase) {
         (_, Some(until), _) => format!("it goes on by itself at {until}"),
@@ -133,7 +133,7 @@ fn paused(run: &Run) -> (&'static str, String, String) {
         }
         (_, None, _) => format!("a larger bound in the supervisor's [limits], then {resume}"),
     };
-    ("budget_exhausted", hit.to_string(), more)
+    (true, hit.to_string(), more)
 }
 
 /// The flag of `runs budget` that raises a bound.

@@ -45,11 +45,8 @@ impl Sheet {
 
     /// Whether one of its fences is one that writes to its run need.
     fn is_fenced(&self) -> bool {
-        let mine = |fence: &Fence| match &fence.scope {
-            Scope::Run(run) => *run == self.run,
-            other => *other == Scope::Director,
-        };
-        self.fences.iter().any(mine)
+        let mine = Scope::Run(self.run.clone());
+        self.fences.iter().any(|fence| fence.scope == mine || fence.scope == Scope::Director)
     }
 
     fn chain(&self) -> String {

@@ -236,11 +236,10 @@ async fn show(core: &Core, lanes: &PgPool, batch: Vec<Ask>) {
 
 /// The same error for each of many.
 fn again(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::Unavailable { why, hint } => away(why.clone(), hint),
-        StoreError::Full(why) => StoreError::Full(why.clone()),
-        other => StoreError::Corrupt(other.to_string()),
+    if let StoreError::Unavailable { why, hint } = error {
+        return away(why.clone(), hint);
     }
+    StoreError::Corrupt(error.to_string())
 }
 
 /// What a row shows.
