@@ -12,6 +12,9 @@ use crate::harness::standin::{Asked, Say, Standin};
 use crate::harness::{Bench, SITE};
 
 const MINI: &str = "mini-swe-agent==2.4.6";
+/// The key, which only the worker and the stand-in know.
+const KEY: &str = "canary-of-the-key-5f1d2a";
+
 const OPENCODE: &str = "opencode-linux-x64@1.18.33";
 
 /// Where packages are kept between runs.
@@ -76,13 +79,39 @@ fn site(agent: &str) -> Bench {
     bench
 }
 
-/// Submits and drives the run; its one phase.
-fn driven(bench: &Bench, server: &Standin, code: i32) -> Value {
-    bench.run(&["runs", "submit", "../run.yaml", "--insecure-no-sandbox"]).expect(0);
-    let env = [("OPENAI_API_KEY", "sk-stand-in"), ("OPENAI_BASE_URL", &server.url())];
+/// Submits and drives the run in sandboxes that have these folders; its one phase.
+fn driven(bench: &Bench, server: &Standin, folders: &[PathBuf], more: &[(&str, &str)], code: i32) -> Value {
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    let folders = std::env::join_paths(folders).unwrap().into_string().unwrap();
+    let url = server.url();
+    let mut env = vec![("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &url), ("AUTOPACK_WORKER_SANDBOX_PATHS", &folders)];
+    env.extend(more);
     let resumed = bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env);
     assert_eq!(resumed.code, code, "{resumed:?} {:?}", server.asked().iter().map(Asked::text).collect::<Vec<_>>());
     bench.run(&["runs", "show", "a", "-o", "json"]).expect(0).json()["phases"][0].clone()
+}
+
+/// Everything that people can see of the run.
+fn told(bench: &Bench) -> String {
+    let mut text = String::new();
+    for words in [
+        &["runs", "logs", "a"][..],
+        &["runs", "show", "a", "-o", "json"],
+        &["runs", "diff", "a"],
+        &["runs", "transcript", "a", "code"],
+    ] {
+        let ran = bench.run(words);
+        text.push_str(&ran.stdout);
+        text.push_str(&ran.stderr);
+    }
+    text
+}
+
+/// Whether every question came with the real key, and nothing else was asked with it.
+fn asked_with_the_key(server: &Standin) -> bool {
+    let asked = server.asked();
+    !asked.is_empty()
+        && asked.iter().all(|one| one.headers.to_lowercase().contains(&format!("authorization: bearer {KEY}")))
 }
 
 fn has_tool_result(asked: &Asked) -> bool {
@@ -101,8 +130,12 @@ fn mini_swe_agent_works_offline() {
         Say::tool("bash", json!({ "command": command }))
     });
     let bench = site(&format!("preset = \"mini-swe-agent\"\nargv = [{program:?}]\n"));
-    // What was built without a sandbox is asked about.
-    assert_eq!(driven(&bench, &server, 4)["state"], "APPROVAL_PENDING");
+    // Its interpreter is another folder's.
+    let python = cache("mini").join("bin/python3").canonicalize().unwrap();
+    let prefix = python.ancestors().nth(2).unwrap().to_path_buf();
+    let phase = driven(&bench, &server, &[cache("mini"), prefix], &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
+    assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
     let asked = server.asked();
     assert!(asked.len() >= 2 && asked[0].path == "/v1/chat/completions", "{}", asked.len());
     assert!(asked[0].text().contains("write examples/made.md"), "{}", asked[0].text());
@@ -124,18 +157,124 @@ fn opencode_works_offline() {
     let Some(program) = opencode() else { return };
     let server = Standin::by(writes_once);
     let bench = site(&format!("preset = \"opencode\"\nargv = [{program:?}]\n"));
-    assert_eq!(driven(&bench, &server, 4)["state"], "APPROVAL_PENDING");
+    let phase = driven(&bench, &server, &[cache("opencode")], &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
+    assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
+}
+
+/// A site whose agent is a script in a folder of its own.
+fn scripted(script: &str, more: &str) -> (Bench, PathBuf) {
+    let bench = site("preset = \"aider\"\nargv = [\"sh\", \"TOOLS/agent.sh\"]\n");
+    let tools = bench.path().join("tools");
+    bench.write("../tools/agent.sh", script);
+    let file = bench.repo().join("autopack.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("TOOLS", &tools.display().to_string());
+    std::fs::write(file, format!("{text}{more}")).unwrap();
+    bench.commit("a script");
+    (bench, tools)
+}
+
+/// Asks the model as the variables say, and writes down all that it can see.
+const SPY: &str = r#"
+{ env; cat /proc/*/environ /proc/*/cmdline | tr '\0' '\n'; find /run /ws /tmp /etc -path /etc/ssl -prune -o -type f -size -200k \
+  -exec cat {} +; } > /tmp/seen 2>/dev/null
+curl -sS -X POST -H "authorization: Bearer $OPENAI_API_KEY" -H 'content-type: application/json' \
+  -d '{"messages":[{"role":"user","content":"hello"}]}' "$OPENAI_BASE_URL/chat/completions" > /tmp/said || exit 3
+grep -q 'by the model' /tmp/said || exit 4
+cat /tmp/seen /tmp/said >&2
+echo made > examples/made.md
+"#;
+
+#[test]
+fn an_agent_never_holds_the_key() {
+    let server = Standin::of([Say::text("by the model")]);
+    let (bench, tools) = scripted(SPY, "");
+    let phase = driven(&bench, &server, &[tools], &[], 0);
+    assert!(asked_with_the_key(&server), "{phase}");
+    let seen = told(&bench);
+    assert!(
+        seen.contains("by the model") && seen.contains("OPENAI_BASE_URL=http://127.0.0.1:3128/ap/openai/v1"),
+        "{seen}"
+    );
+    assert!(!seen.contains(KEY), "the key was seen inside");
+    assert!(seen.contains("egress allowed model:openai: 1 times"), "{seen}");
 }
 
 #[test]
-fn an_agent_needs_a_sandbox_or_a_word_of_its_operator() {
-    let bench = site("preset = \"opencode\"\n");
+fn hosts_that_nobody_allowed_are_refused_and_told() {
+    let canary = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = canary.local_addr().unwrap().port();
+    let script = format!(
+        "curl -sS -p --noproxy '' -o /tmp/x -x \"$HTTPS_PROXY\" http://127.0.0.1:{port}/ 2> /tmp/why; grep -q 403 /tmp/why || exit 5\n\
+         echo done > examples/made.md\n"
+    );
+    let server = Standin::of([]);
+    let (bench, tools) = scripted(&script, "");
+    driven(&bench, &server, &[tools], &[], 0);
+    canary.set_nonblocking(true).unwrap();
+    assert!(canary.accept().is_err(), "the canary heard somebody");
+    let told = told(&bench);
+    assert!(told.contains(&format!("egress refused 127.0.0.1:{port}: not_listed")), "{told}");
+
+    // What the project asks for and the operator does not allow is no reason to go on without.
+    let more = format!("\n[egress]\nbuilders.coder = [\"private:127.0.0.1:{port}\"]\n");
+    let asks = script.replace("grep -q 403 /tmp/why || exit 5", "grep -q 403 /tmp/why && exit 6");
+    let (bench, tools) = scripted(&asks, &more);
+    let phase = driven(&bench, &server, &[tools], &[], 1);
+    let reason = phase["reason"].as_str().unwrap_or_default();
+    assert!(reason.starts_with("egress_refused: this worker lets repo reach no private:127.0.0.1:"), "{phase}");
+
+    let (bench, tools) = scripted(&asks, &more);
+    bench.write("../p.toml", &format!("[projects.repo]\negress = [\"private:127.0.0.1:{port}\"]\n"));
+    let answers = std::thread::spawn(move || {
+        canary.set_nonblocking(false).unwrap();
+        let (mut stream, _) = canary.accept().unwrap();
+        let mut buffer = [0u8; 1024];
+        let read = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.0 200 OK\r\n\r\nyes").unwrap();
+        buffer[..read].to_vec()
+    });
+    let provision = bench.path().join("p.toml").display().to_string();
+    driven(&bench, &server, &[tools], &[("AUTOPACK_PROVISION_FILE", &provision)], 0);
+    assert!(answers.join().unwrap().starts_with(b"GET / "));
+}
+
+#[test]
+fn a_provider_that_wants_rest_is_the_reason() {
+    let server = Standin::by(|_| Say::Status(429, "retry-after: 3600", "{}".to_owned()));
+    let (bench, tools) = scripted(SPY, "");
     bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
-    let env = [("OPENAI_API_KEY", "sk-stand-in")];
-    bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env).expect(1);
+    let mut child = bench.command(&bench.repo());
+    child.args(["runs", "resume", "a", "--no-wait"]).env("OPENAI_API_KEY", KEY).env("OPENAI_BASE_URL", server.url());
+    child
+        .env("AUTOPACK_WORKER_SANDBOX_PATHS", tools)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut child = child.spawn().unwrap();
+    let told = (0..300).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let told = bench.run(&["runs", "explain", "a", "-o", "json"]).stdout;
+        (told.contains("provider_rate_limited") || told.contains("rests")).then_some(told)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(told.is_some(), "{}", bench.run(&["runs", "show", "a", "-o", "json"]).stdout);
+    assert_eq!(server.asked().len(), 1, "it is left alone");
+}
+
+#[test]
+fn without_a_sandbox_an_agent_is_marked() {
+    let server = Standin::of([]);
+    let (bench, _tools) = scripted("echo made > examples/made.md\n", "");
+    bench.run(&["runs", "submit", "../run.yaml", "--insecure-no-sandbox"]).expect(0);
+    let env = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &server.url())];
+    bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env).expect(4);
     let shown = bench.run(&["runs", "show", "a", "-o", "json"]).expect(0).json();
-    let reason = shown["phases"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.starts_with("sandbox_required: "), "{reason}");
+    assert_eq!(
+        (&shown["insecure"], &shown["phases"][0]["state"]),
+        (&json!(true), &json!("APPROVAL_PENDING")),
+        "{shown}"
+    );
 }
 
 /// An agent of the protocol in a few lines of shell: it asks for leave to edit, and for leave to run something.
@@ -160,8 +299,9 @@ read e
 fn a_run_with_one_phase_of_each_kind() {
     let server = Standin::of([Say::text("=== write examples/model.md\nby a model\n=== end")]);
     let bench = Bench::with(SITE);
-    bench.write("../agent.sh", ACP_AGENT);
-    let agent = bench.path().join("agent.sh");
+    bench.write("../tools/agent.sh", ACP_AGENT);
+    let tools = bench.path().join("tools");
+    let agent = tools.join("agent.sh");
     let models = "[[builders.writer.models]]\nprovider = \"openai\"\nmodel = \"stand-in\"\n";
     bench.write(
         "autopack.toml",
@@ -185,22 +325,9 @@ fn a_run_with_one_phase_of_each_kind() {
         phase("patch", &format!("{{kind: patch, diff: \"{diff}\"}}")),
     ];
     bench.write("../run.yaml", &format!("run_id: a\nphases:\n{}", file.concat()));
-    bench.run(&["runs", "submit", "../run.yaml", "--insecure-no-sandbox"]).expect(0);
-    let env = [("OPENAI_API_KEY", "sk-stand-in"), ("OPENAI_BASE_URL", &server.url())];
-    // What was built without a sandbox is asked about, one phase after the other.
-    for _ in 0..4 {
-        let ran = bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env);
-        if ran.code == 0 {
-            break;
-        }
-        assert_eq!(ran.code, 4, "{ran:?}");
-        let list = bench.run(&["approvals", "list", "-o", "json"]).expect(0).json();
-        for request in list["requests"].as_array().unwrap() {
-            let field = |name: &str| request[name].as_str().unwrap().to_owned();
-            let (id, digest) = (field("request_id"), field("subject_digest"));
-            bench.run(&["approvals", "approve", &id, "--expect-digest", &digest, "--reason", "read it"]).expect(0);
-        }
-    }
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    let (url, tools) = (server.url(), tools.display().to_string());
+    let env = [("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &url), ("AUTOPACK_WORKER_SANDBOX_PATHS", &tools)];
     let ran = bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait", "-o", "json"], &env).expect(0).json();
     let states: Vec<&str> = ran["phases"].as_array().unwrap().iter().filter_map(|one| one["state"].as_str()).collect();
     assert_eq!(states, ["APPLIED"; 4], "{ran}");

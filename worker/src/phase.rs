@@ -40,6 +40,7 @@ mod provide;
 mod sink;
 mod trace;
 mod verify;
+mod way_out;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
@@ -94,6 +95,8 @@ pub struct Job {
     pub allowance: Allowance,
     /// The secrets that the project's configuration names for it.
     pub secrets: Vec<String>,
+    /// The hosts that the project's configuration names for it.
+    pub egress: Vec<String>,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -150,6 +153,7 @@ impl Job {
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),
+            egress: grant.egress.clone(),
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -188,6 +192,8 @@ pub struct Runner {
     pub providers: Arc<Providers>,
     /// What the operator provides.
     pub provision: Arc<Provision>,
+    /// Bounds of the way out of its sandboxes.
+    pub egress: crate::egress::Limits,
     /// Whether its processes stand still.
     pub frozen: Frozen,
 }
@@ -221,6 +227,7 @@ impl Runner {
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), done);
             result.transcript = sink.transcript();
+            result.notes.splice(0..0, sink.contacts());
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
@@ -318,7 +325,9 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Built, BuildError> {
         let span = info_span!("build");
-        let (cage, env) = self.confine(job, space, &span, cage::starts_processes(&job.spec.builder)).await?;
+        let output = Output::recording(self.transcript_limit, sink.hidden.clone());
+        let starts = cage::starts_processes(&job.spec.builder);
+        let (cage, env) = self.confine(job, space, &span, (starts, &output)).await?;
         let task = Task {
             run: job.run.to_string(),
             phase: job.spec.clone(),
@@ -330,14 +339,16 @@ impl Runner {
             env,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
-            output: Output::recording(self.transcript_limit, sink.hidden.clone()),
+            output,
             frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
-        let silent = printed.is_none();
+        sink.tell_contacts(&task.cage).await;
+        // What an agent says is heard, not printed.
+        let silent = printed.is_none() || matches!(job.spec.builder, BuilderSpec::Agent { .. });
         if let Some(printed) = printed {
             self.keep(job, printed, sink, cancel).await;
         }

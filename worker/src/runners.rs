@@ -44,6 +44,7 @@ pub(crate) struct Runners {
     pub(crate) providers: Arc<Providers>,
     pub(crate) warm: WarmLimits,
     pub(crate) provision: Arc<Provision>,
+    pub(crate) egress: crate::egress::Limits,
     /// Told when worktrees could be prepared.
     pub(crate) wish: Arc<Notify>,
     /// Whether builders stand still.
@@ -109,6 +110,7 @@ impl Runners {
             transcript_limit: self.transcript_limit,
             providers: self.providers.clone(),
             provision: self.provision.clone(),
+            egress: self.egress,
             frozen: self.frozen.subscribe(),
         });
         open.insert(key, runner.clone());

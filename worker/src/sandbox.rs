@@ -13,6 +13,8 @@ mod confined;
 mod door;
 mod entry;
 mod etc;
+mod forward;
+mod handover;
 mod init;
 mod landlocked;
 mod layout;
@@ -27,10 +29,11 @@ pub use cgroup::Bounds;
 pub use config::{Sandbox, SandboxConfig, SandboxError};
 pub(crate) use confined::Confined;
 pub use door::DatabaseDoor;
+pub(crate) use door::listen;
 pub use entry::enter;
 pub use layout::Place;
 pub use selftest::{Attempt, Layer, Report};
-pub use spec::{Way, Weakness};
+pub use spec::{EGRESS_PORT, WS, Way, Weakness};
 
 use spec::Record;
 

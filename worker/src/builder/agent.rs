@@ -17,11 +17,13 @@ use super::command::last_lines;
 use super::llm::{meter, provider_of};
 use super::{BuildError, BuildReport, Builder, Task};
 use crate::process::piped::{self, Heard, Lines, Writer};
-use crate::process::{ProcEnd, ProcError, ProcReport, ProcSpec};
+use crate::process::{Cage, ProcEnd, ProcError, ProcReport, ProcSpec};
 use crate::providers::{Provider, Providers};
+use crate::sandbox::SandboxError;
 use crate::scan::beneath::Beneath;
 
 mod acp;
+mod caged;
 mod preset;
 mod transcript;
 
@@ -80,16 +82,26 @@ impl AgentBuilder {
 #[async_trait]
 impl Builder for AgentBuilder {
     async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        if !task.insecure_no_sandbox {
-            let text = "an agent builder has to reach its model, and no sandbox of this version lets it; \
-                        --insecure-no-sandbox runs it as you, marks the run, and makes every patch of it need approval";
+        if matches!(task.cage, Cage::None) && !task.insecure_no_sandbox {
+            let text = "an agent builder needs a sandbox; --insecure-no-sandbox runs it as you, marks the run, and makes \
+                        every patch of it need approval";
             return Err(BuildError::new("sandbox_required", text));
         }
         let spent = |left: Option<u64>| left == Some(0);
         if spent(task.allowance.calls) || spent(task.allowance.tokens) || spent(task.allowance.cost_micros) {
             return Err(BuildError::new("budget_exhausted", "nothing is left that an agent could spend"));
         }
-        let model = self.model(task.attempt)?;
+        let egress = caged::egress(&task.cage);
+        // In a sandbox the provider is somewhere else, and has no key.
+        let shown = egress.and_then(|egress| egress.shown());
+        let model = match (self.model(task.attempt)?, &task.cage, &shown) {
+            (Some((model, _)), Cage::Sandboxed(..), shown) => {
+                let shown =
+                    shown.as_ref().ok_or_else(|| BuildError::new("sandbox_failed", "no way leads to its model"))?;
+                Some((model, shown))
+            }
+            (model, _, _) => model,
+        };
         let prompt = prompt(task);
         let files = named_files(tree, task);
         let ask = Ask {
@@ -107,15 +119,13 @@ impl Builder for AgentBuilder {
         if let Some((model, _)) = model {
             usage.cost_micros = usage.cost_micros.max(meter::cost(model, usage));
         }
+        let credential = model.map(|(model, _)| model.provider.as_str());
+        usage = caged::measured(egress, usage);
+        let fail = |error: BuildError| Err(caged::cause(egress, credential, error).after(usage));
         match (done, failed) {
-            (Err(error), _) => Err(error.after(usage)),
-            (Ok(()), Some(why)) => Err(BuildError::new("builder_failed", why).after(usage)),
-            (Ok(()), None) => Ok(BuildReport {
-                notes,
-                usage,
-                credential: model.map(|(model, _)| model.provider.to_string()),
-                patch: None,
-            }),
+            (Err(error), _) => fail(error),
+            (Ok(()), Some(why)) => fail(BuildError::new("builder_failed", why)),
+            (Ok(()), None) => Ok(BuildReport { notes, usage, credential: credential.map(str::to_owned), patch: None }),
         }
     }
 }
@@ -132,7 +142,7 @@ impl AgentBuilder {
         let spec = spec(&plan, task, tree)?;
         let ended = if self.preset == Preset::Acp {
             let allow = self.entry.as_ref().map_or(&[][..], |entry| &entry.allow);
-            let host = acp::Host::new(tree, &task.phase.scope.paths, allow)?;
+            let host = acp::Host::new(tree, caged::tree(&task.cage, tree)?, &task.phase.scope.paths, allow)?;
             let prompt = prompt(task);
             let transcript = &mut *transcript;
             let talk = |writer, lines| async {
@@ -165,8 +175,16 @@ impl AgentBuilder {
 }
 
 fn not_run(error: ProcError) -> BuildError {
-    let missing = matches!(&error, ProcError::Start { source, .. } if source.kind() == ErrorKind::NotFound);
-    BuildError::new(if missing { "unsupported" } else { "builder_failed" }, error.to_string())
+    let reason = match &error {
+        ProcError::Start { source, .. } if source.kind() == ErrorKind::NotFound => "unsupported",
+        ProcError::Sandbox(SandboxError::NoProgram { .. }) => {
+            let text = format!("{error}; worker.sandbox_paths names folders that are there in it (docs/BUILDERS.md)");
+            return BuildError::new("unsupported", text);
+        }
+        ProcError::Sandbox(SandboxError::Failed(_)) => error.reason(),
+        ProcError::Start { .. } | ProcError::Empty | ProcError::Wait { .. } => "builder_failed",
+    };
+    BuildError::new(reason, error.to_string())
 }
 
 /// How an agent ended, as a result. `said` is what its talk came to, none where it was cut off.
@@ -244,6 +262,7 @@ fn spec(plan: &Plan, task: &Task, tree: &Path) -> Result<ProcSpec, BuildError> {
         ("AUTOPACK_ATTEMPT".to_owned(), task.attempt.to_string()),
     ]);
     env.extend(plan.env.iter().cloned());
+    let cage = caged::with_variables(&task.cage, &plan.env);
     Ok(ProcSpec {
         argv: plan.argv.clone(),
         cwd: tree.to_path_buf(),
@@ -253,8 +272,7 @@ fn spec(plan: &Plan, task: &Task, tree: &Path) -> Result<ProcSpec, BuildError> {
         log_budget: task.log_budget,
         frozen: task.frozen.clone(),
         output: task.output.clone(),
-        // What it says is heard as a talk, and it has to reach its model: no sandbox lets it yet.
-        cage: crate::process::Cage::None,
+        cage,
     })
 }
 

@@ -1,5 +1,7 @@
 //! How the processes of a job are confined, and what they find in their environment.
 
+use std::sync::Arc;
+
 use tracing::Span;
 
 use autopack_shared::domain::record::LeasePurpose;
@@ -10,6 +12,7 @@ use super::data::Data;
 use super::{Job, Runner};
 use crate::builder::BuildError;
 use crate::process::Cage;
+use crate::process::output::Output;
 use crate::sandbox::{DatabaseDoor, Place};
 use crate::workspace::Workspace;
 
@@ -38,13 +41,14 @@ impl Runner {
     /// The sandbox for a job's processes, and their environment in the host's paths.
     ///
     /// # Errors
-    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must.
+    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must,
+    /// `egress_refused` for a host that the project may not have.
     pub(super) async fn confine(
         &self,
         job: &Job,
         space: &Workspace,
         span: &Span,
-        starts: bool,
+        (starts, output): (bool, &Output),
     ) -> Result<(Cage, Vec<(String, String)>), BuildError> {
         let mut env = self.env.clone();
         env.extend(job.variables(span));
@@ -69,7 +73,9 @@ impl Runner {
         }
         let mut place =
             Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
-        place.reports = job.purpose == LeasePurpose::Verify;
+        // An agent keeps its home and its own logs there.
+        place.reports = job.purpose == LeasePurpose::Verify || matches!(job.spec.builder, BuilderSpec::Agent { .. });
+        place.egress = self.way_out(job, sandbox, output).await?.map(Arc::new);
         match job.data.confined(self.run_data.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
             Data::None => {}
             Data::Folder { folder, variable } => {
@@ -79,7 +85,7 @@ impl Runner {
             Data::Server { name, url } => {
                 let door = DatabaseDoor::open(sandbox, &url).map_err(|e| BuildError::of("sandbox_failed", &e))?;
                 env.push((name, door.url().to_owned()));
-                place.door = Some(std::sync::Arc::new(door));
+                place.door = Some(Arc::new(door));
             }
         }
         Ok((Cage::Sandboxed(sandbox.clone(), Box::new(place)), env))

@@ -18,13 +18,23 @@ pub struct EventSink {
     seq: AtomicU64,
     /// The digest of what was printed, once it is kept.
     transcript: Mutex<String>,
+    /// Which hosts were tried.
+    contacts: Mutex<Vec<String>>,
     pub(super) began: tokio::time::Instant,
     pub(super) hidden: Hidden,
 }
 
 impl EventSink {
     pub(super) fn new(job: Job, out: mpsc::Sender<JobOutput>, began: tokio::time::Instant) -> Self {
-        Self { job, out, seq: AtomicU64::new(0), transcript: Mutex::default(), began, hidden: Hidden::default() }
+        Self {
+            job,
+            out,
+            seq: AtomicU64::new(0),
+            transcript: Mutex::default(),
+            contacts: Mutex::default(),
+            began,
+            hidden: Hidden::default(),
+        }
     }
 
     /// The number of the last event.
@@ -49,6 +59,14 @@ impl EventSink {
 
     pub(super) fn has_transcript(&self, digest: String) {
         *self.transcript.lock().unwrap_or_else(PoisonError::into_inner) = digest;
+    }
+
+    pub(super) fn has_contacts(&self, lines: Vec<String>) {
+        *self.contacts.lock().unwrap_or_else(PoisonError::into_inner) = lines;
+    }
+
+    pub(super) fn contacts(&self) -> Vec<String> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn transcript(&self) -> String {

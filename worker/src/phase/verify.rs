@@ -17,6 +17,7 @@ use super::{Built, EventSink, Job, Runner};
 use crate::builder::BuildError;
 use crate::fetch::Cause;
 use crate::gate::{self, GateContext, MAX_REPORT};
+use crate::process::output::Output;
 use crate::workspace::Workspace;
 
 /// Bytes of all baselines that a result brings.
@@ -70,11 +71,12 @@ impl Runner {
                 break;
             }
         }
+        sink.tell_contacts(&bench.context.cage).await;
         Ok(Built { gate: Some(Gated { report, learned: bench.learned }), ..Built::of(Oid::ZERO) })
     }
 
     async fn gate_context(&self, job: &Job, space: &Workspace, span: &Span) -> Result<GateContext, BuildError> {
-        let (cage, env) = self.confine(job, space, span, !job.gate.is_empty()).await?;
+        let (cage, env) = self.confine(job, space, span, (!job.gate.is_empty(), &Output::default())).await?;
         Ok(GateContext {
             cage,
             tree: space.tree().to_path_buf(),

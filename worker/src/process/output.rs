@@ -87,6 +87,17 @@ impl Output {
         }
     }
 
+    /// Adds a line of our own, between the lines of the process.
+    pub(crate) fn note(&self, line: &str) {
+        let Some(shared) = &self.0 else { return };
+        if let Some(mut recorder) = self.recorder() {
+            let line = format!("{line}\n");
+            recorder.bytes += line.len() as u64;
+            recorder.whole_lines(Stream::Err, line.as_bytes());
+        }
+        shared.news.notify_one();
+    }
+
     /// Nothing more will be printed: what was left of a last line is a line.
     pub fn close(&self) {
         let Some(shared) = &self.0 else { return };

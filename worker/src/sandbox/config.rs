@@ -10,7 +10,7 @@ use super::cgroup::{Bounds, Group, Groups};
 use super::layout::{self, Place};
 use super::selftest::Report;
 use super::slots::Slot;
-use super::spec::{Inner, Mount, Outer, Rlimits, Way, Weakness};
+use super::spec::{EGRESS_PORT, Inner, Mount, Outer, Rlimits, Way, Weakness};
 use super::{etc, landlocked, outer};
 use crate::process::ProcSpec;
 
@@ -178,6 +178,8 @@ impl Sandbox {
             landlock_abi: self.landlock_abi,
             deadman_ms: DEADMAN_MS,
             weak: weak.clone(),
+            stdin: false,
+            egress: place.egress.as_ref().map(|_| EGRESS_PORT),
         };
         Ok(Parts { outer, inner, group, slot })
     }

@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use super::cgroup::Group;
 use super::config::{Parts, Sandbox, SandboxError};
 use super::entry::BUILD;
+use super::handover;
 use super::layout::Place;
 use super::slots::Slot;
 use super::spec::{BEAT, CONT, Record, STOP, TERM, frame};
@@ -38,12 +39,18 @@ pub(crate) struct Confined {
 }
 
 impl Sandbox {
-    /// Starts a process in a sandbox of its own; it runs when this returns.
+    /// Starts a process in a sandbox of its own; it runs when this returns. It reads from `input`, or nothing.
     ///
     /// # Errors
     /// [`SandboxError`]; nothing ran then, and nothing is left.
-    pub(crate) async fn start(&self, place: &Place, spec: &ProcSpec) -> Result<(Child, Confined), SandboxError> {
-        let parts = self.parts(place, spec)?;
+    pub(crate) async fn start(
+        &self,
+        place: &Place,
+        spec: &ProcSpec,
+        input: Option<OwnedFd>,
+    ) -> Result<(Child, Confined), SandboxError> {
+        let mut parts = self.parts(place, spec)?;
+        parts.inner.stdin = input.is_some();
         let failed = |what: &str, e: std::io::Error| SandboxError::Failed(format!("{what}: {e}"));
         let frames = [frame(&parts.outer), frame(&parts.inner)];
         let [outer, inner] = frames.map(|frame| frame.map_err(|e| failed("cannot describe it", e)));
@@ -53,7 +60,7 @@ impl Sandbox {
         let mut confined = Confined { socket, heard: Vec::new(), group, _slot: slot };
         let joined = child.id().map_or(Ok(()), |pid| confined.group.as_ref().map_or(Ok(()), |group| group.add(pid)));
         let stood = match joined {
-            Ok(()) => confined.stand(&outer?, &inner?).await,
+            Ok(()) => confined.stand(&outer?, &inner?, input).await,
             Err(error) => Err(failed("cannot join the control group", error)),
         };
         let Err(why) = stood else { return Ok((child, confined)) };
@@ -100,11 +107,14 @@ async fn last_words(child: &mut Child) -> String {
 
 impl Confined {
     /// Says how it is built and what runs in it, and waits until that runs.
-    async fn stand(&mut self, outer: &[u8], inner: &[u8]) -> Result<(), SandboxError> {
+    async fn stand(&mut self, outer: &[u8], inner: &[u8], input: Option<OwnedFd>) -> Result<(), SandboxError> {
         let stands = async {
             // A side that gives up early says why before it goes.
             let _gone = self.socket.write_all(outer).await;
             let _gone = self.socket.write_all(inner).await;
+            if let Some(input) = input {
+                let _gone = handover::send(&self.socket, input).await;
+            }
             self.record().await
         };
         match tokio::time::timeout(STANDS_IN, stands).await {

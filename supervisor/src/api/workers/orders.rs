@@ -141,6 +141,7 @@ impl SessionTask {
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
             flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
             secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
+            egress: policy.config.egress.asked_by(lease.purpose, &phase.spec),
             trace: lease
                 .trace
                 .clone()

@@ -86,13 +86,6 @@ impl Patience {
     }
 }
 
-/// How long a provider asks to wait: seconds, or milliseconds in a header of some.
-pub(super) fn retry_after(seconds: Option<&str>, millis: Option<&str>) -> Option<Duration> {
-    let whole = |text: Option<&str>| text.and_then(|text| text.trim().parse::<u64>().ok());
-    let millis = whole(millis).map(Duration::from_millis);
-    millis.or_else(|| whole(seconds).map(Duration::from_secs))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,14 +120,5 @@ mod tests {
         assert!(patience.next(&garbage, HOUR).is_ok() && patience.next(&away(), HOUR).is_ok());
         assert!(patience.next(&garbage, HOUR).is_ok() && patience.next(&garbage, HOUR).is_err());
         assert!(Patience::default().next(&Trouble::Refused { why: String::new() }, HOUR).is_err());
-    }
-
-    #[test]
-    fn headers_are_read_or_ignored() {
-        assert_eq!(retry_after(Some(" 7"), None), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(Some("7"), Some("1500")), Some(Duration::from_millis(1500)));
-        for odd in ["", "-1", "soon", "99999999999999999999999", "Wed, 21 Oct 2015 07:28:00 GMT"] {
-            assert_eq!(retry_after(Some(odd), None), None, "{odd}");
-        }
     }
 }
