@@ -46,22 +46,28 @@ fn installed(name: &str, program: &str, steps: &dyn Fn(&Path) -> Vec<Command>) -
     Some(program)
 }
 
-fn mini() -> Option<PathBuf> {
-    installed("mini", "bin/mini", &|folder| {
+/// The program of mini-swe-agent, and the folders that it needs in a sandbox.
+pub(crate) fn mini() -> Option<(PathBuf, Vec<PathBuf>)> {
+    let program = installed("mini", "bin/mini", &|folder| {
         let mut venv = Command::new("python3");
         venv.args(["-m", "venv"]).arg(folder);
         let mut pip = Command::new(folder.join("bin/pip"));
         pip.args(["install", "--quiet", "--disable-pip-version-check", MINI]);
         vec![venv, pip]
-    })
+    })?;
+    // Its interpreter is another folder's.
+    let python = cache("mini").join("bin/python3").canonicalize().unwrap();
+    Some((program, vec![cache("mini"), python.ancestors().nth(2).unwrap().to_path_buf()]))
 }
 
-fn opencode() -> Option<PathBuf> {
-    installed("opencode", "node_modules/opencode-linux-x64/bin/opencode", &|folder| {
+/// The same of OpenCode.
+pub(crate) fn opencode() -> Option<(PathBuf, Vec<PathBuf>)> {
+    let program = installed("opencode", "node_modules/opencode-linux-x64/bin/opencode", &|folder| {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(folder).arg(OPENCODE);
         vec![npm]
-    })
+    })?;
+    Some((program, vec![cache("opencode")]))
 }
 
 /// A repository with an agent `coder`, and a run whose one phase it does.
@@ -120,7 +126,7 @@ fn has_tool_result(asked: &Asked) -> bool {
 
 #[test]
 fn mini_swe_agent_works_offline() {
-    let Some(program) = mini() else { return };
+    let Some((program, folders)) = mini() else { return };
     let server = Standin::by(|asked| {
         let command = if has_tool_result(asked) {
             "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
@@ -130,10 +136,7 @@ fn mini_swe_agent_works_offline() {
         Say::tool("bash", json!({ "command": command }))
     });
     let bench = site(&format!("preset = \"mini-swe-agent\"\nargv = [{program:?}]\n"));
-    // Its interpreter is another folder's.
-    let python = cache("mini").join("bin/python3").canonicalize().unwrap();
-    let prefix = python.ancestors().nth(2).unwrap().to_path_buf();
-    let phase = driven(&bench, &server, &[cache("mini"), prefix], &[], 0);
+    let phase = driven(&bench, &server, &folders, &[], 0);
     assert_eq!(phase["state"], "APPLIED", "{phase}");
     assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
     let asked = server.asked();
@@ -154,10 +157,10 @@ fn writes_once(asked: &Asked) -> Say {
 
 #[test]
 fn opencode_works_offline() {
-    let Some(program) = opencode() else { return };
+    let Some((program, folders)) = opencode() else { return };
     let server = Standin::by(writes_once);
     let bench = site(&format!("preset = \"opencode\"\nargv = [{program:?}]\n"));
-    let phase = driven(&bench, &server, &[cache("opencode")], &[], 0);
+    let phase = driven(&bench, &server, &folders, &[], 0);
     assert_eq!(phase["state"], "APPLIED", "{phase}");
     assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
 }
