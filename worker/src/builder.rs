@@ -126,7 +126,7 @@ impl BuildError {
 
     /// A failure with its causes on one line; `disk_full` where that is the cause, whatever it came to.
     #[must_use]
-    pub fn of(reason: &'static str, error: &dyn std::error::Error) -> Self {
+    pub fn of(reason: &'static str, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut message = error.to_string();
         let mut next = error.source();
         while let Some(source) = next {

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +18,7 @@ use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
 use autopack_shared::wire::pb;
 
-use crate::builder::{self, BuildError, DISK_FULL, Task, Work};
+use crate::builder::{self, BuildError, Task, Work};
 use crate::contact::Frozen;
 use crate::fetch::{self, Cause, Claim};
 use crate::line::Line;
@@ -37,6 +36,7 @@ mod made;
 mod output;
 mod printed;
 mod provide;
+mod room;
 mod sink;
 mod trace;
 mod verify;
@@ -46,9 +46,6 @@ pub use data::JobData;
 pub(crate) use ending::last_word;
 pub use output::JobOutput;
 pub use sink::EventSink;
-
-/// Pause between two looks whether a full disk has room again.
-const ROOM_PAUSE: Duration = Duration::from_secs(2);
 
 /// What a grant asks for, read and checked.
 #[derive(Debug, Clone)]
@@ -69,6 +66,8 @@ pub struct Job {
     pub purpose: LeasePurpose,
     /// The commit to start from.
     pub base: Oid,
+    /// The trusted base, which says what is brought besides the commit; none where the supervisor names none.
+    pub fork: Option<Oid>,
     /// The phase's description.
     pub spec: PhaseSpec,
     /// The builder entry it names.
@@ -127,6 +126,10 @@ impl Job {
             "" => None,
             text => Some(text.parse().map_err(|e| format!("gate_base: {e}"))?),
         };
+        let fork = match grant.fork.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|e| format!("fork: {e}"))?),
+        };
         let allowance = match grant.allowance_json.as_str() {
             "" => Allowance::default(),
             text => serde_json::from_str(text).map_err(|e| json("allowance_json", e))?,
@@ -140,6 +143,7 @@ impl Job {
             attempt: grant.attempt,
             purpose,
             base: grant.base.parse().map_err(|e| format!("{e}"))?,
+            fork,
             spec: serde_json::from_str(&grant.phase_json).map_err(|e| json("phase_json", e))?,
             entry,
             gate,
@@ -198,6 +202,17 @@ pub struct Runner {
     pub frozen: Frozen,
 }
 
+/// What a builder came to, before its tree is taken.
+#[derive(Debug, Default)]
+struct Left {
+    /// A unified diff that is the change; none where it is in the worktree.
+    patch: Option<String>,
+    notes: Vec<String>,
+    /// None where no builder was asked.
+    usage: Option<Usage>,
+    credential: Option<String>,
+}
+
 struct Built {
     tree: Oid,
     notes: Vec<String>,
@@ -223,7 +238,7 @@ impl Runner {
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
-        let done = self.until_there_is_room(&job, &sink, &cancel, &mut used).await;
+        let done = self.done(&job, &sink, &cancel, &mut used).await;
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), done);
             result.transcript = sink.transcript();
@@ -235,47 +250,6 @@ impl Runner {
         // Removing many files takes long, and nobody waits for it.
         if let Some(space) = used {
             self.workspaces.remove(space).await;
-        }
-    }
-
-    /// Does the work, again and again while the disk is full: that is no fault of the change, and costs no attempt. The
-    /// phase's time is that of one try.
-    async fn until_there_is_room(
-        &self,
-        job: &Job,
-        sink: &EventSink,
-        cancel: &CancellationToken,
-        used: &mut Option<Workspace>,
-    ) -> Result<Built, BuildError> {
-        let mut told = false;
-        loop {
-            let space = &mut *used;
-            let work = |stop| async move {
-                let cause = Cause::Lease { run: job.run.clone(), epoch: job.epoch };
-                self.fetch(cause, job.base).instrument(info_span!("fetch")).await?;
-                match job.purpose {
-                    LeasePurpose::Build => self.build(job, sink, &stop, space).await,
-                    LeasePurpose::Verify => self.verify(job, sink, &stop, space).await,
-                }
-            };
-            let done = ending::bounded((ending::wall(job), ending::WIND_DOWN), cancel, work).await;
-            match done {
-                Err(error) if error.reason == DISK_FULL && !cancel.is_cancelled() => {
-                    // The next try makes its worktree at the same place.
-                    if let Some(space) = used.take() {
-                        self.workspaces.remove(space).await;
-                    }
-                    if !told {
-                        sink.send(DISK_FULL, error.message).await;
-                        told = true;
-                    }
-                    tokio::select! {
-                        () = cancel.cancelled() => return Err(BuildError::new("cancelled", "the lease ended")),
-                        () = tokio::time::sleep(ROOM_PAUSE) => {}
-                    }
-                }
-                done => return done,
-            }
         }
     }
 
@@ -296,14 +270,10 @@ impl Runner {
         sink: &EventSink,
         cancel: &CancellationToken,
         used: &mut Option<Workspace>,
-    ) -> Result<Built, BuildError> {
+    ) -> Result<Left, BuildError> {
         let work = builder::make(&job.spec.builder, job.entry.as_ref(), &self.providers)?;
         let builder = match work {
-            Work::Import(diff) => {
-                let imported = self.workspaces.import(job.base, diff).instrument(info_span!("import")).await?;
-                self.upload(job, imported, cancel).instrument(info_span!("upload")).await?;
-                return Ok(Built::of(imported));
-            }
+            Work::Import(diff) => return Ok(Left { patch: Some(diff), ..Left::default() }),
             Work::Build(builder) => builder,
         };
         let space = self.workspaces.create(&job.run, job.epoch, job.attempt, job.base, Purpose::Build);
@@ -323,7 +293,7 @@ impl Runner {
         space: &Workspace,
         sink: &EventSink,
         cancel: &CancellationToken,
-    ) -> Result<Built, BuildError> {
+    ) -> Result<Left, BuildError> {
         let span = info_span!("build");
         let output = Output::recording(self.transcript_limit, sink.hidden.clone());
         let starts = cage::starts_processes(&job.spec.builder);
@@ -357,18 +327,7 @@ impl Runner {
         for note in report.notes.iter().filter(|_| silent) {
             sink.send("builder.output", note.clone()).await;
         }
-        // Whether its deliverables are there is the supervisor's to say: it has the tree, and tells what was written.
-        let (usage, credential) = (report.usage, report.credential);
-        let (tree, notices) = self.made(job, space, report.patch).await.map_err(|error| error.after(usage))?;
-        for notice in &notices {
-            sink.send("collect.note", notice.clone()).await;
-        }
-        let mut notes = report.notes;
-        notes.extend(notices);
-        let uploaded = self.upload(job, tree, cancel).instrument(info_span!("upload")).await;
-        uploaded.map_err(|error| error.after(usage))?;
-        sink.send("patch.uploaded", format!("tree {} uploaded", tree.short())).await;
-        Ok(Built { tree, notes, usage: Some(usage), credential, gate: None })
+        Ok(Left { patch: report.patch, notes: report.notes, usage: Some(report.usage), credential: report.credential })
     }
 
     async fn upload(&self, job: &Job, tree: Oid, cancel: &CancellationToken) -> Result<(), BuildError> {

@@ -47,7 +47,7 @@ impl Provision {
         if names.is_empty() {
             return Ok(());
         }
-        let refused = |error: &dyn std::error::Error| BuildError::of("secret_refused", error);
+        let refused = |error: &(dyn std::error::Error + 'static)| BuildError::of("secret_refused", error);
         let mut values = Vec::new();
         for name in names {
             let source = self.given.secret(project, name).map_err(|error| refused(&error))?;
@@ -92,9 +92,10 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut value = Vec::new();
     file.take(MOST + 1).read_to_end(&mut value).map_err(failed)?;
-    match value.len() {
-        length if length as u64 > MOST => Err(format!("it has more than {MOST} bytes")),
-        length if length < LEAST => Err(format!("with fewer than {LEAST} bytes it could not be hidden")),
+    // A blank end is not hidden, and hides nothing.
+    match (value.len(), value.trim_ascii().len()) {
+        (length, _) if length as u64 > MOST => Err(format!("it has more than {MOST} bytes")),
+        (_, length) if length < LEAST => Err(format!("with fewer than {LEAST} bytes it could not be hidden")),
         _ => Ok(value),
     }
 }
@@ -195,6 +196,8 @@ mod tests {
         assert_eq!(refused(0o600, VALUE, "db"), "this worker gives shop no secret db");
         assert!(refused(0o644, VALUE, "npm").contains("chmod 600"));
         assert!(refused(0o600, "short", "npm").contains("could not be hidden"));
+        assert!(refused(0o600, "short\n\n\n\n\n", "npm").contains("could not be hidden"));
+        assert!(refused(0o600, "          \n", "npm").contains("could not be hidden"));
         assert!(refused(0o600, &"s3cr3t".repeat(20_000), "npm").contains("more than"));
         assert!(place(&Provision::default(), dir.path(), &[]).is_ok() && !folder(dir.path()).exists());
     }

@@ -167,14 +167,19 @@ impl Workspaces {
         Ok(Workspace { inner: Arc::new(inner), scratch })
     }
 
-    /// Brings the ignored files that the commit lists from a folder into a worktree that no builder has had.
+    /// Brings the ignored files that the trusted base lists from a folder into a worktree that no builder has had.
     ///
     /// # Errors
     /// `include` when they cannot be brought.
-    pub(crate) async fn include(&self, space: &Workspace, folder: PathBuf) -> Result<Included, BuildError> {
+    pub(crate) async fn include(
+        &self,
+        space: &Workspace,
+        trusted: Oid,
+        folder: PathBuf,
+    ) -> Result<Included, BuildError> {
         let (mirror, inner) = (self.mirror.clone(), space.inner.clone());
         blocking("include", move || {
-            let brought = mirror.include(&inner, &folder, &IncludeLimits::default());
+            let brought = mirror.include(&inner, trusted, &folder, &IncludeLimits::default());
             brought.map_err(|e| BuildError::of("include", &e))
         })
         .await

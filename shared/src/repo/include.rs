@@ -1,6 +1,8 @@
 //! Ignored files that a project needs and its commit does not hold (`.env`, a local configuration): listed in the
 //! `.worktreeinclude` of the trusted base, in the words of a `.gitignore`, and copied from one folder. A file is brought
-//! only if the base ignores it and does not track it, so that no collection ever takes it back.
+//! only if the trusted base and the worktree's commit both ignore it and do not track it: a change has no say in what it
+//! is given, and no collection ever takes it back. Folders that are ignored as a whole are looked into only where the
+//! list names them, or leads into them with a path.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -12,13 +14,20 @@ use rustix::io::Errno;
 
 use super::collect::Ignores;
 use super::mirror::open_below;
-use super::open::OpenError;
+use super::open::{OpenError, to_git};
 use super::tree::{self, Entry, TreeError};
 use crate::domain::ids::Oid;
 use crate::domain::path::{RepoPath, names_git};
 
+mod ways;
+
+use ways::Ways;
+
 /// The list in the root of a commit.
 pub const LIST: &str = ".worktreeinclude";
+
+/// Where runs keep what they leave unless it is set otherwise: what is in there is of other runs.
+const DATA: &str = ".autonomous_runs";
 
 /// How much may be brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,28 +85,31 @@ pub enum IncludeError {
     Git(#[from] git2::Error),
 }
 
-/// Copies what the base lists from `source` into the worktree `dir`, which no builder has had yet.
+/// Copies what `trusted` lists from `source` into the worktree `dir` of `base`, which no builder has had yet.
 ///
 /// # Errors
 /// [`IncludeError`]; the worktree is then not to be used.
 pub fn include(
     repo: &Repository,
-    base: Oid,
+    (trusted, base): (Oid, Oid),
     source: BorrowedFd<'_>,
     dir: BorrowedFd<'_>,
     limits: &IncludeLimits,
 ) -> Result<Included, IncludeError> {
     let odb = repo.odb()?;
-    let base = tree::tree_of(repo, base)?;
+    let trusted = tree::tree_of(repo, trusted)?;
     let mut listed = Ignores::default();
-    let root = tree::read(&odb, base)?;
+    let root = tree::read(&odb, trusted)?;
     let Some(list) = root.iter().find(|entry| entry.name == LIST.as_bytes() && entry.is_file()) else {
         return Ok(Included::default());
     };
     listed.enter(&odb, b"", Some(list))?;
-    let (ignored, left) = (Ignores::default(), *limits);
-    let mut walk = Walk { odb: &odb, listed, ignored, dir, limits: *limits, left, found: Included::default() };
-    walk.folder(source, Some(base), b"", State::default(), 0)?;
+    let text = odb.read(to_git(list.oid)).map_err(|error| TreeError::reading(error, list.oid))?;
+    let ways = Ways::read(text.data());
+    let (ignored, left) = ([Ignores::default(), Ignores::default()], *limits);
+    let mut walk = Walk { odb: &odb, listed, ways, ignored, dir, limits: *limits, left, found: Included::default() };
+    let trees = [Some(trusted), Some(tree::tree_of(repo, base)?)];
+    walk.folder(source, trees, b"", State::default(), 0)?;
     Ok(walk.found)
 }
 
@@ -105,13 +117,15 @@ pub fn include(
 #[derive(Clone, Copy, Default)]
 struct State {
     listed: bool,
-    ignored: bool,
+    /// By the trusted base, and by the worktree's commit.
+    ignored: [bool; 2],
 }
 
 struct Walk<'a, 'repo> {
     odb: &'a git2::Odb<'repo>,
     listed: Ignores,
-    ignored: Ignores,
+    ways: Ways,
+    ignored: [Ignores; 2],
     dir: BorrowedFd<'a>,
     limits: IncludeLimits,
     left: IncludeLimits,
@@ -122,7 +136,7 @@ impl Walk<'_, '_> {
     fn folder(
         &mut self,
         source: BorrowedFd<'_>,
-        base: Option<Oid>,
+        trees: [Option<Oid>; 2],
         path: &[u8],
         above: State,
         depth: usize,
@@ -130,15 +144,18 @@ impl Walk<'_, '_> {
         if depth > crate::domain::path::MAX_DEPTH {
             return Ok(());
         }
-        let before = tree::by_name(self.odb, base)?;
-        self.ignored.enter(self.odb, path, before.get(b".gitignore".as_slice()))?;
+        let before = [tree::by_name(self.odb, trees[0])?, tree::by_name(self.odb, trees[1])?];
+        for (ignored, before) in self.ignored.iter_mut().zip(&before) {
+            ignored.enter(self.odb, path, before.get(b".gitignore".as_slice()))?;
+        }
         for name in self.names(source, path)? {
             let path = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            if !names_git(&name) {
-                self.entry(source, &name, before.get(&name), &path, above, depth)?;
+            if !names_git(&name) && path != DATA.as_bytes() {
+                let before = [before[0].get(&name), before[1].get(&name)];
+                self.entry(source, &name, before, &path, above, depth)?;
             }
         }
-        self.ignored.leave();
+        self.ignored.iter_mut().for_each(Ignores::leave);
         Ok(())
     }
 
@@ -146,7 +163,7 @@ impl Walk<'_, '_> {
         &mut self,
         source: BorrowedFd<'_>,
         name: &[u8],
-        before: Option<&Entry>,
+        before: [Option<&Entry>; 2],
         path: &[u8],
         above: State,
         depth: usize,
@@ -158,34 +175,46 @@ impl Walk<'_, '_> {
             Err(error) => return Err(failed(path, error.into())),
         };
         let folder = kind == FileType::Directory;
-        let here = State {
-            listed: above.listed || self.listed.matches(path, folder),
-            ignored: above.ignored || self.ignored.matches(path, folder),
-        };
+        let ignored = |at: usize| above.ignored[at] || self.ignored[at].matches(path, folder);
+        let here =
+            State { listed: above.listed || self.listed.matches(path, folder), ignored: [ignored(0), ignored(1)] };
         if folder {
-            let base = before.filter(|entry| entry.is_tree()).map(|entry| entry.oid);
+            // A build's output may hold millions of files.
+            if here.ignored[0] && !here.listed && !self.ways.lead_into(path) {
+                return Ok(());
+            }
+            let trees = before.map(|entry| entry.filter(|entry| entry.is_tree()).map(|entry| entry.oid));
             return match open_below(source, name) {
-                Ok(child) => self.folder(child.as_fd(), base, path, here, depth + 1),
+                Ok(child) => self.folder(child.as_fd(), trees, path, here, depth + 1),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    if here.listed {
+                        self.leave_out(path, "it is on another file system");
+                    }
+                    Ok(())
+                }
                 Err(error) => Err(failed(path, error)),
             };
         }
         // What is tracked comes from the commit.
-        if !here.listed || before.is_some() {
+        if !here.listed || before.iter().any(Option::is_some) {
             return Ok(());
         }
-        let shown = String::from_utf8_lossy(path).into_owned();
         let refused = match () {
             () if RepoPath::inspect(path).is_err() => Some("its name is not safe"),
-            () if !here.ignored => Some("the commit does not ignore it"),
+            () if here.ignored != [true; 2] => Some("the commit does not ignore it"),
             () if kind != FileType::RegularFile => Some("it is no regular file"),
             () => None,
         };
         if let Some(why) = refused {
-            self.found.left_out.push((shown, why));
+            self.leave_out(path, why);
             return Ok(());
         }
-        self.copy(source, name, path).map(|()| self.found.files.push(shown))
+        self.copy(source, name, path).map(|()| self.found.files.push(shown(path)))
+    }
+
+    fn leave_out(&mut self, path: &[u8], why: &'static str) {
+        self.found.left_out.push((shown(path), why));
     }
 
     fn copy(&mut self, source: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<(), IncludeError> {
@@ -242,7 +271,11 @@ impl Walk<'_, '_> {
 }
 
 fn failed(path: &[u8], source: io::Error) -> IncludeError {
-    IncludeError::Io { path: String::from_utf8_lossy(path).into_owned(), source }
+    IncludeError::Io { path: shown(path), source }
+}
+
+fn shown(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 #[cfg(test)]

@@ -287,20 +287,21 @@ impl Mirror {
         collect::collect_marked(workspace.dir(), &repo, workspace.base, limits, Some(&workspace.marks))
     }
 
-    /// Brings the ignored files that the workspace's base lists, from a folder, into a workspace that no builder has had.
+    /// Brings the ignored files that a trusted commit lists, from a folder, into a workspace that no builder has had.
     ///
     /// # Errors
     /// [`IncludeError`]; the workspace is then not to be used.
     pub fn include(
         &self,
         workspace: &Workspace,
+        trusted: Oid,
         folder: &Path,
         limits: &IncludeLimits,
     ) -> Result<Included, IncludeError> {
         let repo = open::open_bare(&self.git_dir())?;
         let shown = |source| IncludeError::Io { path: folder.display().to_string(), source };
         let source = fs::File::open(folder).map_err(shown)?;
-        include::include(&repo, workspace.base, source.as_fd(), workspace.dir(), limits)
+        include::include(&repo, (trusted, workspace.base), source.as_fd(), workspace.dir(), limits)
     }
 
     /// The workspaces that exist on disk, in order.

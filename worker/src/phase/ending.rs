@@ -46,8 +46,18 @@ pub(super) async fn bounded<T, F: Future<Output = Result<T, BuildError>>>(
         }
     };
     stop.cancel();
-    if tokio::time::timeout(wind_down, work).await.is_err() {
-        tracing::warn!("a job did not wind down and is left behind");
+    match tokio::time::timeout(wind_down, work).await {
+        Err(_) => tracing::warn!("a job did not wind down and is left behind"),
+        // What it was asked for by then is known.
+        Ok(Err(own)) => {
+            return Err(BuildError {
+                usage: own.usage,
+                credential: own.credential,
+                retry_after: own.retry_after,
+                ..ended
+            });
+        }
+        Ok(Ok(_)) => {}
     }
     Err(ended)
 }
@@ -121,7 +131,7 @@ const fn usage(usage: Usage) -> pb::Usage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use autopack_shared::domain::ids::Oid;
 
     use super::*;
@@ -129,7 +139,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(600);
 
-    fn job() -> Job {
+    pub(in crate::phase) fn job() -> Job {
         let grant = pb::Grant {
             run_id: "r".to_owned(),
             project: "shop".to_owned(),
@@ -168,6 +178,17 @@ mod tests {
         assert!(told.is_cancelled());
         let done = bounded((LONG, LONG), &CancellationToken::new(), |_| async { Ok(7) }).await;
         assert_eq!(done.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn what_was_spent_by_its_end_is_told() {
+        let spent = Usage { calls: 2, input_tokens: 700, ..Usage::default() };
+        let spends = |stop: CancellationToken| async move {
+            stop.cancelled_owned().await;
+            Err::<(), _>(BuildError::new("cancelled", "stopped").after(spent).of_credential("main", None))
+        };
+        let error = bounded((SHORT, LONG), &CancellationToken::new(), spends).await.unwrap_err();
+        assert_eq!((error.reason, error.usage, error.credential.as_deref()), ("timeout", Some(spent), Some("main")));
     }
 
     #[tokio::test]

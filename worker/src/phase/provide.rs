@@ -2,6 +2,7 @@
 
 use super::{EventSink, Job, Runner};
 use crate::builder::BuildError;
+use crate::fetch::Cause;
 use crate::provision::{self, VARIABLE};
 use crate::workspace::Workspace;
 
@@ -9,7 +10,15 @@ impl Runner {
     /// Brings the ignored files that the project lists and the secrets that it may have.
     pub(super) async fn provide(&self, job: &Job, space: &Workspace, sink: &EventSink) -> Result<(), BuildError> {
         if let Some(folder) = self.provision.include(&job.project) {
-            let brought = self.workspaces.include(space, folder).await?;
+            // The change must have no say in what its gate, or a later builder, is given.
+            let Some(fork) = job.fork else {
+                return Err(BuildError::new(
+                    "include",
+                    "the supervisor names no trusted base; it is older than this worker",
+                ));
+            };
+            self.fetch(Cause::Lease { run: job.run.clone(), epoch: job.epoch }, fork).await?;
+            let brought = self.workspaces.include(space, fork, folder).await?;
             for (path, why) in brought.left_out.iter().take(20) {
                 sink.send("workspace.note", format!("{path} is listed and was not brought: {why}")).await;
             }

@@ -44,7 +44,7 @@ impl Bench {
     }
 
     fn bring(&self, limits: &IncludeLimits) -> Result<Included, IncludeError> {
-        self.mirror.include(&self.ws, &self.source(), limits)
+        self.mirror.include(&self.ws, self.ws.base(), &self.source(), limits)
     }
 
     fn has(&self, path: &str) -> Option<String> {
@@ -107,7 +107,7 @@ fn a_link_of_the_commit_leads_nowhere() {
     fs::create_dir_all(source.join("way-out")).unwrap();
     fs::create_dir(&target).unwrap();
     fs::write(source.join("way-out/a.key"), "k\n").unwrap();
-    let refused = mirror.include(&ws, &source, &IncludeLimits::default());
+    let refused = mirror.include(&ws, commit, &source, &IncludeLimits::default());
     assert!(matches!(refused, Err(IncludeError::Io { .. })), "{refused:?}");
     assert_eq!(fs::read_dir(target).unwrap().count(), 0);
 }
@@ -121,7 +121,7 @@ fn there_is_an_end_to_it() {
     let refused = |limits| b.bring(&limits).unwrap_err().to_string();
     assert!(refused(IncludeLimits { entries: 1, ..all }).contains("1 entries"));
     assert!(refused(IncludeLimits { files: 1, ..all }).contains("1 files"));
-    let missing = b.mirror.include(&b.ws, Path::new("/nowhere/at/all"), &all).unwrap_err();
+    let missing = b.mirror.include(&b.ws, b.ws.base(), Path::new("/nowhere/at/all"), &all).unwrap_err();
     assert!(matches!(missing, IncludeError::Io { .. }));
     let c = Bench::new();
     c.write(".env", "12345");
@@ -136,5 +136,46 @@ fn without_a_list_nothing_is_looked_at() {
     let ws = mirror.create(&key("r", 1), commit).unwrap();
     fs::write(f.dir.path().join(".env"), "x").unwrap();
     let none = IncludeLimits { files: 0, bytes: 0, entries: 0 };
-    assert_eq!(mirror.include(&ws, f.dir.path(), &none).unwrap(), Included::default());
+    assert_eq!(mirror.include(&ws, commit, f.dir.path(), &none).unwrap(), Included::default());
+}
+
+#[test]
+fn a_change_has_no_say_in_what_it_is_given() {
+    let f = Fixture::new();
+    let fork = f.commit(&[(0o100_644, ".gitignore", ".env*\n"), (0o100_644, LIST, ".env.test\n.env.gone\n")]);
+    let change = f.commit(&[
+        (0o100_644, ".gitignore", ".env*\n*.pem\n!.env.gone\n"),
+        (0o100_644, LIST, ".env.production\n*.pem\n"),
+    ]);
+    let mirror = f.mirror();
+    let ws = mirror.create(&key("r", 1), change).unwrap();
+    let source = f.dir.path().join("theirs");
+    fs::create_dir(&source).unwrap();
+    for name in [".env.test", ".env.gone", ".env.production", "server.pem"] {
+        fs::write(source.join(name), "x\n").unwrap();
+    }
+    let found = mirror.include(&ws, fork, &source, &IncludeLimits::default()).unwrap();
+    assert_eq!(found.files, [".env.test"]);
+    // The change no longer ignores it, so it would be collected.
+    assert_eq!(found.left_out, [(".env.gone".to_owned(), "the commit does not ignore it")]);
+}
+
+#[test]
+fn what_a_build_leaves_and_the_data_of_runs_is_not_looked_into() {
+    let f = Fixture::new();
+    let ignores = "/target/\n/local/\n.env\n.autonomous_runs/\n";
+    let commit = f.commit(&[(0o100_644, ".gitignore", ignores), (0o100_644, LIST, ".env\nlocal/conf\n")]);
+    let mirror = f.mirror();
+    let ws = mirror.create(&key("r", 1), commit).unwrap();
+    let source = f.dir.path().join("theirs");
+    for folder in ["target/debug", "local/else", ".autonomous_runs"] {
+        fs::create_dir_all(source.join(folder)).unwrap();
+        fs::write(source.join(folder).join(".env"), "x\n").unwrap();
+    }
+    for at in 0..50 {
+        fs::write(source.join("target").join(at.to_string()), "x\n").unwrap();
+    }
+    fs::write(source.join("local/conf"), "x\n").unwrap();
+    let few = IncludeLimits { entries: 10, ..IncludeLimits::default() };
+    assert_eq!(mirror.include(&ws, commit, &source, &few).unwrap().files, ["local/conf"]);
 }

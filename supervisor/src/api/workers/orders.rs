@@ -126,6 +126,7 @@ impl SessionTask {
             attempt: lease.attempt,
             purpose: format!("{:?}", lease.purpose).to_lowercase(),
             base: base.to_string(),
+            fork: run.fork_commit.to_string(),
             phase_json: json(serde_json::to_string(&phase.spec))?,
             builder_json: builder.map(|b| json(serde_json::to_string(b))).transpose()?.unwrap_or_default(),
             gate_json: json(serde_json::to_string(&commands))?,
