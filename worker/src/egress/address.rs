@@ -122,12 +122,10 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(v4: Ipv4Addr) -> bool {
     let [a, b, c, _] = v4.octets();
-    match (a, b, c) {
-        (0 | 10 | 127, ..) | (224.., ..) => false,
-        (100, 64..=127, _) | (169, 254, _) | (172, 16..=31, _) | (192, 168, _) | (198, 18..=19, _) => false,
-        (192, 0, 0 | 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113) => false,
-        _ => true,
-    }
+    let large = matches!((a, b), (0 | 10 | 127 | 224.., _) | (100, 64..=127) | (169, 254) | (172, 16..=31));
+    let small = matches!((a, b, c), (192, 168, _) | (198, 18..=19, _) | (192, 0, 0 | 2) | (192, 88, 99));
+    let examples = matches!((a, b, c), (198, 51, 100) | (203, 0, 113));
+    !large && !small && !examples
 }
 
 #[cfg(test)]

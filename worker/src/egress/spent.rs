@@ -102,7 +102,7 @@ impl Spent {
         match now.last {
             Some(429 | 529) => Seen::Busy(left),
             Some(0 | 408 | 500..) => Seen::Away,
-            Some(status @ (401 | 402 | 403)) => Seen::Refuses(status),
+            Some(status @ 401..=403) => Seen::Refuses(status),
             Some(_) | None => Seen::Well,
         }
     }

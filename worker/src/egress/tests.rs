@@ -79,7 +79,7 @@ async fn server(answer: &'static [u8]) -> (u16, tokio::sync::mpsc::UnboundedRece
             while !asked.ends_with(b"{}") {
                 match stream.read(&mut buffer).await {
                     Ok(n @ 1..) => asked.extend(&buffer[..n]),
-                    _ => break,
+                    Ok(_) | Err(_) => break,
                 }
             }
             let _closed = tell.send(String::from_utf8_lossy(&asked).into_owned());

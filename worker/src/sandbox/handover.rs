@@ -49,9 +49,9 @@ pub(super) fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0u8];
     recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let file = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
-        _ => None,
+    let file = control.drain().find_map(|message| {
+        let RecvAncillaryMessage::ScmRights(mut files) = message else { return None };
+        files.next()
     });
     file.filter(|_| byte == [HERE]).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no file came"))
 }
