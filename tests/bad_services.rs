@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
+use crate::harness::wire::Wire;
 use crate::harness::{Bench, Ran, ran};
 
 /// Seconds that a refusal may take on a machine that does much else; without services, a few are usual.
@@ -125,6 +126,25 @@ fn one_database_is_of_one_cluster() {
     assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{refused:?}");
     assert!(refused.stderr.contains("under the name autopack, these under other"), "{refused:?}");
     start(&bench, &database, &nowhere).expect(7);
+}
+
+#[test]
+fn servers_that_are_too_old_are_named_with_their_version() {
+    let (bench, server, etcd) = (folder(), Server::start(&[]), Etcd::start(1));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let at = |port: u16| format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+    // The servers are as they are; who asks hears that they are older, in the form in which a number is sent.
+    let port = server.port().to_string();
+    let mut psql = std::process::Command::new("psql");
+    psql.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-X", "-A", "-t", "-c", "SHOW server_version_num"]);
+    let version: i64 = ran(&psql.output().unwrap()).expect(0).stdout.trim().parse().unwrap();
+    let old = runtime.block_on(Wire::instead(server.port(), &version.to_be_bytes(), &130_009_i64.to_be_bytes()));
+    let url = etcd.endpoints().remove(0);
+    let refused = start(&bench, &at(old.port()), &url);
+    says(&case("an old database server", String::new(), &url, (78, "unsafe_config"), "130009"), &refused);
+    let older = runtime.block_on(Wire::instead(etcd.port(0), b"3.4.", b"3.3."));
+    let refused = start(&bench, &at(server.port()), &older.endpoints()[0]);
+    says(&case("an old etcd", String::new(), &url, (2, "version"), "3.3."), &refused);
 }
 
 /// One line of what, one of why, one of what to do; and never the URL, which may hold a password.

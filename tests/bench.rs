@@ -43,6 +43,19 @@ fn a_service_that_is_missing_is_named_with_its_package() {
 }
 
 #[test]
+fn sandboxes_are_measured_beside_a_bare_start() {
+    let bench = Bench::empty();
+    let report = bench.run(&["bench", "sandbox", "--quick", "--repeat", "1", "-o", "json"]).expect(0).json();
+    for name in ["sandbox", "sandbox-builtin"] {
+        let figure = figure(&report, name);
+        assert_eq!((&figure["measured"]["n"], &figure["aim"]["value"]), (&10.into(), &50.0.into()), "{figure:#}");
+        // What it costs is more than nothing.
+        assert!(figure["measured"]["median"].as_f64().unwrap() > 1.0, "{figure:#}");
+        assert!(figure["floors"][0]["measured"]["median"].as_f64().unwrap() > 0.0, "{figure:#}");
+    }
+}
+
+#[test]
 fn worktrees_are_measured_beside_gits() {
     let bench = Bench::empty();
     let ran = bench.run(&["bench", "workspace", "--quick", "--repeat", "1", "-o", "json"]).expect(0);

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::harness::Bench;
 
-const SUITE: &str = "[project]\nid = \"shop\"\n[[gate.commands]]\nname = \"suite\"\nreport = \"junit\"\nrun = '''
+const SUITE: &str =
+    "[project]\nid = \"shop\"\n[[gate.commands]]\nname = \"suite\"\nreport = \"junit\"\nvanished = \"block\"\nrun = '''
 cat > $AUTOPACK_REPORT < report.xml
 grep -q failure report.xml && exit 1
 exit 0

@@ -10,21 +10,26 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod kinds;
 mod names;
 mod net;
 mod operate;
+mod outages;
 mod partition;
 mod process;
 mod proof;
 mod quality;
+mod quarantine;
 mod run_data;
 mod server;
 mod services;
 mod silent;
 mod site;
+mod slots;
 mod stranger;
 mod surveys;
 mod telemetry;
+mod uploads;
 mod work;
 
 /// How long twenty runs may take, all faults included.

@@ -147,6 +147,25 @@ fn every_instrument_is_listed() {
 }
 
 #[test]
+fn tests_that_are_said_to_prove_something_exist() {
+    let text = read("tests/cluster/README.md");
+    let files = repository().expect("the tests run in a clone that can be read");
+    let is_there = |name: &str| files.iter().any(|file| file.text.contains(&format!("fn {name}(")));
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
+    for threat in 95..=110 {
+        assert!(rows.iter().any(|row| row.starts_with(&format!("| T{threat:03} "))), "T{threat:03} has no row");
+    }
+    let mut named = BTreeSet::new();
+    for row in rows {
+        // The last cell of the first table has reasons and metrics.
+        let cells = row.split('|').skip(2).take(if row.starts_with("| T") { 1 } else { 2 });
+        named.extend(cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned));
+    }
+    let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(named.len() > 40 && missing.is_empty(), "{} are named, and these are not there: {missing:?}", named.len());
+}
+
+#[test]
 fn links_lead_somewhere() {
     let files = repository().expect("the tests run in a clone that can be read");
     // The playground's faults are its purpose.

@@ -6,6 +6,7 @@ mod harness;
 
 mod approvals;
 mod attempts;
+mod bases;
 mod budgets;
 mod cancel;
 mod crowd;
@@ -17,8 +18,10 @@ mod locks;
 mod names;
 mod provision;
 mod quality;
+mod quarantine;
 mod recovery;
 mod session;
+mod shortfalls;
 mod surveys;
 mod transcripts;
 mod uploads;

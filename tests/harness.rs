@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 pub(crate) mod collector;
 pub(crate) mod etcd;
+pub(crate) mod kinds;
 #[allow(dead_code, reason = "other suites use more of it")]
 pub(crate) mod postgres;
 pub(crate) mod standin;

@@ -15,7 +15,7 @@ use crate::harness::{Bench, Ran, SITE};
 fn site(entry: &str, phase: &str) -> Bench {
     let bench = Bench::with(SITE);
     let policy = "[policy]\nextends = \"autopack\"\n\n[[gate.commands]]\nname = \"says-three\"\n\
-                  run = \"grep -q three examples/count.md 2>/dev/null || test ! -e examples/count.md\"\n\n";
+                  run = \"test ! -e examples/count.md || grep three examples/count.md || { echo it stops too early; exit 1; }\"\n\n";
     let builder = "[builders.writer]\nkind = \"llm\"\n";
     let models = "[[builders.writer.models]]\nprovider = \"openai\"\nmodel = \"small\"\ninput_price = 1000000\n\
                   output_price = 2000000\n[[builders.writer.models]]\nprovider = \"openai\"\nmodel = \"large\"\n";
@@ -56,25 +56,16 @@ fn feedback(phase: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn malformed_then_incomplete_then_good() {
-    let server = Standin::of([
-        Say::text("I would write one two three."),
-        Say::text(
-            "=== write examples/other.md
-one
-=== end"
-                .to_owned(),
-        ),
-        file("one two three"),
-    ]);
+fn malformed_then_red_then_good() {
+    let server = Standin::of([Say::text("I would write one two three."), file("one two"), file("one two three")]);
     let bench = site("", "");
     let phase = run(&bench, &server, 0);
     assert_eq!((phase["state"].as_str(), phase["attempt"].as_u64()), (Some("APPLIED"), Some(3)), "{phase}");
     let said = feedback(&phase);
     assert_eq!(said.len(), 2, "{said:?}");
     assert!(said[0].contains("(malformed_patch): line 1 of the answer: it names no file"), "{said:?}");
-    assert!(said[1].contains("(deliverables_missing)"), "{said:?}");
-    assert!(said[1].contains("you wrote examples/other.md, the deliverable is examples/count.md"), "{said:?}");
+    assert!(said[1].contains("(gate_failed): says-three exited with 1"), "{said:?}");
+    assert!(said[1].contains("- the command says-three: ") && said[1].contains("it stops too early"), "{said:?}");
 
     let asked = server.asked();
     let models: Vec<&str> = asked.iter().filter_map(|one| one.body["model"].as_str()).collect();
@@ -82,14 +73,59 @@ one
     assert!(asked[0].headers.contains(&format!("Bearer {KEY}")), "{}", asked[0].headers);
     assert!(!asked[0].text().contains("Earlier attempts"), "{}", asked[0].text());
     assert!(asked[1].text().contains("it names no file"), "{}", asked[1].text());
-    assert!(asked[2].text().contains("deliverables_missing"), "{}", asked[2].text());
-    let show = bench.run(&["runs", "show", "m"]).expect(0).stdout;
-    assert!(show.contains("APPLIED"), "{show}");
+    assert!(asked[2].text().contains("it stops too early"), "{}", asked[2].text());
+    three_attempts_are_told(&bench, &phase);
     let logs = bench.run(&["runs", "logs", "m"]).expect(0).stdout;
     assert!(logs.contains("small of openai: 100 tokens in, 20 out") || logs.contains("large of openai"), "{logs}");
-    for line in [&logs, &show] {
-        assert!(!line.contains(KEY));
+    let printed = "autopack runs transcript m count --attempt 2 --gate \"says-three\"";
+    assert!(logs.contains(printed) && !logs.contains(KEY), "{logs}");
+    let whole = ["runs", "transcript", "m", "count", "--attempt", "2", "--gate", "says-three"];
+    let whole = bench.run(&whole).expect(0).stdout;
+    // Once, and once more because it failed; the base has no such file, so that nothing is printed of it.
+    assert_eq!(whole.lines().filter(|line| *line == "it stops too early").count(), 2, "{whole}");
+    assert!(whole.contains("(on the change)") && whole.contains("(on the base)"), "{whole}");
+    bench.run(&["audit", "verify"]).expect(0);
+}
+
+/// What `runs show` says of three attempts: why each came to nothing, what the next one was told, what it did with it.
+fn three_attempts_are_told(bench: &Bench, phase: &Value) {
+    let attempts = phase["attempts"].as_array().unwrap();
+    let of = |at: usize, key: &str| attempts[at][key].as_str().unwrap_or_default();
+    let states = [of(0, "state"), of(1, "state"), of(2, "state")];
+    assert_eq!(states, ["FAILED", "FAILED", "SUCCEEDED"], "{phase}");
+    assert!(of(0, "reason").starts_with("malformed_patch: "), "{phase}");
+    assert!(of(1, "reason").starts_with("gate_failed: says-three exited with 1"), "{phase}");
+    let red = &attempts[1]["gate"]["commands"][0];
+    assert_eq!((&red["name"], &red["green"]), (&Value::from("says-three"), &Value::from(false)), "{phase}");
+    assert!(red["transcript"].as_str().unwrap().starts_with("sha256:"), "{phase}");
+    assert_eq!((&phase["told"][1]["attempt"], &phase["told"][1]["kind"]), (&2.into(), &"gate_report".into()));
+    let run = bench.run(&["runs", "show", "m", "-o", "json"]).expect(0).json();
+    let between = run["interdiffs"].as_array().unwrap();
+    assert_eq!(between.len(), 1, "the first attempt left nothing: {run}");
+    assert_eq!((&between[0]["from"], &between[0]["to"]), (&2.into(), &3.into()));
+    let diff = between[0]["diff"].as_str().unwrap();
+    assert!(diff.contains("-one two\n+one two three\n"), "{diff}");
+
+    let show = bench.run(&["runs", "show", "m"]).expect(0).stdout;
+    let mut rest = show.as_str();
+    for line in [
+        "attempt 1 FAILED: malformed_patch: ",
+        "told: attempt 1: the builder failed (malformed_patch)",
+        "attempt 2 FAILED: gate_failed: says-three exited with 1",
+        "gate says-three exited with 1",
+        "printed: autopack runs transcript m count --attempt 2 --gate \"says-three\"",
+        "told: attempt 2: the quality gate failed (gate_failed)",
+        "- it stops too early",
+        "attempt 3 SUCCEEDED",
+        "gate says-three passed",
+        "changed since attempt 2:",
+        "-one two\n",
+        "+one two three\n",
+    ] {
+        let at = rest.find(line).unwrap_or_else(|| panic!("{line:?} is not there, or not there: {show}"));
+        rest = &rest[at + line.len()..];
     }
+    assert!(!show.contains(KEY));
 }
 
 #[test]
@@ -156,22 +192,86 @@ fn a_provider_that_is_too_busy_is_waited_for_or_given_up() {
     let began = clock.monotonic();
     assert_eq!(run(&bench, &server, 0)["state"], "APPLIED");
     assert!(clock.monotonic() - began >= Duration::from_secs(2), "1 s was asked for, and 1 s is the second pause");
-    let server = Standin::of([busy("retry-after: 3600")]);
-    let bench = site("", "    max_attempts: 1\n    timeout: 60\n");
+}
+
+/// What a run says that waits for time alone: when it goes on and why, at once and to whoever looks later.
+fn rests(bench: &Bench, server: &Standin, env: &[(&str, &str)], why: &str) -> Value {
     bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
-    let mut waits = driven(&bench, &server);
-    let reason = first_reason(&bench);
-    let explained = loop {
-        let told = bench.run(&["runs", "explain", "m", "-o", "json"]).stdout;
-        if told.contains("credential_") || clock.monotonic() - began > Duration::from_secs(60) {
-            break told;
-        }
-    };
-    waits.kill().unwrap();
-    waits.wait().unwrap();
-    assert!(explained.contains("credential_"), "it rests for everybody: {explained}");
-    assert!(reason.starts_with("provider_rate_limited: ") && reason.contains("due in 3600 s"), "{reason}");
-    assert_eq!(server.asked().len(), 1);
+    let clock = SystemClock::default();
+    let url = server.url();
+    let env = [env, &[("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", url.as_str())]].concat();
+    let ended = resumed(bench, &env).expect(4);
+    assert!(clock.monotonic() < Duration::from_secs(45), "it is not waited for: {:?}", clock.monotonic());
+    assert!(ended.stderr.contains("m waits until 2") && ended.stderr.contains(why), "{ended:?}");
+    assert!(ended.stderr.contains("with: autopack runs resume m"), "{ended:?}");
+    let run = bench.run(&["runs", "show", "m", "-o", "json"]).expect(0).json();
+    assert_eq!(run["state"], "QUEUED", "{run}");
+    assert!(run["rests_until"].is_string() && run["rests"].as_str().unwrap().contains(why), "{run}");
+    assert!(bench.run(&["runs", "show", "m"]).expect(0).stdout.contains("  waits until 2"));
+    let told = bench.run(&["runs", "explain", "m"]).expect(0).stdout;
+    assert!(told.contains("resting: ") && told.contains(why), "nobody drives it, and it is known all the same: {told}");
+    // Asked again, the answer is the same, and nobody asks the provider.
+    let asked = server.asked().len();
+    resumed(bench, &env).expect(4);
+    assert_eq!(server.asked().len(), asked);
+    bench.run(&["audit", "verify"]).expect(0);
+    run
+}
+
+#[test]
+fn a_credential_that_rests_for_an_hour_is_told_at_once() {
+    let mut date = std::process::Command::new("date");
+    date.env("LC_ALL", "C").args(["-u", "-d", "+1 hour", "+%a, %d %b %Y %H:%M:%S GMT"]);
+    let date = String::from_utf8(date.output().unwrap().stdout).unwrap();
+    let date = date.trim();
+    for header in ["retry-after: 3600".to_owned(), format!("retry-after: {date}")] {
+        let header: &'static str = Box::leak(header.into_boxed_str());
+        let server = Standin::of([Say::Status(429, header, "{\"error\":\"slow down\"}".to_owned())]);
+        let bench = site("", "    max_attempts: 1\n    timeout: 60\n");
+        let run = rests(&bench, &server, &[], "its provider told the credential openai to wait until");
+        let first = run["phases"][0]["attempts"][0]["reason"].as_str().unwrap().to_owned();
+        assert!(first.starts_with("provider_rate_limited: ") && first.contains("due in 3"), "{header}: {first}");
+        assert_eq!(server.asked().len(), 1);
+        let log = bench.run(&["audit", "query", "--op", "credential.resting", "-o", "json"]).expect(0).stdout;
+        assert!(log.contains("its provider told it to wait"), "{log}");
+    }
+}
+
+#[test]
+fn an_hour_of_errors_is_not_waited_for() {
+    hour_of("    timeout: 5\n", || Say::Status(500, "", "{}".to_owned()), "provider_unavailable");
+}
+
+#[test]
+fn an_hour_of_silence_is_not_waited_for() {
+    hour_of("    timeout: 4\n", || Say::Never, "provider_unavailable");
+}
+
+#[test]
+fn an_hour_of_rubbish_is_not_waited_for() {
+    hour_of("    timeout: 20\n", || Say::Status(200, "", "{\"choices\":[{\"mess".to_owned()), "provider_malformed");
+}
+
+#[test]
+fn an_hour_of_too_many_requests_is_not_waited_for() {
+    let server = Standin::by(|_| Say::Status(429, "", "{}".to_owned()));
+    let bench = site("", "    max_attempts: 1\n    timeout: 4\n");
+    rests(&bench, &server, &[], "its provider told the credential openai to wait until");
+    assert!(server.asked().len() < 10, "{}", server.asked().len());
+}
+
+/// A provider that does nothing but this: its builder is left alone after two attempts, and no attempt counts.
+fn hour_of(phase: &str, say: impl Fn() -> Say + Send + 'static, reason: &str) {
+    let server = Standin::by(move |_| say());
+    let bench = site("", &format!("    max_attempts: 1\n{phase}"));
+    let run =
+        rests(&bench, &server, &[("AUTOPACK_LIMITS_BREAKER_FAILURES", "2")], "llm:writer failed 2 times in a row");
+    let attempts = run["phases"][0]["attempts"].as_array().unwrap();
+    let lost = |one: &Value| one["state"] == "LOST" && one["reason"].as_str().unwrap().starts_with(reason);
+    assert!(attempts.len() == 2 && attempts.iter().all(lost), "{run}");
+    assert!(server.asked().len() < 20, "{}", server.asked().len());
+    let log = bench.run(&["audit", "query", "--op", "breaker.open", "-o", "json"]).expect(0).stdout;
+    assert!(log.contains(&format!("2 failures: {reason}")), "{log}");
 }
 
 #[test]
@@ -186,8 +286,12 @@ fn rubbish_is_paid_for_three_times_and_named() {
 
 #[test]
 fn a_provider_that_never_answers_ends_with_the_attempt() {
-    let reason = reason(&Standin::of([Say::Never]), 4);
+    let bench = site("", "    max_attempts: 1\n    timeout: 4\n");
+    let attempt = run(&bench, &Standin::of([Say::Never]), 1)["attempts"][0].clone();
+    let reason = attempt["reason"].as_str().unwrap();
     assert!(reason.starts_with("provider_unavailable: ") && reason.contains("no answer within"), "{reason}");
+    let tokens = |way: &str| attempt["usage"][way].as_u64().unwrap();
+    assert!(tokens("input_tokens") > 0 && tokens("output_tokens") > 0, "it was asked, and may answer: {attempt}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod egress;
 mod filesystem;
+mod fuzz;
 mod level;
 mod network;
 mod orphans;
@@ -10,6 +11,7 @@ mod processes;
 mod resources;
 mod runs;
 mod started;
+mod strict;
 mod talks;
 
 use std::path::{Path, PathBuf};

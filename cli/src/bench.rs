@@ -9,6 +9,7 @@ mod guard;
 mod idle;
 mod life;
 mod report;
+mod sandbox;
 mod scan;
 mod services;
 mod stand_in;
@@ -120,7 +121,7 @@ async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, CliError> {
                 Name::Idle => figures.extend(Box::pin(idle::measure(bench, &cluster)).await?),
                 Name::FirstByte => figures.push(Box::pin(first_byte::measure(bench, &mut cluster)).await?),
                 Name::Approve => figures.push(Box::pin(approve::measure(bench, &mut cluster)).await?),
-                Name::Scan | Name::Workspace => {}
+                Name::Scan | Name::Workspace | Name::Sandbox => {}
             }
         }
     }
@@ -131,6 +132,10 @@ async fn measure(bench: &Bench<'_>) -> Result<Vec<Figure>, CliError> {
     if names.contains(&Name::Workspace) {
         bench.console.status("measuring workspace");
         figures.extend(tokio::task::block_in_place(|| workspace::measure(bench))?);
+    }
+    if names.contains(&Name::Sandbox) {
+        bench.console.status("measuring sandbox");
+        figures.extend(Box::pin(sandbox::measure(bench)).await?);
     }
     Ok(figures)
 }

@@ -12,10 +12,14 @@ use autopack_shared::wire::pb::{Blocker, Event, GetRunRequest, ListRequestsReque
 use crate::commands::decide;
 use crate::console::Console;
 use crate::context::Context;
-use crate::exit::{CliError, During as _, Exit};
+use crate::exit::{CliError, During as _};
 use crate::follow::{Follow, Step, is_terminal};
 use crate::show::{event_json, event_text, first_line};
 use crate::terminal::line;
+
+mod rest;
+
+pub(crate) use rest::{Outcome, Rest, exit_of, first_of};
 
 /// How long an engine that was just reached may take to do what was asked for before; until then a run that seems to
 /// wait may only not have been looked at.
@@ -43,70 +47,6 @@ pub(crate) struct Manner {
     pub(crate) unpausing: bool,
     /// Events are the data of this command and go to stdout.
     pub(crate) data: bool,
-}
-
-/// Why a run is not gone with any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rest {
-    /// It is at its end.
-    Ended,
-    /// Only decisions are left.
-    Waiting,
-    /// A phase is blocked, and nothing else can move.
-    Blocked,
-    /// An operator holds it.
-    Paused,
-    /// The person left.
-    Detached,
-}
-
-impl Rest {
-    /// How a run rests that nobody goes with; none where it is on its way.
-    pub(crate) fn of(run: &Run) -> Option<Self> {
-        match run.state.as_str() {
-            "WAITING" => Some(Self::Waiting),
-            "PAUSED" => Some(Self::Paused),
-            "BLOCKED" => Some(Self::Blocked),
-            state => is_terminal(state).then_some(Self::Ended),
-        }
-    }
-}
-
-/// A run and why it is not gone with any more.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// The run as it was last seen.
-    pub(crate) run: Run,
-    /// Why.
-    pub(crate) rest: Rest,
-}
-
-impl Outcome {
-    /// How it ends a command.
-    pub(crate) fn exit(&self) -> Exit {
-        match self.rest {
-            Rest::Waiting | Rest::Paused => Exit::Waiting,
-            Rest::Blocked => Exit::Refused,
-            Rest::Detached => Exit::Interrupted,
-            Rest::Ended => match self.run.state.as_str() {
-                "SUCCEEDED" => Exit::Done,
-                "CANCELLED" => Exit::Refused,
-                _ => Exit::WorkFailed,
-            },
-        }
-    }
-}
-
-/// How several ends together end a command: left by the person, then the first of 4, 5, 1 that applies, else 0.
-pub(crate) fn exit_of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Exit {
-    first_of(outcomes.into_iter().map(Outcome::exit))
-}
-
-/// The same of exits.
-pub(crate) fn first_of(ends: impl IntoIterator<Item = Exit>) -> Exit {
-    let ends: Vec<Exit> = ends.into_iter().collect();
-    let order = [Exit::Interrupted, Exit::Waiting, Exit::Refused, Exit::WorkFailed];
-    order.into_iter().find(|exit| ends.contains(exit)).unwrap_or(Exit::Done)
 }
 
 /// Ctrl-C and SIGTERM: the person, or the system, leaves.
@@ -177,7 +117,9 @@ impl<'a, 'b> Drive<'a, 'b> {
     /// Until every run is at rest, or the person leaves.
     pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
         let settled = sleep(SETTLING);
-        let stalled = sleep(STALL);
+        // Who does not wait is to hear at once why nothing moves.
+        let stall = if self.manner.wait { STALL } else { SETTLING };
+        let stalled = sleep(stall);
         tokio::pin!(settled, stalled);
         // A run that is on its way says so itself when it comes to rest.
         let mut looked = self.all_on_their_way().await;
@@ -196,7 +138,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                 step = self.follow.next() => match step? {
                     Some(Step::Event(event)) => {
                         self.show(&event)?;
-                        stalled.as_mut().set(sleep(STALL));
+                        stalled.as_mut().set(sleep(stall));
                         if event.kind == "worker.disk_full" {
                             self.stuck(&event.run_id, DISK_FULL, &event.text, "free some space")?;
                         }
@@ -217,7 +159,7 @@ impl<'a, 'b> Drive<'a, 'b> {
                     None => break,
                 },
                 () = &mut stalled => {
-                    stalled.as_mut().set(sleep(STALL));
+                    stalled.as_mut().set(sleep(stall));
                     self.why_nothing_moves().await?;
                 }
                 () = &mut settled, if !looked => {
@@ -274,8 +216,18 @@ impl<'a, 'b> Drive<'a, 'b> {
     async fn why_nothing_moves(&mut self) -> Result<(), CliError> {
         let now = self.ctx.clock.wall().as_millis();
         for run in self.open.clone() {
-            let call = GetRunRequest { run_id: run.clone() };
             // A connection that broke is found, and made anew, by the next step.
+            let Ok(found) = self.follow.run(&run).await else { continue };
+            if let Some(why) = rest::resting(&found, now) {
+                if !self.manner.wait {
+                    self.console.line(&why);
+                    self.rest(&run, Rest::Resting).await?;
+                } else if self.told.insert(found.rests) {
+                    self.console.line(&why);
+                }
+                continue;
+            }
+            let call = GetRunRequest { run_id: run.clone() };
             let Ok(answer) = self.follow.session()?.runs.explain(call).await else { continue };
             let blockers = answer.into_inner().blockers;
             let failing = |b: &&Blocker| b.failed && (b.kind == DISK_FULL || now - b.since_ms >= FAILING_MS);

@@ -119,6 +119,7 @@ const TABLE: &[(Exit, &[&str])] = &[
             "unsafe_path",
             "approval_expired",
             "sandbox_required",
+            "sandbox_too_weak",
             "run_data_unavailable",
             "hub_refused",
         ],
@@ -156,6 +157,8 @@ const TABLE: &[(Exit, &[&str])] = &[
             "read_only",
             "disk_full",
             "store_corrupt",
+            "sandbox_failed",
+            "resource_limit",
         ],
     ),
     (Exit::Bug, &["internal"]),
@@ -319,6 +322,11 @@ fn remedy(reason: &str) -> &'static str {
         "checked_out" => "check out another branch there, or do it in that checkout yourself",
         "locked" => "end the git command that holds the lock and repeat the command",
         "sandbox_required" => "--insecure-no-sandbox when the run is made: every change of it is then asked about",
+        "sandbox_too_weak" => {
+            "autopack workers list shows the levels; autopack sandbox selftest, on a worker, what is missing there"
+        }
+        "sandbox_failed" => "autopack sandbox selftest, on that worker, says what cannot be built",
+        "resource_limit" => "give the worker's sandboxes more (docs/SANDBOX.md), or the builder less to do",
         "run_data_unavailable" => "autopack runs explain RUN says what is missing; docs/CLUSTER.md what it needs",
         "store_corrupt" => "cp -a the data directory before anything else, then: autopack audit verify",
         "read_only" => "make the data directory writable, or name another one with --data-dir",

@@ -3,7 +3,7 @@
 use autopack_shared::domain::breaker::BreakerConfig;
 use autopack_shared::domain::budget::{BudgetConfig, Caps, micros};
 use autopack_shared::runtime::config::{ScopeSettings, SpendSettings};
-use autopack_supervisor::director::{DirectorConfig, Governing};
+use autopack_supervisor::director::{DirectorConfig, Governing, Retention};
 
 /// The director's limits.
 pub(crate) fn director(spend: &SpendSettings) -> DirectorConfig {
@@ -19,7 +19,8 @@ pub(crate) fn director(spend: &SpendSettings) -> DirectorConfig {
         cooldown_seconds: i64::from(spend.breaker_seconds),
         credential_uses: spend.credential_uses,
     };
-    DirectorConfig { governing: Governing { budgets, breakers }, ..DirectorConfig::default() }
+    let retention = Retention { days: spend.transcript_days, bytes: u64::from(spend.transcript_mib) << 20 };
+    DirectorConfig { governing: Governing { budgets, breakers, retention }, ..DirectorConfig::default() }
 }
 
 fn caps(scope: &ScopeSettings) -> Caps {

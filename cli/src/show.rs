@@ -10,6 +10,8 @@ use autopack_shared::wire::pb::{AuditEntry, Blocker, Event, Held, Lease, Phase, 
 
 mod attempts;
 
+pub(crate) use attempts::Interdiff;
+
 use attempts::{attempt_json, attempts_text, budget_json, budgets_text, feedback_json};
 
 use crate::terminal::{Tone, line, paint, tone_of};
@@ -31,6 +33,12 @@ fn some(text: &str) -> Option<&str> {
 pub(crate) fn clock(millis: i64) -> String {
     let text = Timestamp::from_millis(millis).to_string();
     text.get(11..19).unwrap_or_default().to_owned()
+}
+
+/// An instant in UTC, to the second.
+pub(crate) fn moment(millis: i64) -> String {
+    let text = Timestamp::from_millis(millis).to_string();
+    format!("{}Z", text.get(..19).unwrap_or(&text))
 }
 
 /// How long something takes or has taken, in the largest unit that says enough.
@@ -60,6 +68,7 @@ pub(crate) fn run_json(run: &Run) -> Value {
         "plan_digest": some(&run.plan_digest),
         "phases": run.phases.iter().map(phase_json).collect::<Vec<_>>(),
         "budgets": run.budgets.iter().map(budget_json).collect::<Vec<_>>(), "budget_hit": some(&run.budget_hit),
+        "rests_until": at(run.rests_until_ms), "rests": some(&run.rests),
     })
 }
 
@@ -80,9 +89,10 @@ fn gate_json(phase: &Phase) -> Value {
     serde_json::from_str(&phase.gate_json).unwrap_or(Value::Null)
 }
 
-/// What a phase's newest gate came to, for people: each command, and what it holds against the change.
-fn gate_text(phase: &Phase, color: bool) -> String {
-    let Ok(report) = serde_json::from_str::<Report>(&phase.gate_json) else { return String::new() };
+/// What a gate came to, for people: each command, and what it holds against the change.
+/// `of` is the command that prints a transcript of it, up to the name of the gate.
+fn gate_text(gate_json: &str, of: &str, color: bool) -> String {
+    let Ok(report) = serde_json::from_str::<Report>(gate_json) else { return String::new() };
     let mut text = String::new();
     for command in &report.commands {
         let tone = if command.green { Tone::Good } else { Tone::Bad };
@@ -90,6 +100,9 @@ fn gate_text(phase: &Phase, color: bool) -> String {
         let told = command.new.iter().filter(|finding| !finding.test.is_empty());
         for finding in told.take(SHOWN) {
             let _ = writeln!(text, "        {}: {}", line(&finding.test), line(first_line(&finding.message)));
+        }
+        if command.transcript.is_some() && !command.green {
+            let _ = writeln!(text, "        printed: {of} --gate {:?}", line(&command.name));
         }
         for (what, names) in [("flaky", &command.flaky), ("did not run", &command.vanished)] {
             for name in names.iter().take(SHOWN) {
@@ -103,6 +116,11 @@ fn gate_text(phase: &Phase, color: bool) -> String {
 
 /// A run with its phases, for people.
 pub(crate) fn run_text(run: &Run, color: bool) -> String {
+    run_with(run, &[], color)
+}
+
+/// A run with its phases and what changed between their attempts, for people.
+pub(crate) fn run_with(run: &Run, diffs: &[Interdiff], color: bool) -> String {
     let mut text = String::new();
     let state = paint(color, tone_of(&run.state), &run.state);
     let _ = writeln!(text, "{}  {state}{}", line(&run.id), reason(&run.reason));
@@ -113,14 +131,17 @@ pub(crate) fn run_text(run: &Run, color: bool) -> String {
         let _ =
             writeln!(text, "  {}", paint(color, Tone::Warn, "built without a sandbox: every change is asked about"));
     }
+    if run.rests_until_ms > 0 {
+        let _ = writeln!(text, "  waits until {}: {}", moment(run.rests_until_ms), line(&run.rests));
+    }
     text.push_str(&budgets_text(&run.budgets));
     for phase in &run.phases {
-        text.push_str(&phase_text(phase, color));
+        text.push_str(&phase_text((&run.id, phase), diffs, color));
     }
     text
 }
 
-fn phase_text(phase: &Phase, color: bool) -> String {
+fn phase_text((run, phase): (&str, &Phase), diffs: &[Interdiff], color: bool) -> String {
     let mut text = String::new();
     let state = paint(color, tone_of(&phase.state), &format!("{:<17}", phase.state));
     let verdict = some(&phase.verdict).map(|word| format!("  [{word}]")).unwrap_or_default();
@@ -131,11 +152,15 @@ fn phase_text(phase: &Phase, color: bool) -> String {
     if !phase.transcript.is_empty() {
         let _ = writeln!(text, "      printed {}", line(&phase.transcript));
     }
-    text.push_str(&gate_text(phase, color));
+    // With several attempts, each gate stands with its own.
+    if phase.attempts.len() < 2 {
+        let of = format!("autopack runs transcript {} {}", line(run), line(&phase.id));
+        text.push_str(&gate_text(&phase.gate_json, &of, color));
+    }
     if !phase.request_id.is_empty() && matches!(phase.state.as_str(), "APPROVAL_PENDING" | "BLOCKED") {
         let _ = writeln!(text, "      autopack approvals show {}", line(&phase.request_id));
     }
-    text.push_str(&attempts_text(phase));
+    text.push_str(&attempts_text((run, phase), diffs, color));
     text
 }
 
@@ -272,6 +297,10 @@ mod tests {
     #[test]
     fn absent_values_are_null_and_not_empty_words() {
         let run = run_json(&Run { id: "r".to_owned(), ..Run::default() });
+        let entry = audit_json(&AuditEntry { leaf_index: None, ..AuditEntry::default() });
+        assert!(entry["leaf_index"].is_null(), "it has no position yet: {entry}");
+        let first = audit_json(&AuditEntry { leaf_index: Some(0), ..AuditEntry::default() });
+        assert_eq!(first["leaf_index"], 0);
         assert!(run["tip"].is_null() && run["created_at"].is_null() && run["target_ref"].is_null());
     }
 }

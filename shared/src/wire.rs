@@ -19,6 +19,18 @@ pub mod pb {
 
 pub mod dial;
 
+/// A message as it is kept to be answered again.
+#[must_use]
+pub fn kept(message: &impl prost::Message) -> Vec<u8> {
+    message.encode_to_vec()
+}
+
+/// A message that was kept; none where it cannot be read.
+#[must_use]
+pub fn again<M: prost::Message + Default>(bytes: &[u8]) -> Option<M> {
+    M::decode(bytes).ok()
+}
+
 /// The protocol version that `Hello` carries; a peer of another one is refused.
 pub const PROTOCOL: u32 = 1;
 

@@ -1,4 +1,4 @@
-//! The four artifacts ship as JSON Schema, generated from the types; this keeps `docs/schemas/` equal to them.
+//! The artifacts ship as JSON Schema, generated from the types; this keeps `docs/schemas/` equal to them.
 
 #![allow(clippy::unwrap_used, reason = "a step that cannot be taken must fail its test")]
 
@@ -8,6 +8,7 @@ use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::gap::GapReportV1;
 use autopack_shared::domain::plan::PlanProposalV1;
 use autopack_shared::domain::run_file::RunFile;
+use autopack_shared::domain::sandbox::SandboxSelftestV1;
 use autopack_shared::domain::session::AutopilotSessionV1;
 
 fn check(name: &str, schema: &schemars::Schema) {
@@ -29,5 +30,6 @@ fn the_schemas_are_those_of_the_types() {
     check("gap_report_v1", &schemars::schema_for!(GapReportV1));
     check("plan_proposal_v1", &schemars::schema_for!(PlanProposalV1));
     check("autopilot_session_v1", &schemars::schema_for!(AutopilotSessionV1));
+    check("sandbox_selftest_v1", &schemars::schema_for!(SandboxSelftestV1));
     check("run_file", &schemars::schema_for!(RunFile));
 }

@@ -151,7 +151,7 @@ pub enum Directorship {
     },
 }
 
-/// What a worker says of itself when its session opens; only ever shown.
+/// What a worker says of itself when its session opens, and later where that has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionFacts {
     /// Its machine.
@@ -162,6 +162,10 @@ pub struct SessionFacts {
     pub slots: u32,
     /// S0..S3, as measured.
     pub sandbox_level: String,
+    /// The report of that, and when it was made, in milliseconds since 1970; only ever shown.
+    pub sandbox_report: (String, i64),
+    /// Why nothing is granted to it that needs a sandbox; none when empty.
+    pub quarantine: String,
 }
 
 /// How long something lives already and still.
@@ -233,6 +237,8 @@ pub struct Seated {
     pub draining: bool,
     /// The sandbox level it measured.
     pub sandbox_level: String,
+    /// Why that counts for nothing; none when empty.
+    pub quarantine: String,
 }
 
 /// Who directs.
@@ -316,8 +322,8 @@ pub trait Coordinator: Send + Sync {
     async fn director(&self) -> Result<Option<SeatEntry>, CoordinationError>;
     /// Stops being director and following who is. Sessions stay: another replica may go on with them.
     async fn resign(&self) -> Result<(), CoordinationError>;
-    /// Opens a worker session, or goes on with the same one of another replica; a second live one of the same worker
-    /// is refused.
+    /// Opens a worker session, or goes on with the same one of another replica, with what its worker says of itself now;
+    /// a second live one of the same worker is refused.
     async fn open_session(
         &self,
         worker: &WorkerId,

@@ -6,7 +6,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use autopack_shared::domain::ids::{Fence, FencingToken, ProjectId, RequestId, RowId, RunId, Scope, Timestamp};
+use autopack_shared::domain::ids::{
+    Fence, FencingToken, PhaseId, ProjectId, RequestId, RowId, RunId, Scope, Timestamp,
+};
 use autopack_shared::domain::parallelism::PhaseScopePaths;
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::state::PhaseState;
@@ -47,6 +49,7 @@ mod pause;
 mod perform;
 mod rebase;
 mod remind;
+mod retain;
 mod revert;
 mod takeover;
 mod trace;
@@ -56,8 +59,9 @@ pub mod view;
 pub use budget::Governing;
 use data::Rest;
 pub use denial::Denial;
+pub use retain::Retention;
 pub(crate) use revert::shown;
-pub use takeover::Claim;
+pub use takeover::{Claim, Home};
 use view::RunView;
 
 /// Limits of the director.
@@ -214,6 +218,13 @@ impl Director {
         // Here a refusal always gives the whole up.
         tx.defer();
         Ok(tx)
+    }
+
+    /// The same about one run and mostly nothing else. Where somebody writes to it meanwhile, it is refused with a
+    /// conflict, and the run is looked at again.
+    pub(crate) async fn turn(&self, run: &RunId, phase: Option<&PhaseId>) -> Result<Box<dyn Tx>, Error> {
+        let fence = Fence { scope: Scope::Director, epoch: self.epoch };
+        Ok(self.store.turn(&[fence], run, phase).await?)
     }
 
     pub(crate) async fn blocking<T, F>(&self, work: F) -> Result<T, Error>

@@ -74,8 +74,7 @@ impl Drill {
 }
 
 async fn toggle(store: &dyn Store, director: &Fence, name: &RunId) -> Result<(), Error> {
-    let mut tx = store.tx(std::slice::from_ref(director)).await?;
-    tx.defer();
+    let mut tx = store.turn(std::slice::from_ref(director), name, None).await?;
     let found = tx.gather(&[(name.clone(), None)]).await?.pop().and_then(|found| found.run);
     let mut run = found.ok_or_else(|| Error::NotFound { what: "run", id: name.to_string() })?;
     let event = if run.state == RunState::Paused { RunEvent::Resume } else { RunEvent::Pause };

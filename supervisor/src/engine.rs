@@ -30,6 +30,7 @@ use crate::director::{Claim, Director, DirectorConfig, DirectorParts, moves, run
 use crate::door::Door;
 use crate::error::Error;
 use crate::export::Exporter;
+use crate::hub::names::EMBEDDED;
 use crate::hub::{Hub, HubOptions, LocalHub};
 use crate::notify::FileNotifier;
 use crate::policy::PolicyBook;
@@ -79,6 +80,7 @@ fn services(core: &Arc<Core>, workers: Arc<Workers>, coordinator: Arc<dyn Coordi
         workers,
         coordinator,
         timers: Timers::default(),
+        governing: core.governing,
         lingers: false,
         lookout: Lookout::start(core.store.clone(), tasks),
         door: Door::of_the_owner(),
@@ -110,7 +112,8 @@ impl Engine {
         let tasks = Tasks::new();
         let director = if config.drive {
             let fence = hub.clone();
-            let found = run_blocking(move || fence.fence()).await?;
+            // A cluster's fences and ours say nothing of each other.
+            let found = run_blocking(move || fence.claim(EMBEDDED).and_then(|()| fence.fence())).await?;
             let parts = DirectorParts {
                 project: config.project.clone(),
                 store: store.clone(),
@@ -126,7 +129,7 @@ impl Engine {
                 config: config.director,
             };
             let director = {
-                let claim = Claim::raise(store.as_ref(), "embedded", found).await?;
+                let claim = Claim::raise(store.as_ref(), "embedded", found, None).await?;
                 Arc::new(Box::pin(Director::take_over(parts, claim)).await?)
             };
             let (serving, stop) = (director.clone(), tasks.stop().clone());

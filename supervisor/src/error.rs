@@ -233,7 +233,9 @@ impl Error {
             Self::Coordination(CoordinationError::Foreign { reason, .. }) => (reason, Code::FailedPrecondition),
             Self::Store(StoreError::Elsewhere { .. }) => CLUSTER_MISMATCH,
             Self::Store(StoreError::Moved { .. }) => ("store_moved", Code::FailedPrecondition),
-            Self::Store(StoreError::Restored { .. }) => ("store_restored", Code::FailedPrecondition),
+            Self::Store(StoreError::Restored { .. } | StoreError::Rewound { .. }) => {
+                ("store_restored", Code::FailedPrecondition)
+            }
             Self::Coordination(CoordinationError::ReadOnly { .. }) => READ_ONLY,
             Self::Hub(error) if disk::is_full(error) => DISK_FULL,
             Self::Hub(error) => hub_reason(error),
@@ -269,7 +271,7 @@ impl Error {
             Self::Store(StoreError::Corrupt(_)) => "restore the data directory from a copy; nothing was written",
             Self::Store(StoreError::Unsafe(_)) => "change these settings of the database server and start again",
             Self::Store(StoreError::Moved { .. }) => "point it at the database it was made on",
-            Self::Store(StoreError::Restored { .. }) => {
+            Self::Store(StoreError::Restored { .. } | StoreError::Rewound { .. }) => {
                 "restore the newest state of the database that there is; where that is this one, autopack admin new-incarnation"
             }
             Self::Store(StoreError::Elsewhere { .. }) => {

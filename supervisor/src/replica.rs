@@ -21,7 +21,7 @@ use crate::coordination::Coordinator;
 use crate::coordination::etcd::EtcdCoordinator;
 use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
 use crate::coordination::timers::Timers;
-use crate::director::{DirectorConfig, Governing, run_blocking};
+use crate::director::{DirectorConfig, Governing, Home, run_blocking};
 use crate::door::Door;
 use crate::error::Error;
 use crate::hub::{Hub, HubError, HubOptions, LocalHub, Place, RemoteHub, RemoteOptions};
@@ -244,6 +244,7 @@ impl Replica {
         let store: Arc<dyn Store> = postgres;
         meet(store.as_ref(), &config.cluster_id).await?;
         let cluster = identity.cluster.clone();
+        let home = Home { name: config.cluster_id.clone(), incarnation: identity.incarnation };
         let etcd = etcd_of(&config, identity);
         let coordinator: Arc<dyn Coordinator> = Arc::new(EtcdCoordinator::connect(&etcd, clock.clone()).await?);
         let opener = HubOpener {
@@ -263,6 +264,7 @@ impl Replica {
             workers: Arc::new(Workers::default()),
             coordinator: coordinator.clone(),
             timers: config.timers.clone(),
+            governing: config.director.governing,
             lingers: true,
             lookout: Lookout::start(store.clone(), &tasks),
             door: config.door,
@@ -273,6 +275,7 @@ impl Replica {
         let lead = Arc::new(lead::Lead {
             id: config.id,
             cluster,
+            home,
             services: services.clone(),
             store: store.clone(),
             coordinator: coordinator.clone(),

@@ -22,6 +22,7 @@ use crate::api::runs::RunApi;
 use crate::api::workers::{Lookout, Room, WorkerApi};
 use crate::coordination::Coordinator;
 use crate::coordination::timers::Timers;
+use crate::director::Governing;
 use crate::door::Door;
 use crate::traced::Tracing;
 use crate::workers::Workers;
@@ -37,6 +38,8 @@ pub struct Services {
     pub coordinator: Arc<dyn Coordinator>,
     /// Times of sessions.
     pub timers: Timers,
+    /// What attempts may use.
+    pub governing: Governing,
     /// Whether workers' sessions outlive their streams.
     pub lingers: bool,
     /// Looks for leases for all of them.
@@ -71,6 +74,7 @@ impl Services {
             workers: self.workers.clone(),
             coordinator: self.coordinator.clone(),
             timers: self.timers.clone(),
+            governing: self.governing,
             lingers: self.lingers,
             room: self.room.clone(),
             lookout: self.lookout.clone(),

@@ -116,6 +116,14 @@ pub enum StoreError {
         /// The token here.
         store: String,
     },
+    /// The store was restored to an older state while this process was at work with it.
+    #[error("the control store is at incarnation {found} and was at {ours}: it was restored to an older state")]
+    Rewound {
+        /// Its incarnation now.
+        found: u32,
+        /// The one that this process has met.
+        ours: u32,
+    },
     /// The store's supervisors meet elsewhere: with these, there would be two directors at once.
     #[error("the supervisors of this control store meet under the name {known}, these under {asked}")]
     Elsewhere {
@@ -170,8 +178,17 @@ pub trait Store: Send + Sync {
     /// transaction ends. Run state needs its run's or the director's fence; requests, votes, commands and projects
     /// need none.
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>>;
+    /// A write transaction about one run, in which writes may wait ([`Batches::defer`]). Where that is less work, nothing
+    /// is held until the commit: it is shown the run and the phase, and what it writes is committed together with what
+    /// others write at the same time. Its fences are checked before and again in the commit; where somebody has written
+    /// to the run in between, it is refused with `Conflict`, and is to be begun again. Each has its own answer.
+    async fn turn(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>>;
     /// The store's clock: never goes back, survives restarts.
     async fn now(&self) -> StoreResult<Timestamp>;
+    /// Whether this program may still use the store: one of another version may have changed the schema meanwhile.
+    async fn fits(&self) -> StoreResult<()> {
+        Ok(())
+    }
     /// Rises with every commit of this process, and soon after those of others that share the store.
     fn changes(&self) -> watch::Receiver<u64>;
     /// Flushes and closes.

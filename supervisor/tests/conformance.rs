@@ -59,6 +59,8 @@ mod surveys;
 mod time;
 #[path = "conformance/transcripts.rs"]
 mod transcripts;
+#[path = "conformance/turns.rs"]
+mod turns;
 
 use autopack_supervisor::store::facts::FenceRow;
 use autopack_supervisor::store::{Store, Tx};
@@ -105,9 +107,13 @@ macro_rules! store_cases {
             budgets {
                 what_is_reserved_and_used_is_summed_by_scope a_reservation_is_settled_once_and_under_a_fence
                 parallel_grants_never_overspend_a_day a_breaker_is_held_by_who_changes_it
+                a_lease_that_ends_settles_what_was_reserved_for_it
                 a_credential_rests_for_everybody
             }
-            transcripts { a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence }
+            transcripts {
+                a_transcript_is_kept_once_for_its_run a_transcript_needs_its_runs_fence
+                transcripts_go_that_no_decision_names
+            }
             gates {
                 a_baseline_is_of_a_project_a_base_and_a_command old_baselines_are_forgotten flaky_tests_are_counted
             }
@@ -120,6 +126,11 @@ macro_rules! store_cases {
                 rows_are_gathered_in_the_order_asked_for many_rows_are_read_at_once epochs_are_raised_together
                 what_waits_is_found_and_is_there_in_the_end what_waits_and_is_refused_leaves_nothing
                 no_worker_gets_more_than_its_slots
+            }
+            turns {
+                a_turn_is_shown_its_run_and_writes_it a_turn_finds_what_it_has_written
+                a_turn_without_its_fence_is_refused a_turn_of_nothing_and_one_that_is_dropped_leave_nothing
+                turns_at_once_have_each_their_own_answer a_fence_that_rises_ends_the_turns_of_the_old_one
             }
             crowd {
                 every_writer_gets_its_turn a_version_has_one_winner only_the_newest_director_writes
@@ -161,6 +172,6 @@ mod sqlite {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_on_postgres() {
     let mut cases: Vec<postgres::Case> = store_cases! { listed! crate::postgres::PostgresLab };
-    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()));
+    cases.extend(shared::cases().into_iter().chain(guards::cases()).chain(forgery::cases()).chain(turns::cases()));
     postgres::run(cases).await;
 }

@@ -48,8 +48,8 @@ fn no_password_is_kept(cluster: &Cluster) {
     assert!(!shown, "a password was kept");
 }
 
-#[test]
-fn a_run_has_its_database_from_phase_to_phase() {
+/// A server with a database for runs, and its URL.
+fn server() -> (Server, String) {
     let server = Server::start_guarded(&[]);
     let make = ran(&std::process::Command::new("psql")
         .args([
@@ -66,6 +66,56 @@ fn a_run_has_its_database_from_phase_to_phase() {
         .unwrap());
     make.expect(0);
     let url = format!("postgres://postgres@127.0.0.1:{}/autopack_runs", server.port());
+    (server, url)
+}
+
+#[test]
+fn runs_that_wait_for_their_data_keep_no_other_waiting() {
+    let (server, url) = server();
+    let mut cluster = Cluster::start_for_runs(&Size { members: 1, supervisors: 1, workers: 0 }, &url);
+    let known = || told(&server, "SELECT to_regclass('autopack.run_data') IS NOT NULL") == "t";
+    assert!(until(ONE, known), "{}", cluster.logs());
+    // It answers, and takes nothing: of all that wait, one finds out.
+    let mut holds = std::process::Command::new("psql");
+    let port = server.port().to_string();
+    let lock = "BEGIN; LOCK TABLE autopack.run_data IN EXCLUSIVE MODE; SELECT pg_sleep(600)";
+    holds.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "autopack_runs", "-X", "-c", lock]);
+    let mut holds = holds.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let locked =
+        "SELECT count(*) FROM pg_locks WHERE mode = 'ExclusiveLock' AND relation = 'autopack.run_data'::regclass";
+    assert!(until(ONE, || told(&server, locked) == "1"));
+    let waiting = ["data-1", "data-2", "data-3", "data-4"];
+    // All come into one pass of the director's.
+    waiting.iter().for_each(|run| {
+        cluster.ann.submit(&file(run)).expect(0);
+    });
+    cluster.join("w1", 0);
+    cluster.join("w2", 0);
+    let leases =
+        |more: &str| cluster.number(&format!("SELECT count(*) FROM autopack.lease WHERE run_id LIKE 'data-%' {more}"));
+    assert!(until(ONE, || leases("AND state NOT IN ('granting', 'held')") > 0), "{}", cluster.logs());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let seen = leases("");
+    let _gone = holds.kill();
+    let _ended = holds.wait();
+    assert_eq!(seen, 1, "a server that fails is left alone:\n{}", cluster.logs());
+    waiting.iter().for_each(|run| {
+        cluster.ann.run(&["runs", "cancel", run]).expect(0);
+    });
+    // More than the gate lets in wait for what is away: none of them holds a place of it.
+    drop(server);
+    for run in ["away-1", "away-2", "away-3", "away-4", "away-5"] {
+        cluster.ann.submit(&file(run)).expect(0);
+    }
+    cluster.ann.submit(&work::patch("plain")).expect(0);
+    let done = || cluster.ann.ask(&["runs", "show", "plain"])["state"] == "SUCCEEDED";
+    let why = || cluster.ann.ask(&["runs", "explain", "plain"]);
+    assert!(until(ONE, done), "it waits for what it does not need: {:#}\n{}", why(), cluster.logs());
+}
+
+#[test]
+fn a_run_has_its_database_from_phase_to_phase() {
+    let (server, url) = server();
     let cluster = Cluster::start_for_runs(&Size { members: 1, supervisors: 2, workers: 2 }, &url);
     cluster.ann.submit(&file("first")).expect(0);
     let succeeded = |run: &str| cluster.ann.ask(&["runs", "show", run])["state"] == "SUCCEEDED";

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::site::{Cluster, Desk};
 use super::{ONE, pending, text, until, work};
+use crate::harness::{Bench, SITE};
 
 fn state(desk: &Desk, run: &str) -> String {
     text(&desk.ask(&["runs", "show", run]), "state").to_owned()
@@ -138,11 +139,16 @@ fn a_store_that_is_older_than_a_hub_is_refused() {
 
 /// Runs what is run while the supervisors are stopped.
 fn renew(cluster: &Cluster, more: &[&str]) -> crate::harness::Ran {
+    renew_at(cluster, "postgres", more)
+}
+
+/// The same over another database of the server.
+fn renew_at(cluster: &Cluster, database: &str, more: &[&str]) -> crate::harness::Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_autopack"));
     command.args(["admin", "new-incarnation", "--reason", "restored to noon", "-o", "json"]).args(more);
     command.args(cluster.etcd.endpoints().iter().flat_map(|url| ["--etcd".to_owned(), url.clone()]));
     command.arg("--state-dir").arg(cluster.folder().join("admin")).env_clear();
-    let url = format!("postgres://postgres@{}:{}/postgres", cluster.postgres.host(), cluster.postgres.port());
+    let url = format!("postgres://postgres@{}:{}/{database}", cluster.postgres.host(), cluster.postgres.port());
     crate::harness::ran(&command.env("AUTOPACK_DATABASE_URL", url).env("PATH", "/usr/bin:/bin").output().unwrap())
 }
 
@@ -199,6 +205,98 @@ fn a_restored_store_goes_on_as_a_new_incarnation() {
 }
 
 #[test]
+fn a_cluster_gets_another_name_only_when_that_is_asked_for_and_nobody_is_alive() {
+    let mut cluster = Cluster::start(1, 1, 0);
+    let named = || cluster.sql("SELECT coordination, incarnation FROM autopack.cluster").remove(0);
+    assert_eq!(named(), "autopack|1");
+    // Nobody is alive under the other name.
+    let other = renew(&cluster, &["--cluster-id", "other"]).expect(2);
+    assert!(other.stderr.contains("autopack") && other.stderr.contains("--rename"), "{}", other.stderr);
+    let alive = renew(&cluster, &["--cluster-id", "other", "--rename"]).expect(6);
+    assert!(alive.stderr.contains("stop every supervisor first"), "{}", alive.stderr);
+    assert_eq!(named(), "autopack|1", "what was refused was not done");
+    cluster.supervisors[0].terminate();
+    assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it stays:\n{}", cluster.logs());
+    let named = || cluster.sql("SELECT coordination, incarnation FROM autopack.cluster").remove(0);
+
+    // A dry run writes nothing at all: neither what a supervisor tidies up, nor a schema where there is none.
+    cluster.sql(&format!(
+        "INSERT INTO autopack.idem SELECT 'x', 'x', 'x', {}, '', now() - interval '30 days'",
+        "decode(repeat('00', 32), 'hex')"
+    ));
+    let dry = renew(&cluster, &["--cluster-id", "other", "--rename", "--dry-run"]).expect(0).json();
+    assert_eq!((text(&dry, "cluster_id_before"), text(&dry, "cluster_id")), ("autopack", "other"));
+    assert_eq!((named().as_str(), cluster.number("SELECT count(*) FROM autopack.idem")), ("autopack|1", 1));
+    cluster.sql("CREATE DATABASE empty");
+    let empty = renew_at(&cluster, "empty", &["--dry-run"]);
+    assert_ne!(empty.code, 0, "{empty:?}");
+    let made = renew_at(&cluster, "empty", &["--dry-run"]);
+    assert!(made.stderr.contains("schema"), "the first one made nothing: {}", made.stderr);
+
+    renew(&cluster, &["--cluster-id", "other", "--rename"]).expect(0);
+    assert_eq!(named(), "other|2");
+    // Under both names the life before it is over.
+    let stands = |name: &str| cluster.etcd_keys(&format!("/autopack/v1/{name}/")).into_iter().map(|(_, value)| value);
+    for name in ["autopack", "other"] {
+        assert!(stands(name).any(|value| value.contains("\"incarnation\":2")), "{name}");
+    }
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || cluster.supervisors[0].ended() == Some(78)), "it goes on:\n{}", cluster.logs());
+    assert!(cluster.supervisors[0].told().contains("error[cluster_mismatch]"), "{}", cluster.logs());
+}
+
+#[test]
+fn who_was_left_behind_by_another_name_does_not_direct() {
+    let mut cluster = Cluster::start(1, 2, 0);
+    let director = cluster.director();
+    let other = 1 - director;
+    cluster.sql("UPDATE autopack.cluster SET coordination = 'other'");
+    let epoch = "SELECT epoch FROM autopack.fence WHERE scope = 'director'";
+    let before = cluster.number(epoch);
+    cluster.supervisors[director].kill();
+    assert!(until(ONE, || cluster.supervisors[other].ended().is_some()), "it goes on:\n{}", cluster.logs());
+    assert_eq!(cluster.number(epoch), before, "it raised nothing:\n{}", cluster.logs());
+}
+
+#[test]
+fn a_claim_that_was_cut_off_is_made_again() {
+    let mut cluster = Cluster::start(1, 1, 0);
+    let mark = cluster.hub().join("refs/autopack/cluster");
+    assert!(until(ONE, || mark.exists()), "nobody directs:\n{}", cluster.logs());
+    cluster.supervisors[0].kill();
+    // As when it was killed between the lock of the mark and the mark.
+    let lock = mark.with_extension("lock");
+    std::fs::rename(&mark, &lock).unwrap();
+    cluster.supervisors[0].revive();
+    assert!(until(ONE, || mark.exists()), "its project is not directed:\n{}", cluster.logs());
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_result_is_kept_where_its_project_is_not_open_and_its_hub_is_away() {
+    let mut cluster = Cluster::start(1, 1, 1);
+    let (seen, go) = (cluster.roots().join("seen"), cluster.roots().join("go"));
+    let mut file = work::commands("first", &["one"], 0.0, false);
+    let script = format!("touch {}; until test -e {}; do sleep 0.1; done; exit 1", seen.display(), go.display());
+    file["phases"][0]["builder"]["argv"][2] = script.into();
+    file["phases"][0]["max_attempts"] = 1.into();
+    cluster.ann.submit(&file).expect(0);
+    assert!(until(ONE, || seen.exists()), "nobody begins:\n{}", cluster.logs());
+    cluster.supervisors[0].kill();
+    let away = cluster.hub().with_file_name("away.git");
+    std::fs::rename(cluster.hub(), &away).unwrap();
+    cluster.supervisors[0].revive();
+    cluster.supervisors[0].is_up();
+    std::fs::write(&go, "").unwrap();
+    let lease = || cluster.sql("SELECT state FROM autopack.lease WHERE run_id = 'first'");
+    assert!(until(ONE, || lease() != ["held"]), "it is not heard:\n{}", cluster.logs());
+    assert_eq!(lease(), ["released"], "{}", cluster.logs());
+    std::fs::rename(&away, cluster.hub()).unwrap();
+    let failed = || state(&cluster.ann, "first") == "FAILED";
+    assert!(until(ONE, failed), "it does not end:\n{}", cluster.logs());
+}
+
+#[test]
 fn a_hub_is_of_one_cluster() {
     let mut cluster = Cluster::start(1, 1, 0);
     let repo = Repository::open(cluster.hub()).unwrap();
@@ -226,6 +324,35 @@ fn a_hub_is_of_one_cluster() {
     assert!(until(ONE, || cluster.supervisors[0].ended().is_some()), "it goes on:\n{}", cluster.logs());
     assert_eq!(cluster.supervisors[0].ended(), Some(78), "{}", cluster.logs());
     assert!(cluster.supervisors[0].told().contains("error[cluster_mismatch]"), "{}", cluster.logs());
+}
+
+#[test]
+fn a_repository_is_of_a_cluster_or_of_an_embedded_engine() {
+    let cluster = Cluster::start(1, 1, 0);
+    let drive = ["autopilot", "run", "--enable"];
+    // A git server takes no look at whether it has a checkout.
+    let add = |name: &str, bench: &Bench| {
+        let address = format!("file://{}", bench.repo().display());
+        cluster.ann.run(&["projects", "add", name, "--repo", &address])
+    };
+    let (theirs, own) = (Bench::with(SITE), Bench::with(SITE));
+    add("theirs", &theirs).expect(0);
+    let refused = theirs.run(&drive).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("belongs to the cluster") && refused.stderr.contains("remove refs/autopack/cluster"),
+        "{refused:?}"
+    );
+    theirs.run(&["runs", "list"]).expect(0);
+    own.run(&drive).expect(4);
+    let refused = add("own", &own).expect(78);
+    assert!(refused.stderr.starts_with("error[cluster_mismatch]"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("belongs to an embedded engine"), "{}", refused.stderr);
+    // Another data directory is no other owner; and once a person says that it is nobody's, a cluster may have it.
+    std::fs::remove_dir_all(own.repo().join(".autonomous_runs")).unwrap();
+    own.run(&["autopilot", "run", "--enable", "--run-id", "anew"]).expect(4);
+    Repository::open(own.repo()).unwrap().find_reference("refs/autopack/cluster").unwrap().delete().unwrap();
+    add("own", &own).expect(0);
 }
 
 #[test]

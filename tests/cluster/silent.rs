@@ -58,6 +58,42 @@ fn a_hub_that_hangs_keeps_no_other_project_out() {
     cluster.ann.run(&["audit", "verify"]).expect(0);
 }
 
+#[test]
+fn a_hub_that_hangs_keeps_no_grant_of_another_project_from_a_worker() {
+    let mut cluster = Cluster::start(1, 2, 0);
+    let director = cluster.director();
+    let other = 1 - director;
+    let ann = cluster.ann.at(cluster.url(director));
+    let second = cluster.hub().with_file_name("other.git");
+    RepoBuilder::new().bare(true).clone(cluster.hub().to_str().unwrap(), &second).unwrap();
+    ann.run(&["projects", "add", "other", "--hub", second.to_str().unwrap()]).expect(0);
+    cluster.join("w1", other);
+    let there = || ann.ask(&["workers", "list"])["workers"].as_array().unwrap().len() == 1;
+    assert!(until(ONE, there), "no worker comes:\n{}", cluster.logs());
+    // It gets a lease of the first project while its supervisor, which never opened that, sees nothing.
+    cluster.supervisors[other].freeze();
+    let run = |project: &str, file: &serde_json::Value| {
+        let path = cluster.hub().with_file_name(format!("{project}.json"));
+        std::fs::write(&path, file.to_string()).unwrap();
+        let file = path.to_str().unwrap();
+        ann.run(&["runs", "submit", "--insecure-no-sandbox", "--project", project, file]).expect(0);
+    };
+    run("shop", &work::patch("first"));
+    let held = || cluster.number("SELECT count(*) FROM autopack.lease WHERE run_id = 'first' AND state = 'held'") == 1;
+    let granted = until(ONE, held);
+    let config = cluster.hub().join("config");
+    let pipe = Pipe::instead_of(&config);
+    cluster.supervisors[other].thaw();
+    assert!(granted, "it is not granted:\n{}", cluster.logs());
+    run("other", &work::patch("second"));
+    let done = || ann.ask(&["runs", "show", "second"])["state"] == "SUCCEEDED";
+    assert!(until(ONE, done), "it waits for what it does not need:\n{}", cluster.logs());
+    let leases = cluster.number("SELECT count(*) FROM autopack.lease WHERE run_id = 'second'");
+    assert_eq!(leases, 1, "it was brought the first time:\n{}", cluster.logs());
+    drop(pipe);
+    ends(&cluster, "first");
+}
+
 /// The state of a process, as `/proc` has it: `T` where it is stopped.
 fn state_of(pid: &str) -> String {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

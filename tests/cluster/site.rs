@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::net::Net;
 use super::process::Process;
 use super::server::GitServer;
+use super::{ONE, until};
 use crate::harness::etcd::Etcd;
 use crate::harness::postgres::Server;
 use crate::harness::{Bench, Ran, ran};
@@ -163,6 +164,11 @@ impl Cluster {
         Self::build(size, &More { files, ..More::default() })
     }
 
+    /// The same, with both.
+    pub(super) fn start_with_both(files: &[(&str, &str)], size: &Size, env: &[(String, String)]) -> Self {
+        Self::build(size, &More { files, env, ..More::default() })
+    }
+
     /// The same over a hub on a git server.
     pub(super) fn served(members: usize, supervisors: usize, workers: usize) -> Self {
         Self::build(&Size { members, supervisors, workers }, &More { place: Hub::Served, ..More::default() })
@@ -208,7 +214,7 @@ impl Cluster {
         let worker = |n: usize| {
             let name = format!("w{}", n + 1);
             let env = [more(&name), vec![("AUTOPACK_TOKEN".to_owned(), worker_token.clone())]].concat();
-            at(apart, &name, |_| worker(&folder, &name, &urls, roots.path(), env))
+            at(apart, &name, |_| worker(&folder, &name, (&urls, 2), roots.path(), env))
         };
         let workers = (0..size.workers).map(worker).collect();
         let desk =
@@ -223,6 +229,31 @@ impl Cluster {
         };
         cluster.ann.run(&["projects", "add", "shop", "--repo", &repo]).expect(0);
         cluster
+    }
+
+    /// One more worker, with so many slots, that asks at these addresses.
+    pub(super) fn add_worker(&mut self, name: &str, urls: &[String], slots: u32) {
+        let env = vec![("AUTOPACK_TOKEN".to_owned(), self.worker_token.clone())];
+        let worker = worker(self.bench.path(), name, (urls, slots), self.roots.path(), env);
+        self.workers.push(worker);
+    }
+
+    /// The supervisor that directs, once one does.
+    pub(super) fn director(&self) -> usize {
+        let directs = |at: &usize| {
+            let seats = self.etcd_keys("/autopack/v1/autopack/director");
+            seats.iter().any(|(_, seat)| seat.contains(&self.supervisors[*at].name))
+        };
+        let found = || (0..self.supervisors.len()).find(directs);
+        assert!(until(ONE, || found().is_some()), "nobody directs:\n{}", self.logs());
+        found().unwrap()
+    }
+
+    /// Starts a worker that knows one of the supervisors only.
+    pub(super) fn join(&mut self, name: &str, at: usize) {
+        let env = vec![("AUTOPACK_TOKEN".to_owned(), self.worker_token.clone())];
+        let joined = worker(self.bench.path(), name, (&[self.url(at)], 2), self.roots.path(), env);
+        self.workers.push(joined);
     }
 
     /// The bare repository that only the supervisors write.
@@ -334,9 +365,15 @@ fn supervisor(
     Process::start(id, args, env, format!("supervisor {id} on"), folder.to_path_buf())
 }
 
-fn worker(folder: &Path, name: &str, urls: &[String], roots: &Path, env: Vec<(String, String)>) -> Process {
+fn worker(
+    folder: &Path,
+    name: &str,
+    (urls, slots): (&[String], u32),
+    roots: &Path,
+    env: Vec<(String, String)>,
+) -> Process {
     let root = roots.join(name).display().to_string();
-    let mut args = texts(&["worker", "--name", name, "--root", &root, "-v"]);
+    let mut args = texts(&["worker", "--name", name, "--root", &root, "--slots", &slots.to_string(), "-v"]);
     args.extend(urls.iter().flat_map(|url| texts(&["--supervisor", url])));
     Process::start(name, args, env, format!("worker {name} with"), folder.to_path_buf())
 }

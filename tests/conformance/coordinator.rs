@@ -61,7 +61,7 @@ suite! {
     there_is_one_director a_worker_has_one_session locks_are_taken_all_or_none a_lock_is_evidence_for_one_epoch
     a_session_takes_its_locks_along a_member_that_ends_gives_everything_back what_is_held_is_listed
     a_lock_can_be_broken a_session_that_drains_stays_so many_locks_are_taken_at_once
-    who_is_there_is_known_at_a_glance
+    who_is_there_is_known_at_a_glance a_session_says_anew_what_its_sandboxes_are of_a_hundred_one_has_a_lock
 }
 
 pub(super) fn worker(text: &str) -> WorkerId {
@@ -77,7 +77,13 @@ pub(super) fn locks(run: &str) -> [LockName; 2] {
 }
 
 pub(super) fn facts() -> SessionFacts {
-    SessionFacts { host: "h".to_owned(), boot_id: "b".to_owned(), slots: 3, sandbox_level: "S2".to_owned() }
+    SessionFacts {
+        host: "h".to_owned(),
+        boot_id: "b".to_owned(),
+        slots: 3,
+        sandbox_level: "S2".to_owned(),
+        ..SessionFacts::default()
+    }
 }
 
 pub(super) async fn open(member: &Arc<dyn Coordinator>, owner: &LockOwner) {
@@ -280,6 +286,27 @@ async fn a_session_that_drains_stays_so(cluster: &impl Cluster) {
     assert!(!member.drain(&one, "s-2", true).await.unwrap() && !drains().await, "another session is none of it");
 }
 
+/// Said again, it is the same session with what is true now; another session says nothing of it.
+async fn a_session_says_anew_what_its_sandboxes_are(cluster: &impl Cluster) {
+    let member = cluster.member("r-1").await;
+    let one = worker("w-1");
+    open(&member, &owner("w-1", "s-1", 1)).await;
+    let fallen = SessionFacts {
+        sandbox_level: "S1".to_owned(),
+        sandbox_report: ("sha256:r".to_owned(), 1_800_000_000_000),
+        quarantine: "it fell".to_owned(),
+        ..facts()
+    };
+    assert!(member.open_session(&one, "s-2", &fallen).await.is_err());
+    assert_eq!(member.seats().await.unwrap()[0].quarantine, "");
+    member.open_session(&one, "s-1", &fallen).await.unwrap();
+    assert_eq!(member.sessions().await.unwrap()[0].facts, fallen);
+    let seat = member.seats().await.unwrap().remove(0);
+    assert_eq!((seat.quarantine.as_str(), seat.sandbox_level.as_str()), ("it fell", "S1"));
+    member.open_session(&one, "s-1", &facts()).await.unwrap();
+    assert_eq!(member.sessions().await.unwrap()[0].facts, facts());
+}
+
 /// One that is refused is in nobody's way, and each is taken whole or not at all.
 async fn many_locks_are_taken_at_once(cluster: &impl Cluster) {
     let member = cluster.member("r-1").await;
@@ -349,6 +376,25 @@ async fn who_is_there_is_known_at_a_glance(cluster: &impl Cluster) {
     assert_eq!(member.session_life(&worker("w-1"), "s-2").await.unwrap(), None, "it is another session");
     member.close_session(&worker("w-1"), "s-1").await.unwrap();
     assert_eq!(member.seats().await.unwrap().len(), 1);
+}
+
+/// At the same moment, through one process or two where there may be two.
+async fn of_a_hundred_one_has_a_lock(cluster: &impl Cluster) {
+    let members = [cluster.member("r-1").await, cluster.member("r-2").await];
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let (member, mine) = (members[n % 2].clone(), owner(&format!("w-{n}"), &format!("s-{n}"), 1));
+        open(&member, &mine).await;
+        asking.spawn(async move { member.lock(&locks("a"), &mine).await.map(|()| mine) });
+    }
+    let mut winner = None;
+    while let Some(answer) = asking.join_next().await {
+        match answer.unwrap() {
+            Ok(mine) => assert_eq!(winner.replace(mine), None, "two have it"),
+            refused => assert!(held(refused).contains("run a")),
+        }
+    }
+    assert_eq!(members[0].holder(&locks("a")[0]).await.unwrap(), winner);
 }
 
 async fn a_lock_can_be_broken(cluster: &impl Cluster) {

@@ -42,6 +42,34 @@ async fn an_approved_change_is_applied_and_its_request_used_once() {
 }
 
 #[tokio::test]
+async fn a_decision_that_is_said_again_is_answered_as_before_and_done_once() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("ask", &[("docs", EDIT_DOCS, json!({}))]).await;
+    rig.until_state("ask", "WAITING").await;
+    let request = rig.pending("ask").await;
+    let call = |reason: &str| pb::DecideRequest {
+        request_id: request.id.clone(),
+        choice: Choice::Approve.into(),
+        expected_digest: request.subject_digest.clone(),
+        reason: reason.to_owned(),
+        idempotency_key: "6f1c".to_owned(),
+        ..Default::default()
+    };
+    let first = rig.governance.decide(call("fine")).await.unwrap().into_inner();
+    rig.until_state("ask", "SUCCEEDED").await;
+    let again = rig.governance.decide(call("fine")).await.unwrap().into_inner();
+    assert_eq!(again, first, "though it has been used since");
+    rig.close().await;
+    let mut rig = Rig::open(&site).await;
+    assert_eq!(rig.governance.decide(call("fine")).await.unwrap().into_inner(), first);
+    assert_eq!(reason(&rig.governance.decide(call("other")).await.unwrap_err()), "EXISTS");
+    assert_eq!(site.log("ask").len(), 2, "one commit on the first one");
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
 async fn another_digest_than_the_one_that_waits_is_refused() {
     let site = Site::new("");
     let mut rig = Rig::open(&site).await;

@@ -14,7 +14,7 @@ use autopack_supervisor::director::Governing;
 use super::hand::{Hand, result};
 use super::harness::{Rig, Site};
 
-fn tokens(n: u64) -> Caps {
+pub(super) fn tokens(n: u64) -> Caps {
     Caps { tokens: Some(n), ..Caps::default() }
 }
 
@@ -29,17 +29,17 @@ fn phase(run: &str, extra: &Value) -> Value {
     phase
 }
 
-async fn submit(rig: &mut Rig, run: &str, limits: Value) {
+pub(super) async fn submit(rig: &mut Rig, run: &str, limits: Value) {
     rig.submit_file(&json!({ "run_id": run, "limits": limits, "phases": [phase(run, &json!({}))] })).await;
 }
 
 /// What a grant allows its models.
-fn allowed(grant: &pb::Grant) -> Value {
+pub(super) fn allowed(grant: &pb::Grant) -> Value {
     serde_json::from_str::<Value>(&grant.allowance_json).unwrap()["tokens"].clone()
 }
 
 /// The attempt failed with a reason, after so many tokens.
-fn failed(grant: &pb::Grant, reason: &str, used: u64) -> worker_message::Body {
+pub(super) fn failed(grant: &pb::Grant, reason: &str, used: u64) -> worker_message::Body {
     let worker_message::Body::Result(mut said) = result(grant, grant.epoch) else { unreachable!() };
     said.reason = reason.to_owned();
     said.usage = Some(pb::Usage { input_tokens: used, calls: 1, ..Default::default() });
@@ -51,7 +51,7 @@ async fn blockers(rig: &mut Rig, run: &str) -> Vec<pb::Blocker> {
 }
 
 /// Waits until the director says of a run that this holds it up.
-async fn held_by(rig: &mut Rig, run: &str, kind: &str) -> pb::Blocker {
+pub(super) async fn held_by(rig: &mut Rig, run: &str, kind: &str) -> pb::Blocker {
     let wait = async {
         loop {
             if let Some(found) = blockers(rig, run).await.into_iter().find(|b| b.kind == kind) {

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use autopack_shared::domain::ids::{PhaseId, ProjectId, RowId, RunId, Scope, WorkerId};
+use autopack_shared::domain::record::{Lease, LeasePurpose};
+use autopack_shared::domain::state::LeaseState;
 use autopack_shared::runtime::clock::SystemClock;
 use autopack_shared::wire::pb::{self, SteerOp, worker_message};
 
-use super::hand::Hand;
+use super::hand::{Hand, NAME, SESSION};
 use super::harness::{Rig, Site, reason};
 
 async fn alone(site: &Site) -> Rig {
@@ -98,4 +101,54 @@ async fn when_only_people_can_move_it() {
     cancel(&mut rig, "blocked", "BLOCKED").await;
     rig.audit_is_whole().await;
     rig.close().await;
+}
+
+/// Puts a lease into the store that is being granted, to a worker that is alive.
+async fn half_granted(rig: &Rig, run: &str, phase: &str) {
+    let run = RunId::new(run).unwrap();
+    let mut tx = rig.store().tx(&[]).await.unwrap();
+    let epoch = tx.bump(&Scope::Run(run.clone()), "nobody").await.unwrap();
+    let lease = Lease {
+        id: RowId::new("lease-half").unwrap(),
+        project: ProjectId::new("site").unwrap(),
+        phase: PhaseId::new(phase).unwrap(),
+        purpose: LeasePurpose::Build,
+        attempt: 1,
+        worker: WorkerId::new(NAME).unwrap(),
+        session: SESSION.to_owned(),
+        epoch,
+        ws_epoch: epoch,
+        state: LeaseState::Granting,
+        version: 0,
+        trace: None,
+        granted_at: tx.now(),
+        ended_at: None,
+        reason: None,
+        run,
+    };
+    tx.insert_lease(&lease).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_that_was_not_completed_is_taken_back_although_its_run_has_ended() {
+    let site = Site::new("");
+    let mut rig = alone(&site).await;
+    rig.submit("gone", &[("p", "true", json!({}))]).await;
+    rig.until_state("gone", "QUEUED").await;
+    cancel(&mut rig, "gone", "QUEUED").await;
+    let _alive = Hand::open(&mut rig).await;
+    // As where the second half of a grant failed, and the run was cancelled before the next look.
+    half_granted(&rig, "gone", "p").await;
+    let call = || pb::LeasesRequest { all: true, run_id: "gone".to_owned() };
+    for _ in 0..1500 {
+        let leases = rig.admin.leases(call()).await.unwrap().into_inner().leases;
+        assert_eq!(leases.len(), 1);
+        if leases[0].ended_at_ms > 0 {
+            rig.close().await;
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("it is held for ever");
 }

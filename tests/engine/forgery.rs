@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection, query, query_scalar
 
 use autopack_shared::runtime::clock::{SystemClock, SystemIds};
 use autopack_shared::wire::pb::{self, Choice, SteerOp};
+use autopack_supervisor::director::{Governing, Retention};
 use autopack_supervisor::store::sqlite::SqliteStore;
 use autopack_supervisor::store::verify::verify;
 
@@ -60,6 +61,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("command", "seq"),
     ("apply", "seq"),
     ("notice", "seq"),
+    // How long it is kept, where no decision names it: never what was printed.
+    ("transcript", "at"),
     // The same: it orders starts and ends, one a commit. Two of one commit, or another order, are found.
     ("lease_history", "commit_no"),
 ];
@@ -115,7 +118,11 @@ async fn scenario(site: &Site) {
     rig.until_state("red", "WAITING").await;
     decide(&mut rig, "red", Choice::Approve, "ok").await;
     rig.until_state("red", "FAILED").await;
-    rig.submit("retry", &[("p", "exit 1", json!({ "max_attempts": 1 })), ("q", "echo A=1 > .env", json!({}))]).await;
+    rig.submit(
+        "retry",
+        &[("p", "echo lost; exit 1", json!({ "max_attempts": 1 })), ("q", "echo A=1 > .env", json!({}))],
+    )
+    .await;
     rig.until("retry", "the block", |r| r.phases[1].state == "BLOCKED").await;
     let call = pb::SteerRequest {
         run_id: "retry".into(),
@@ -135,7 +142,16 @@ async fn scenario(site: &Site) {
     rig.until_state("pause", "CANCELLED").await;
     rig.audit_is_whole().await;
     rig.close().await;
-    let mut rig = Rig::open(site).await;
+    forgets(site).await;
+}
+
+/// A second director lets go of what no decision names.
+async fn forgets(site: &Site) {
+    let retention = Retention { days: 0, bytes: 1 };
+    let mut rig = Rig::governed_with_worker(site, Governing { retention, ..Governing::default() }).await;
+    while rig.gone_transcripts("retry").await == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     rig.audit_is_whole().await;
     rig.close().await;
 }

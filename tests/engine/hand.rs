@@ -41,6 +41,7 @@ impl Hand {
             slots,
             sandbox_level: "S3".to_owned(),
             held: Vec::new(),
+            sandbox: None,
         };
         let (out, outbox) = mpsc::channel(64);
         let first = pb::WorkerMessage { seq: 1, body: Some(worker_message::Body::Hello(hello)) };
@@ -64,7 +65,7 @@ impl Hand {
             attempt: grant.attempt,
             ..Default::default()
         });
-        let beat = pb::Heartbeat { held: held.into_iter().collect(), draining: false };
+        let beat = pb::Heartbeat { held: held.into_iter().collect(), draining: false, sandbox: None };
         self.say(worker_message::Body::Heartbeat(beat)).await;
     }
 

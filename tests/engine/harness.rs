@@ -22,6 +22,7 @@ use autopack_supervisor::coordination::Coordinator;
 use autopack_supervisor::coordination::file_lock::FileCoordinator;
 use autopack_supervisor::director::{DirectorConfig, Governing};
 use autopack_supervisor::engine::{Engine, EngineConfig};
+use autopack_supervisor::store::Store;
 use autopack_worker::daemon::{self, WorkerConfig};
 use autopack_worker::link::Identity;
 use autopack_worker::pool::WarmLimits;
@@ -162,6 +163,7 @@ impl Rig {
             sandbox: Some(sandbox(&site.dir.path().join("worker/.sandbox"))),
             log_budget: 1 << 20,
             transcript_limit: 1 << 20,
+            report_limit: 16 << 20,
             providers: Arc::default(),
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),
@@ -226,6 +228,12 @@ impl Rig {
         let project = ProjectId::new("site").unwrap();
         let found = self.engine.core.store.read().await.unwrap().flaky_tests(&project, 0).await.unwrap();
         found.into_iter().map(|test| (test.command, test.test, test.count)).collect()
+    }
+
+    /// How many transcripts of a run have gone.
+    pub(super) async fn gone_transcripts(&self, run: &str) -> usize {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        view.gone_transcripts(&run.parse().unwrap()).await.unwrap().len()
     }
 
     pub(super) async fn close(self) {
@@ -344,6 +352,11 @@ impl Rig {
         tokio::time::timeout(DEADLINE, done).await.unwrap()
     }
 
+    /// What the engine writes down.
+    pub(super) fn store(&self) -> &dyn Store {
+        self.engine.core.store.as_ref()
+    }
+
     /// What a run's history says, as `kind text` lines.
     pub(super) async fn history(&mut self, run: &str) -> Vec<String> {
         let call = pb::WatchRequest { run_id: run.into(), after_seq: 0, once: true };
@@ -359,6 +372,14 @@ impl Rig {
     pub(super) async fn peak(&self) -> u64 {
         let mut view = self.engine.core.store.read().await.unwrap();
         view.peak_leases(&self.engine.core.project).await.unwrap()
+    }
+
+    /// What the log says of one kind in a chain.
+    pub(super) async fn logged(&self, chain: &str, op: &str) -> Vec<Value> {
+        let mut view = self.engine.core.store.read().await.unwrap();
+        let records = view.audit(chain, 1, 1000).await.unwrap();
+        let bodies = records.iter().map(|record| serde_json::from_str::<Value>(&record.body).unwrap());
+        bodies.filter(|body| body["op"] == op).collect()
     }
 
     /// The audit log is whole and agrees with the tables.

@@ -167,7 +167,7 @@ async fn a_drained_worker_gets_nothing_until_that_is_taken_back() {
     assert_eq!(grant.run_id, "later");
 
     // What it says itself counts the same, and stays for its session.
-    hand.say(worker_message::Body::Heartbeat(pb::Heartbeat { held: Vec::new(), draining: true })).await;
+    hand.say(worker_message::Body::Heartbeat(pb::Heartbeat { held: Vec::new(), draining: true, sandbox: None })).await;
     assert!(hand.drained().await);
     hand.beat(Some(&grant)).await;
     let workers = rig.admin.workers(pb::WorkersRequest {}).await.unwrap().into_inner().workers;

@@ -171,7 +171,7 @@ async fn a_worker_that_wants_to_leave_is_marked_once() {
         Rig::open_over(&site, clock, |locks| flaky.insert(Arc::new(Flaky::over(locks, 0, false))).clone()).await;
     let mut hand = Hand::open(&mut rig).await;
     let answered = |body| matches!(body, supervisor_message::Body::Ack(_)).then_some(());
-    let leaves = || worker_message::Body::Heartbeat(pb::Heartbeat { held: Vec::new(), draining: true });
+    let leaves = || worker_message::Body::Heartbeat(pb::Heartbeat { held: Vec::new(), draining: true, sandbox: None });
     hand.say(leaves()).await;
     assert!(hand.drained().await);
     for _ in 0..3 {

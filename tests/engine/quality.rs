@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use autopack_shared::wire::pb::Choice;
+use autopack_shared::domain::budget::{BudgetConfig, Caps};
+use autopack_shared::wire::pb::{self, Choice};
+use autopack_supervisor::director::Governing;
 
 use super::harness::{Rig, Site};
 
@@ -53,7 +55,7 @@ fn site(tests: &[(&str, &str)]) -> Site {
     site
 }
 
-async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
+pub(super) async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
     rig.until(run, "its request", |r| r.phases[0].attempt == attempt && r.phases[0].state == "APPROVAL_PENDING").await;
     let call = autopack_shared::wire::pb::ListRequestsRequest { run_id: run.into(), ..Default::default() };
     let found = rig.governance.list(call).await.unwrap().into_inner().requests;
@@ -62,7 +64,7 @@ async fn approve(rig: &mut Rig, run: &str, attempt: u32) {
 }
 
 /// Submits one phase of a script, approves its first attempt, and waits for the end.
-async fn gate_of(rig: &mut Rig, run: &str, script: &str) -> (String, Value) {
+pub(super) async fn gate_of(rig: &mut Rig, run: &str, script: &str) -> (String, Value) {
     rig.submit(run, &[("p", script, json!({ "max_attempts": 1 }))]).await;
     approve(rig, run, 1).await;
     let ended = rig.until(run, "its end", |r| r.state == "SUCCEEDED" || r.state == "FAILED").await;
@@ -87,6 +89,28 @@ async fn a_new_failure_is_taken_back_and_told_to_the_next_attempt() {
     assert!(!told.contains("Q3EGWMZ6XJ4N2PLT"), "{told}");
     let gate: Value = serde_json::from_str(&run.phases[0].gate_json).unwrap();
     assert_eq!((&gate["green"], &gate["commands"][0]["baseline"]), (&json!(true), &json!("stored")));
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn files_that_were_taken_back_count_no_more() {
+    let site = site(&[("old", "pass")]);
+    let one = Caps { files: Some(1), ..Caps::default() };
+    let budgets = BudgetConfig { phase: one, day: one, ..BudgetConfig::default() };
+    let mut rig = Rig::governed_with_worker(&site, Governing { budgets, ..Governing::default() }).await;
+    let script = "if [ $AUTOPACK_ATTEMPT = 1 ]; then echo fail > examples/new.t; else echo pass > examples/new.t; fi";
+    rig.submit("again", &[("p", script, json!({}))]).await;
+    approve(&mut rig, "again", 1).await;
+    let second = |r: &pb::Run| r.phases[0].attempt > 1 && r.phases[0].state != "EXECUTING";
+    let run = rig.until("again", "its second attempt", |r| second(r) && r.phases[0].state != "QUEUED").await;
+    assert_eq!((run.phases[0].attempt, run.phases[0].reason.contains("limit_files")), (2, false), "{run:#?}");
+    approve(&mut rig, "again", 2).await;
+    rig.until_state("again", "SUCCEEDED").await;
+    // What stays is counted.
+    rig.submit("more", &[("p", "echo pass > examples/more.t", json!({ "max_attempts": 1 }))]).await;
+    let run = rig.until_state("more", "FAILED").await;
+    assert!(run.phases[0].reason.contains("limit_files: the day would have changed 2 files of 1"), "{run:#?}");
     rig.audit_is_whole().await;
     rig.close().await;
 }

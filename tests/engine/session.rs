@@ -148,11 +148,17 @@ async fn an_epoch_that_was_not_granted_is_refused() {
     rig.submit("r", &[("p", "true", json!({}))]).await;
     let mut stream = Stream::open(&rig, "w", "s", PROTOCOL).await.unwrap();
     let grant = stream.granted().await;
-    for epoch in [grant.epoch - 1, grant.epoch + 1000] {
+    for epoch in [grant.epoch - 1, grant.epoch + 1000, grant.epoch + 1000] {
         stream.say(event(&pb::Grant { epoch, ..grant.clone() }, 1)).await;
         assert_eq!(stream.revoked().await, (epoch, "fenced".to_owned()));
     }
     assert!(!rig.history("r").await.iter().any(|line| line.starts_with("worker.")));
+    // One that is over is merely late; one that never was is kept in the log, once.
+    let forged = rig.logged("run/r", "epoch.forged").await;
+    assert_eq!(forged.len(), 1, "{forged:?}");
+    let digests = json!({ "epoch": grant.epoch.to_string(), "said": (grant.epoch + 1000).to_string() });
+    assert_eq!((&forged[0]["object"]["id"], &forged[0]["digests"]), (&json!("w"), &digests));
+    rig.audit_is_whole().await;
     rig.close().await;
 }
 

@@ -33,6 +33,7 @@ impl Stranger {
             slots: 1,
             sandbox_level: "S3".into(),
             held: Vec::new(),
+            sandbox: None,
         };
         let mut client = WorkerServiceClient::new(rig.channel.clone());
         let mut stranger = Self {

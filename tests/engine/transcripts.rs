@@ -4,11 +4,12 @@ use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::wire::pb::{self, transcript_part};
+use autopack_supervisor::director::{Governing, Retention};
 
 use super::harness::{Rig, Site, reason};
 
 async fn transcript(rig: &mut Rig, run: &str, attempt: u32) -> Result<(pb::TranscriptHead, String), tonic::Status> {
-    let call = pb::TranscriptRequest { run_id: run.into(), phase_id: "p".into(), attempt };
+    let call = pb::TranscriptRequest { run_id: run.into(), phase_id: "p".into(), attempt, gate: String::new() };
     let mut parts = rig.runs.transcript(call).await?.into_inner();
     let (mut head, mut body) = (pb::TranscriptHead::default(), Vec::new());
     while let Some(part) = parts.message().await? {
@@ -55,5 +56,63 @@ async fn what_builders_print_is_kept_for_each_attempt() {
     let bytes: usize = told.iter().map(String::len).sum();
     assert!(bytes < 400_000 && told.iter().any(|line| line.contains("bytes more were printed")), "{bytes}");
     rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_no_decision_names_goes_where_there_is_too_much() {
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("lost", &[("p", "echo nothing came of it; exit 3", json!({ "max_attempts": 1 }))]).await;
+    rig.submit("judged", &[("p", "echo somebody judged it; echo x >> docs/guide.md", json!({}))]).await;
+    rig.until_state("lost", "FAILED").await;
+    rig.until("judged", "a request", |r| r.phases[0].state == "APPROVAL_PENDING").await;
+    rig.steer("judged", pb::SteerOp::Cancel).await;
+    rig.until_state("judged", "CANCELLED").await;
+    let (kept, _) = transcript(&mut rig, "lost", 1).await.unwrap();
+    rig.close().await;
+
+    let retention = Retention { days: 0, bytes: 1 };
+    let mut rig = Rig::governed_with_worker(&site, Governing { retention, ..Governing::default() }).await;
+    let mut refused = None;
+    for _ in 0..200 {
+        refused = transcript(&mut rig, "lost", 1).await.err();
+        if refused.is_some() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let refused = refused.expect("it is still there");
+    assert!(refused.message().contains("limits.transcript_days"), "{refused}");
+    let lost = rig.run("lost").await;
+    assert_eq!(lost.phases[0].attempts[0].transcript, kept.digest, "the record keeps its digest");
+    let (_, text) = transcript(&mut rig, "judged", 0).await.unwrap();
+    assert_eq!(text, "somebody judged it\n", "its decision names it");
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn who_has_no_lease_is_refused_before_anything_is_taken() {
+    use tokio_stream::StreamExt as _;
+    let site = Site::new("");
+    let mut rig = Rig::open(&site).await;
+    rig.submit("quiet", &[("p", "true", json!({}))]).await;
+    let header = pb::TranscriptHeader {
+        worker_id: "embedded".to_owned(),
+        session: "s".to_owned(),
+        run_id: "quiet".to_owned(),
+        epoch: 99,
+        phase_id: "p".to_owned(),
+        attempt: 1,
+        size: 1 << 20,
+        digest: Digest::of(b"").to_string(),
+    };
+    let header = pb::TranscriptChunk { body: Some(pb::transcript_chunk::Body::Header(header)) };
+    // Its bytes never come.
+    let chunks = tokio_stream::iter([header]).chain(tokio_stream::pending());
+    let refused = tokio::time::timeout(std::time::Duration::from_secs(20), rig.workers.upload_transcript(chunks));
+    let refused = refused.await.expect("nobody waits for its bytes").unwrap_err();
+    assert_eq!(reason(&refused), "FENCED", "{refused}");
     rig.close().await;
 }

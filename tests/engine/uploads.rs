@@ -175,34 +175,61 @@ async fn a_result_whose_upload_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn what_was_damaged_since_it_was_judged_is_not_applied() {
+async fn a_result_is_taken_whatever_keeps_its_hub_from_answering() {
     let site = Site::new("");
     let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
     let mut hand = Hand::open(&mut rig).await;
-    let packs = || -> std::collections::BTreeSet<std::path::PathBuf> {
-        let folder = std::fs::read_dir(site.repo().join(".git/objects/pack")).unwrap();
-        folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "pack")).collect()
-    };
-    let before = packs();
-    rig.submit("torn", &[("p", "true", json!({}))]).await;
+    rig.submit("sick", &[("p", "true", json!({}))]).await;
     let grant = hand.granted().await;
     let made = made(&site, &grant.base);
     rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
+    let place = site.repo().join(format!(".git/refs/autopack/q/sick/{}/{}/p", grant.epoch, grant.attempt));
+    let kept = std::fs::read(&place).unwrap();
+    // As a disk that fails: neither there nor away.
+    std::fs::write(&place, "nothing that can be read\n").unwrap();
+    hand.say(says(&grant, &made.tree)).await;
+    rig.until("sick", "what was said", |run| run.phases[0].state == "COLLECTED").await;
+    std::fs::write(&place, kept).unwrap();
+    rig.until("sick", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+/// The packs of the repository.
+fn packs(site: &Site) -> std::collections::BTreeSet<std::path::PathBuf> {
+    let folder = std::fs::read_dir(site.repo().join(".git/objects/pack")).unwrap();
+    folder.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "pack")).collect()
+}
+
+/// A pack, and what was in it before its middle was torn.
+struct Torn(std::path::PathBuf, Vec<u8>);
+
+impl Torn {
+    fn put(&self, bytes: &[u8]) {
+        // Another file in its place: what has the old one open keeps it.
+        let fresh = self.0.with_extension("fresh");
+        std::fs::write(&fresh, bytes).unwrap();
+        std::fs::rename(&fresh, &self.0).unwrap();
+    }
+}
+
+/// Brings the run "torn" to an approved change whose objects are damaged; the commit that it started from.
+async fn damaged(site: &Site, rig: &mut Rig) -> (Torn, String) {
+    let mut hand = Hand::open(rig).await;
+    let before = packs(site);
+    rig.submit("torn", &[("p", "true", json!({}))]).await;
+    let grant = hand.granted().await;
+    let made = made(site, &grant.base);
+    rig.workers.upload_objects(tokio_stream::iter(chunks(&grant, &made, &made.pack))).await.unwrap();
     hand.say(says(&grant, &made.tree)).await;
     rig.until("torn", "a verdict", |run| run.phases[0].state == "APPROVAL_PENDING").await;
-
-    let pack = packs().difference(&before).next().unwrap().clone();
+    let pack = packs(site).difference(&before).next().unwrap().clone();
     let whole = std::fs::read(&pack).unwrap();
-    let mut torn = whole.clone();
-    let middle = torn.len() / 2;
-    torn[middle..middle + 64].fill(0);
-    let put = |bytes: &[u8]| {
-        // Another file in its place: what has the old one open keeps it.
-        let fresh = pack.with_extension("fresh");
-        std::fs::write(&fresh, bytes).unwrap();
-        std::fs::rename(&fresh, &pack).unwrap();
-    };
-    put(&torn);
+    let mut bytes = whole.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0);
+    let torn = Torn(pack, whole);
+    torn.put(&bytes);
     let request = rig.pending("torn").await;
     rig.decide(&request, pb::Choice::Approve, "ok").await.unwrap();
     let mut looks = 0;
@@ -216,11 +243,35 @@ async fn what_was_damaged_since_it_was_judged_is_not_applied() {
         assert!(looks < 1500, "{blockers:?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
-    let tip = || Repository::open(site.repo()).unwrap().refname_to_id("refs/heads/autopack/torn").unwrap().to_string();
-    assert_eq!(tip(), grant.base, "nothing is moved to what cannot be read");
-    put(&whole);
+    (torn, grant.base)
+}
+
+fn tip(site: &Site) -> String {
+    Repository::open(site.repo()).unwrap().refname_to_id("refs/heads/autopack/torn").unwrap().to_string()
+}
+
+#[tokio::test]
+async fn what_was_damaged_since_it_was_judged_is_not_applied() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let (torn, base) = damaged(&site, &mut rig).await;
+    assert_eq!(tip(&site), base, "nothing is moved to what cannot be read");
+    torn.put(&torn.1);
     rig.until("torn", "its end", |run| run.state == "SUCCEEDED").await;
-    assert_ne!(tip(), grant.base);
+    assert_ne!(tip(&site), base);
+    rig.audit_is_whole().await;
+    rig.close().await;
+}
+
+#[tokio::test]
+async fn what_was_damaged_since_it_was_judged_can_be_cancelled() {
+    let site = Site::new("");
+    let mut rig = Rig::alone(&site, Arc::new(SystemClock::default())).await;
+    let (_torn, base) = damaged(&site, &mut rig).await;
+    rig.steer("torn", pb::SteerOp::Cancel).await;
+    let run = rig.until("torn", "its end", |run| run.state == "CANCELLED").await;
+    assert_eq!(run.phases[0].state, "CANCELLED");
+    assert_eq!(tip(&site), base, "nothing is moved to what cannot be read");
     rig.audit_is_whole().await;
     rig.close().await;
 }

@@ -115,6 +115,29 @@ impl Etcd {
         self.nodes[node].running = Some(Running { guard, input, server });
     }
 
+    /// Writes down the whole state of a cluster of one, as a backup does.
+    pub(crate) fn snapshot(&self, file: &Path) {
+        let mut save = etcdctl();
+        save.arg("--endpoints").arg(&self.endpoints()[0]).args(["snapshot", "save"]).arg(file);
+        assert!(save.output().unwrap().status.success(), "no snapshot");
+    }
+
+    /// Puts an older state in the place of what a cluster of one has stored; it must have ended.
+    pub(crate) fn restore(&self, file: &Path) {
+        let Node { name, peer, running, .. } = &self.nodes[0];
+        assert!(running.is_none());
+        let data = self.dir.path().join(name);
+        std::fs::remove_dir_all(&data).unwrap();
+        let peer = format!("http://{}:{peer}", self.host);
+        let mut restore = etcdctl();
+        restore.args(["snapshot", "restore"]).arg(file).arg("--data-dir").arg(&data).args(["--name", name]);
+        restore.args(["--initial-cluster", &format!("{name}={peer}"), "--initial-advertise-peer-urls", &peer]);
+        // Another cluster, as etcd's own manual has it: whoever was in the old one is in none.
+        restore.args(["--initial-cluster-token", "restored"]);
+        let done = restore.output().unwrap();
+        assert!(done.status.success(), "not restored: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// Stops a member in its tracks: it keeps its connections and answers nobody.
     pub(crate) fn freeze(&self, node: usize) {
         let server = self.signal(node, Signal::STOP);
@@ -222,6 +245,13 @@ fn program() -> PathBuf {
         "etcd is not installed: apt-get install -y --no-install-recommends etcd-server etcd-client \
          (scripts/test does it), or set AUTOPACK_ETCD_BIN",
     )
+}
+
+/// The program that keeps and restores what a server has stored; it is beside the server.
+fn etcdctl() -> Command {
+    let mut command = Command::new(program().with_file_name("etcdctl"));
+    command.env("ETCDCTL_API", "3").env("PATH", "/usr/bin:/bin");
+    command
 }
 
 #[expect(clippy::disallowed_methods, reason = "a deadline of a test, in real time")]

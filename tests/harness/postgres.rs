@@ -104,11 +104,23 @@ impl Server {
     /// Ends it as `pg_ctl restart -m fast` (INT) or `-m immediate` (QUIT) would, and starts it again.
     #[allow(dead_code, reason = "not every suite restarts it")]
     pub(crate) fn restart(&mut self, signal: rustix::process::Signal) {
+        self.stop(signal);
+        self.resume();
+    }
+
+    /// Ends it as `pg_ctl stop -m fast` (INT) or `-m immediate` (QUIT) would; its data stays.
+    #[allow(dead_code, reason = "not every suite stops it")]
+    pub(crate) fn stop(&self, signal: rustix::process::Signal) {
         let before = rustix::process::Pid::from_raw(self.pid()).unwrap();
         rustix::process::kill_process(before, signal).unwrap();
         let state = self.folder.join("data/postmaster.pid");
         let mut looks = (0..LOOKS).inspect(|_| thread::sleep(LOOK));
         assert!(looks.any(|_| !state.exists()), "the PostgreSQL server does not end");
+    }
+
+    /// Starts it again on the data that is there.
+    #[allow(dead_code, reason = "not every suite stops it")]
+    pub(crate) fn resume(&mut self) {
         self.launch();
         // Its log tells of refused clients meanwhile, so only the state counts.
         let mut looks = (0..LOOKS).inspect(|_| thread::sleep(LOOK));

@@ -57,11 +57,14 @@ fn without_root_it_is_what_the_host_allows() {
 
 #[test]
 fn a_layer_that_is_missing_is_noticed() {
-    let cases: [(&str, &str, &[&str]); 9] = [
+    let cases: [(&str, &str, &[&str]); 12] = [
         ("net", "S1", &["tcp_host", "udp_host", "host_namespaces"]),
         ("pid", "S1", &["see_processes"]),
         ("ipc", "S1", &["shared_memory"]),
+        ("files", "S0", &["read_host_file", "unix_path"]),
         ("files,landlock", "S0", &["read_host_file", "unix_path"]),
+        ("user", "S0", &["host_namespaces", "become_root"]),
+        ("env", "S0", &["environment"]),
         ("landlock", "S0", &["write_beside_rules"]),
         ("seccomp", "S0", &["new_user_namespace", "ptrace", "keyring", "terminal_input"]),
         ("cgroup", "S2", &["memory"]),

@@ -1,4 +1,4 @@
-//! Resources: T121 to T124 and T135: what runs out runs out inside only.
+//! Resources: T121 to T124, T135 and T136: what runs out runs out inside only.
 
 use autopack_worker::process::ProcEnd;
 
@@ -42,6 +42,41 @@ async fn disks_files_and_descriptors_end_inside() {
         jail.refuses("truncate -s 8E x").await;
         assert_eq!(jail.says("ulimit -n").await, "4096");
         jail.refuses("ulimit -n 100000").await;
+    }
+}
+
+#[tokio::test]
+async fn a_tree_ends_before_the_disk_does() {
+    for way in ways() {
+        let jail = Jail::with(way, |config| (config.tree_bytes, config.tree_files) = (64 << 20, 2_000));
+        // In many files, for one file is bounded already.
+        let bytes =
+            "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=fill$i bs=1M count=8 2>/dev/null; sleep 0.02; done";
+        let report = jail.sh(bytes).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(why) if why.contains("64 MiB")), "{report:?}");
+        jail.says("rm -f fill*").await;
+        let files = "mkdir many; i=0; while :; do i=$((i+1)); : > many/$i; done";
+        let report = jail.sh(files).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(why) if why.contains("2000 files")), "{report:?}");
+        assert_eq!(std::fs::remove_dir_all(jail.path("tree/many")).ok(), Some(()));
+        // What has no name any more takes up as much.
+        let gone = r#"exec perl -e 'my @held; for (1 .. 1000) { open(my $f, ">", "gone") or die; unlink "gone";
+            syswrite($f, "x" x (1 << 20)); push @held, $f; select(undef, undef, undef, 0.05) } sleep 60'"#;
+        let report = jail.sh(gone).await;
+        assert!(matches!(&report.end, ProcEnd::Overfull(_)), "{report:?}");
+        assert_eq!(jail.says("echo after").await, "after");
+    }
+}
+
+/// T136: a byte now and then is no reason to wait for ever.
+#[tokio::test]
+async fn a_trickle_of_words_ends_with_its_time() {
+    for way in ways() {
+        let mut jail = Jail::new(way);
+        jail.timeout = std::time::Duration::from_secs(2);
+        let report = jail.sh("while :; do printf x; sleep 0.1; done").await;
+        assert_eq!(report.end, ProcEnd::Timeout);
+        assert!((5..40).contains(&report.printed), "{report:?}");
     }
 }
 

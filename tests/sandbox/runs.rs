@@ -72,3 +72,20 @@ fn a_sandbox_that_is_too_weak_gets_no_work() {
     let ended = run(&bench, &weak);
     assert!(ended.code == 0 || ended.code == 4, "{ended:?}");
 }
+
+/// T122 and T123 as a run tells them: a limit that was met is no failure of the builder's own.
+#[test]
+fn a_limit_that_is_met_is_told_as_one() {
+    let memory = ("AUTOPACK_WORKER_SANDBOX_MEMORY_MB", "128");
+    let tree = ("AUTOPACK_WORKER_SANDBOX_TREE_MB", "32");
+    let much = "perl -e '$x = \"x\" x (300 << 20); print length $x'";
+    let fill = "i=0; while :; do i=$((i+1)); dd if=/dev/zero of=fill$i bs=1M count=8 2>/dev/null; sleep 0.05; done";
+    for (script, limit, why) in [(much, memory, "more memory"), (fill, tree, "32 MiB of the disk")] {
+        let bench = site("", script);
+        let ended = run(&bench, &[limit, ("AUTOPACK_WORKER_WARM", "0")]);
+        assert_ne!(ended.code, 0, "{ended:?}");
+        let shown = bench.run(&["runs", "show", "k", "-o", "json"]).expect(0).stdout;
+        assert!(shown.contains("resource_limit") && shown.contains(why), "{shown}");
+        assert!(!shown.contains("builder_failed"), "{shown}");
+    }
+}

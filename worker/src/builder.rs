@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use autopack_shared::domain::budget::Stop;
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::run_file::{BuilderSpec, PhaseSpec};
 use autopack_shared::domain::usage::{Allowance, Usage};
@@ -100,13 +101,15 @@ pub struct BuildError {
     pub retry_after: Option<Duration>,
     /// The name of the credential that was used, never the key.
     pub credential: Option<String>,
+    /// Which bound of its allowance ended it, where one did.
+    pub stop: Option<Stop>,
 }
 
 impl BuildError {
     /// A failure with its stable code.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), usage: None, retry_after: None, credential: None }
+        Self { reason, message: message.into(), usage: None, retry_after: None, credential: None, stop: None }
     }
 
     /// The same with what its models were asked for before it failed.
@@ -114,6 +117,18 @@ impl BuildError {
     pub const fn after(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
+    }
+
+    /// The same where its models were asked for nothing yet.
+    #[must_use]
+    pub fn unasked(self) -> Self {
+        self.after(Usage::default())
+    }
+
+    /// `budget_exhausted`: a bound of its allowance ended it.
+    #[must_use]
+    pub fn exhausted(stop: Stop, message: impl Into<String>) -> Self {
+        Self { stop: Some(stop), ..Self::new("budget_exhausted", message) }
     }
 
     /// The same with the name of the credential that was used, and how long its provider asks to wait.

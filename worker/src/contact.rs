@@ -92,21 +92,26 @@ pub(crate) async fn at(deadline: Option<Instant>) {
     }
 }
 
-/// Freezes builders at the soft limit, and lets them go on when something was heard; until stopped.
+/// Freezes builders at the soft limit, and while what they say finds no room; lets them go on when something was heard.
+/// Until stopped.
 pub(crate) async fn freeze(
     mut soft: watch::Receiver<Option<Instant>>,
+    mut full: watch::Receiver<bool>,
     frozen: watch::Sender<bool>,
     stop: CancellationToken,
 ) {
     loop {
         let deadline = *soft.borrow_and_update();
+        let full_now = *full.borrow_and_update();
         let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-        if frozen.send_if_modified(|was| std::mem::replace(was, late) != late) {
-            tracing::warn!(late, "builders stand still while nothing is heard of a supervisor");
+        let still = late || full_now;
+        if frozen.send_if_modified(|was| std::mem::replace(was, still) != still) {
+            tracing::warn!(still, late, full = full_now, "builders stand still while no supervisor hears of them");
         }
         tokio::select! {
             () = stop.cancelled() => return,
             changed = soft.changed() => if changed.is_err() { return },
+            changed = full.changed() => if changed.is_err() { return },
             () = at(deadline), if !late => {}
         }
     }
@@ -119,7 +124,8 @@ mod tests {
     #[tokio::test]
     async fn builders_stand_still_between_the_two_limits() {
         let (mut contact, frozen, stop) = (Contact::new(), watch::Sender::new(false), CancellationToken::new());
-        let watched = freeze(contact.soft(), frozen.clone(), stop.clone());
+        let full = watch::Sender::new(false);
+        let watched = freeze(contact.soft(), full.subscribe(), frozen.clone(), stop.clone());
         let ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         let told = async {
             let mut seen = frozen.subscribe();
@@ -144,6 +150,13 @@ mod tests {
             contact.limit(Duration::from_millis(50), Duration::from_secs(9000));
             comes(true).await;
             contact.limit(Duration::ZERO, Duration::from_secs(9000));
+            comes(false).await;
+            // What is said finds no room, and then some.
+            full.send_replace(true);
+            comes(true).await;
+            contact.limit(Duration::ZERO, Duration::from_secs(8000));
+            comes(true).await;
+            full.send_replace(false);
             comes(false).await;
             stop.cancel();
         };

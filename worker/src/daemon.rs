@@ -54,6 +54,8 @@ pub struct WorkerConfig {
     pub log_budget: u64,
     /// Bytes of what a builder prints that are kept for people.
     pub transcript_limit: usize,
+    /// Bytes that the report of a gate's command may have.
+    pub report_limit: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
     /// Worktrees that are kept ready.
@@ -114,7 +116,8 @@ async fn measured(config: Option<SandboxConfig>, who: &mut Identity) -> Result<O
     let opened = tokio::task::spawn_blocking(move || Sandbox::open(config)).await;
     let sandbox = opened.map_err(io::Error::other).flatten().map_err(DaemonError::Sandbox)?;
     let sandbox = Arc::new(sandbox);
-    let report = sandbox.level().await;
+    let standing = sandbox.level().await;
+    let report = &standing.report;
     who.sandbox_level = report.level.to_string();
     let (denied, attempts) = (report.denied(), report.attempts.len());
     tracing::info!(level = %report.level, means = report.means, denied, attempts, trouble = report.trouble, "sandbox measured");
@@ -148,6 +151,7 @@ impl Worker {
             sandbox,
             log_budget: config.log_budget,
             transcript_limit: config.transcript_limit,
+            report_limit: config.report_limit,
             providers: config.providers,
             warm: config.warm,
             provision: Arc::new(config.provision),
@@ -160,6 +164,16 @@ impl Worker {
         Ok(Self { identity, line, runners })
     }
 
+    /// Measures again how far sandboxes hold, whenever that is due.
+    fn watch_sandboxes(&self, tasks: &Tasks) {
+        let Some(sandbox) = self.runners.sandbox.clone() else { return };
+        let measuring = sandbox.keep_measured(tasks.stop().clone());
+        tasks.spawn("sandbox-selftest", OnError::Log, async move {
+            measuring.await;
+            Ok::<(), Infallible>(())
+        });
+    }
+
     /// Serves until stopped, or until it is drained: `drain` asks for that, or an operator. A session that breaks is
     /// opened again, with a pause that grows to five seconds; builders go on meanwhile, as long as their supervisor may still take them for alive.
     ///
@@ -167,12 +181,13 @@ impl Worker {
     /// [`DaemonError::Version`] when a supervisor will never take it.
     pub async fn serve(self, tasks: Tasks, drain: Drain) -> Result<(), DaemonError> {
         tasks.spawn("warm-worktrees", OnError::Log, self.runners.clone().keep_warm(tasks.stop().clone()));
+        self.watch_sandboxes(&tasks);
         let mut leaving = Leaving::new(drain.0);
         let mut pause = FIRST_PAUSE;
         let mut jobs = Jobs::new();
         let mut scans = Scans::new();
         let mut contact = Contact::new();
-        let freezing = contact::freeze(contact.soft(), self.runners.frozen.clone(), tasks.stop().clone());
+        let freezing = contact::freeze(contact.soft(), jobs.full(), self.runners.frozen.clone(), tasks.stop().clone());
         tasks.spawn("freeze", OnError::Log, async move {
             freezing.await;
             Ok::<(), Infallible>(())

@@ -61,13 +61,14 @@ impl GateContext {
     }
 }
 
-/// Runs a command once and reads what it left.
+/// Runs a command once and reads what it left; what it prints goes to `output` besides.
 ///
 /// # Errors
 /// `cancelled` when the lease ended meanwhile: then it showed nothing.
 pub async fn observe(
     context: &GateContext,
     command: &GateCommand,
+    output: &Output,
     cancel: &CancellationToken,
 ) -> Result<Observation, BuildError> {
     let report = context.report(command);
@@ -91,7 +92,7 @@ pub async fn observe(
         timeout: Duration::from_secs(command.timeout),
         log_budget: context.log_budget,
         cage: context.cage.clone(),
-        output: Output::default(),
+        output: output.clone(),
         frozen: context.frozen.clone(),
     };
     // A gate that cannot run is a gate that failed.
@@ -101,6 +102,7 @@ pub async fn observe(
             ProcEnd::Signal(signal) => (End::Signal(signal), done.tail),
             ProcEnd::Timeout => (End::Timeout(command.timeout), done.tail),
             ProcEnd::OutOfMemory => (End::NotRun("it wanted more memory than it may have".to_owned()), done.tail),
+            ProcEnd::Overfull(why) => (End::NotRun(why), done.tail),
             ProcEnd::Cancelled => return Err(BuildError::new("cancelled", "the lease ended")),
         },
         Err(error) => (End::NotRun(error.to_string()), String::new()),

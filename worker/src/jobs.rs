@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -37,12 +37,36 @@ pub(crate) struct Jobs {
     out: mpsc::Sender<JobOutput>,
     from: mpsc::Receiver<JobOutput>,
     all: CancellationToken,
+    /// Whether more waits to be acknowledged than may.
+    full: watch::Sender<bool>,
 }
 
 impl Jobs {
     pub(crate) fn new() -> Self {
         let (out, from) = mpsc::channel(WAITING);
-        Self { active: HashMap::new(), unacked: VecDeque::new(), said: 0, out, from, all: CancellationToken::new() }
+        Self {
+            active: HashMap::new(),
+            unacked: VecDeque::new(),
+            said: 0,
+            out,
+            from,
+            all: CancellationToken::new(),
+            full: watch::Sender::new(false),
+        }
+    }
+
+    /// Whether nothing more can be said for now, as it changes: builders then stand still, so that nothing is lost.
+    pub(crate) fn full(&self) -> watch::Receiver<bool> {
+        self.full.subscribe()
+    }
+
+    /// Says whether there is room: none at the bound, and some again at half of it, so that it does not flutter.
+    fn look_at_room(&self) {
+        let waiting = self.unacked.len();
+        self.full.send_if_modified(|full| {
+            let now = waiting >= if *full { UNACKED / 2 } else { UNACKED };
+            std::mem::replace(full, now) != now
+        });
     }
 
     /// What this worker works on.
@@ -107,7 +131,10 @@ impl Jobs {
             return std::future::pending().await;
         }
         match self.from.recv().await {
-            Some(output) => self.unacked.push_back(output),
+            Some(output) => {
+                self.unacked.push_back(output);
+                self.look_at_room();
+            }
             None => std::future::pending().await,
         }
     }
@@ -153,6 +180,7 @@ impl Jobs {
     fn keep(&mut self, kept: impl Fn(&JobOutput) -> bool) {
         self.said = self.unacked.iter().take(self.said).filter(|output| kept(output)).count();
         self.unacked.retain(kept);
+        self.look_at_room();
     }
 
     /// A lease was taken away: its job stops, and nobody wants to hear of it.
@@ -179,6 +207,7 @@ impl Jobs {
         self.all.cancel();
         self.active.clear();
         self.unacked.clear();
+        self.look_at_room();
         self.said = 0;
         // Jobs send their last words into a channel nobody reads; they only have to end.
         let (out, from) = mpsc::channel(WAITING);
@@ -241,6 +270,50 @@ mod tests {
         jobs.acked(&ack("r", 0, true));
         jobs.say_again();
         assert_eq!(said(&mut jobs), [1, 2, 3], "only the other's");
+    }
+
+    #[tokio::test]
+    async fn a_supervisor_that_is_slow_makes_builders_stand_still_and_loses_nothing() {
+        let mut jobs = Jobs::new();
+        let (out, full) = (jobs.out.clone(), jobs.full());
+        let most = (UNACKED + WAITING) as u64;
+        let speaks = async {
+            for seq in 1..=most {
+                out.send(event("r", seq)).await.unwrap();
+            }
+        };
+        let bounded = async {
+            tokio::select! {
+                never = jobs.gather() => match never {},
+                () = speaks => {}
+            }
+        };
+        // All of it has room, and not one more has.
+        bounded.await;
+        while tokio::task::unconstrained(jobs.take()).now_or_never().is_some() {}
+        assert!(*full.borrow() && jobs.unacked.len() == UNACKED, "{}", jobs.unacked.len());
+        assert!(out.try_send(event("r", most + 1)).is_err(), "whoever has more to say waits");
+        // A trickle of answers is no room yet; half of it is.
+        jobs.acked(&ack("r", 10, false));
+        assert!(*full.borrow());
+        let mut heard = 10;
+        while *full.borrow() {
+            heard += 1;
+            jobs.acked(&ack("r", heard, false));
+        }
+        assert_eq!(jobs.unacked.len(), UNACKED / 2 - 1);
+        // Everything that was not acknowledged comes, in order, as room comes.
+        jobs.say_again();
+        let mut next = heard + 1;
+        while next <= most {
+            // Or the runtime lets nothing be received any more.
+            tokio::task::yield_now().await;
+            for seq in said(&mut jobs) {
+                assert_eq!(seq, next);
+                next += 1;
+            }
+            jobs.acked(&ack("r", next - 1, false));
+        }
     }
 
     #[tokio::test]

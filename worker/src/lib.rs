@@ -21,4 +21,5 @@ pub mod scan;
 mod surveys;
 mod sys;
 pub mod upload;
+mod watch;
 pub mod workspace;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,7 @@ use crate::contact::{Contact, at};
 use crate::jobs::Jobs;
 use crate::line::Client;
 use crate::runners::Runners;
+use crate::sandbox::Standing;
 use crate::surveys::Scans;
 
 /// Messages that may wait for the stream: more than are ever under way.
@@ -169,7 +170,9 @@ pub(crate) async fn serve(
     let (out, outbox) = mpsc::channel::<pb::WorkerMessage>(OUTBOX);
     let mut sender = Sender { out, seq: 0 };
     let asked = Instant::now();
-    sender.send(worker_message::Body::Hello(hello(who, jobs)))?;
+    let mut standing = runners.sandbox.as_ref().map(|sandbox| sandbox.standing());
+    let sandbox = told(standing.as_mut());
+    sender.send(worker_message::Body::Hello(hello(who, jobs, sandbox)))?;
     let mut inbox = open(&mut client, outbox, jobs, contact, tasks).await?;
     contact.opened(asked);
     // Another supervisor may not know; it says so if it does.
@@ -189,6 +192,7 @@ pub(crate) async fn serve(
                 // It is said with the next heartbeat, which is now.
                 beat.reset_immediately();
             }
+            () = changed(standing.as_mut()) => beat.reset_immediately(),
             () = stop.cancelled() => return leave(&mut sender, jobs).await,
             () = at(deadline) => {
                 jobs.stop_all(STOP_GRACE).await;
@@ -214,7 +218,8 @@ pub(crate) async fn serve(
             _ = beat.tick() => if sender.moves() {
                 metrics().slots(who.slots, jobs.held().len());
                 contact.asks();
-                let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished };
+                let sandbox = told(standing.as_mut());
+                let beat = pb::Heartbeat { held: jobs.held(), draining: leaving.wished, sandbox };
                 sender.send(worker_message::Body::Heartbeat(beat))?;
             },
         }
@@ -229,15 +234,38 @@ async fn leave(sender: &mut Sender, jobs: &mut Jobs) -> Result<(), LinkError> {
     Ok(())
 }
 
-fn hello(who: &Identity, jobs: &Jobs) -> pb::Hello {
+/// What was measured of sandboxes, where there are any.
+type Measured = watch::Receiver<Option<Arc<Standing>>>;
+
+fn told(measured: Option<&mut Measured>) -> Option<pb::SandboxState> {
+    let standing = measured?.borrow_and_update().clone()?;
+    Some(pb::SandboxState {
+        level: standing.report.level.to_string(),
+        measured_ms: standing.measured_ms,
+        digest: standing.digest().to_string(),
+        quarantine: standing.quarantine().unwrap_or_default(),
+    })
+}
+
+/// Completes when sandboxes were measured again.
+async fn changed(measured: Option<&mut Measured>) {
+    let Some(measured) = measured else { return std::future::pending().await };
+    if measured.changed().await.is_err() {
+        // Its other side lives as long as the runners.
+        std::future::pending().await
+    }
+}
+
+fn hello(who: &Identity, jobs: &Jobs, sandbox: Option<pb::SandboxState>) -> pb::Hello {
     pb::Hello {
         worker_id: who.worker.clone(),
         session: who.session.clone(),
         boot_id: who.boot_id.clone(),
         protocol: PROTOCOL,
         slots: who.slots,
-        sandbox_level: who.sandbox_level.clone(),
+        sandbox_level: sandbox.as_ref().map_or_else(|| who.sandbox_level.clone(), |state| state.level.clone()),
         held: jobs.held(),
+        sandbox,
     }
 }
 

@@ -12,7 +12,7 @@ use autopack_shared::domain::ids::{Oid, PhaseId, ProjectId, RunId};
 use autopack_shared::domain::project::BuilderConfig;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::run_file::{BuilderSpec, GateCommand, PhaseSpec};
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{SandboxLevel, SandboxProfile};
 use autopack_shared::domain::trace::TraceContext;
 use autopack_shared::domain::usage::{Allowance, Usage};
 use autopack_shared::repo::mirror::Purpose;
@@ -27,6 +27,7 @@ use crate::providers::Providers;
 use crate::provision::Provision;
 use crate::sandbox::Sandbox;
 use crate::upload;
+use crate::watch;
 use crate::workspace::{Workspace, Workspaces};
 
 mod cage;
@@ -88,6 +89,8 @@ pub struct Job {
     pub insecure_no_sandbox: bool,
     /// The weakest sandbox that it may run in.
     pub min_sandbox: SandboxLevel,
+    /// How much that lets through at most.
+    pub sandbox_profile: SandboxProfile,
     /// Where its processes keep the run's data.
     pub data: JobData,
     /// What its models may be asked for.
@@ -96,6 +99,8 @@ pub struct Job {
     pub secrets: Vec<String>,
     /// The hosts that the project's configuration names for it.
     pub egress: Vec<String>,
+    /// Whether the project's gate has secrets that this one does not get.
+    pub secrets_withheld: bool,
     /// The grant in its trace.
     pub trace: Option<TraceContext>,
 }
@@ -154,10 +159,12 @@ impl Job {
             feedback: grant.feedback.clone(),
             insecure_no_sandbox: grant.insecure_no_sandbox,
             min_sandbox: cage::asked(&grant.min_sandbox)?,
+            sandbox_profile: cage::profile(&grant.sandbox_profile)?,
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),
             egress: grant.egress.clone(),
+            secrets_withheld: grant.secrets_withheld,
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
     }
@@ -190,8 +197,10 @@ pub struct Runner {
     pub sandbox: Option<Arc<Sandbox>>,
     /// Bytes of output that are kept of one process.
     pub log_budget: u64,
-    /// Bytes of what a builder prints that are kept for people.
+    /// Bytes of what a builder prints that are kept for people; of what the commands of a gate print, together.
     pub transcript_limit: usize,
+    /// Bytes that the report of a gate's command may have.
+    pub report_limit: u64,
     /// Whom its models are asked of.
     pub providers: Arc<Providers>,
     /// What the operator provides.
@@ -238,9 +247,12 @@ impl Runner {
         sink.send("lease.started", format!("{:?} of {} on {}", job.purpose, job.phase, self.worker).to_lowercase())
             .await;
         let mut used = None;
-        let done = self.done(&job, &sink, &cancel, &mut used).await;
+        let helper =
+            self.sandbox.as_ref().filter(|_| job.insecure_no_sandbox).map(|sandbox| sandbox.config().helper.as_path());
+        let work = Box::pin(self.done(&job, &sink, &cancel, &mut used));
+        let done = watch::beside(helper, &self.mark(&job), work).await;
         if !cancel.is_cancelled() {
-            let mut result = ending::result(&job, sink.said(), done);
+            let mut result = ending::result(&job, sink.said(), sink.told(done));
             result.transcript = sink.transcript();
             result.notes.splice(0..0, sink.contacts());
             result.message = sink.hidden.cover(&result.message);
@@ -314,13 +326,16 @@ impl Runner {
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
         };
+        sink.asks();
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
         sink.tell_contacts(&task.cage).await;
         // What an agent says is heard, not printed.
         let silent = printed.is_none() || matches!(job.spec.builder, BuilderSpec::Agent { .. });
-        if let Some(printed) = printed {
-            self.keep(job, printed, sink, cancel).await;
+        if let Some(printed) = printed
+            && let Some(digest) = self.keep(job, printed, sink, cancel).await
+        {
+            sink.has_transcript(digest);
         }
         let report = report?;
         // What a process printed was told already.

@@ -25,6 +25,7 @@ pub mod output;
 pub mod piped;
 
 pub use leftovers::kill_leftovers;
+pub(crate) use leftovers::kill_marked;
 
 /// The variable that marks every process of a lease.
 pub const LEASE_MARK: &str = "AUTOPACK_LEASE";
@@ -80,6 +81,8 @@ pub enum ProcEnd {
     Cancelled,
     /// It wanted more memory than it may have and was killed.
     OutOfMemory,
+    /// It took up more of the disk than it may, for this reason, and was killed.
+    Overfull(String),
 }
 
 /// What came of it.
@@ -170,11 +173,12 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
             never = Confined::beat_of(confined.as_ref()) => match never {},
+            why = Confined::overfull(confined.as_ref()) => break Err(ProcEnd::Overfull(why)),
             () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
-    // What stands still cannot end by itself.
-    let gently = ended.is_err() && !*frozen.borrow();
+    // What stands still cannot end by itself, and what fills up the disk has no time to.
+    let gently = matches!(ended, Err(ProcEnd::Timeout | ProcEnd::Cancelled)) && !*frozen.borrow();
     let inside = end(group, &mut child, &mut confined, gently).await;
     // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
     let (out, err) = match output {

@@ -19,10 +19,13 @@ mod init;
 mod landlocked;
 mod layout;
 mod outer;
+mod preflight;
 mod probe;
+mod quota;
 mod selftest;
 mod slots;
 mod spec;
+mod standing;
 mod syscalls;
 
 pub use cgroup::Bounds;
@@ -32,8 +35,9 @@ pub use door::DatabaseDoor;
 pub(crate) use door::listen;
 pub use entry::enter;
 pub use layout::Place;
-pub use selftest::{Attempt, Layer, Report};
+pub use selftest::Report;
 pub use spec::{EGRESS_PORT, WS, Way, Weakness};
+pub use standing::Standing;
 
 use spec::Record;
 

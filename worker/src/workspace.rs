@@ -55,6 +55,12 @@ impl Workspace {
         &self.scratch
     }
 
+    /// Whether it is of a gate's base, before the change.
+    #[must_use]
+    pub fn is_baseline(&self) -> bool {
+        self.inner.key().purpose == Purpose::Baseline
+    }
+
     /// The folder above which no git of a builder may look for a repository.
     #[must_use]
     pub fn ceiling(&self) -> String {

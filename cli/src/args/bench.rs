@@ -51,11 +51,13 @@ pub(crate) enum Name {
     Scan,
     /// A lease's worktree beside git worktree add, and what is collected of it
     Workspace,
+    /// A sandbox beside a bare start
+    Sandbox,
 }
 
 impl Name {
     /// Whether it is measured on a running cluster.
     pub(crate) const fn needs_cluster(self) -> bool {
-        !matches!(self, Self::Scan | Self::Workspace)
+        !matches!(self, Self::Scan | Self::Workspace | Self::Sandbox)
     }
 }

@@ -81,6 +81,9 @@ pub(crate) struct WorkerArgs {
     /// Mebibytes of what a builder prints that are kept; of more, the beginning and the end
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=16))]
     pub(crate) transcript_mib: usize,
+    /// Mebibytes that the report of a gate command may have; what is larger is not read, and the gate is red
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=256))]
+    pub(crate) report_mib: u64,
 
     /// Worktrees of each project that are kept ready for the next leases; 0: none
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64))]

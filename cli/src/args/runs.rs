@@ -30,9 +30,9 @@ pub(crate) enum Runs {
         after_help = "Examples:\n  autopack runs logs tidy-1\n  autopack runs logs tidy-1 --phase p01 -f\n\nOf much output only some is told as it comes; autopack runs transcript has the rest."
     )]
     Logs(Logs),
-    /// Print what a builder printed
+    /// Print what a builder printed, or a gate command
     #[command(
-        after_help = "Examples:\n  autopack runs transcript tidy-1 p01\n  autopack runs transcript tidy-1 p01 --attempt 2 | less\n\nSecrets are taken out before it is kept. Of very much output the beginning and the end are there."
+        after_help = "Examples:\n  autopack runs transcript tidy-1 p01\n  autopack runs transcript tidy-1 p01 --attempt 2 | less\n  autopack runs transcript tidy-1 p01 --gate tests\n\nSecrets are taken out before it is kept. Of very much output the beginning and the end are there."
     )]
     Transcript(Transcript),
     /// Print what a run, or one phase, changed
@@ -59,7 +59,7 @@ Examples:
     Retry(Retry),
     /// Set bounds of a run anew; one that was held up by its own bound goes on
     #[command(
-        after_help = "Examples:\n  autopack runs budget tidy-1 --tokens 2000000\n  autopack runs budget tidy-1 --cost 12.50 --seconds 7200"
+        after_help = "Examples:\n  autopack runs budget tidy-1 --tokens 2000000\n  autopack runs budget tidy-1 --cost 12.50 --seconds 7200\n  autopack runs budget tidy-1 --phase p01 --tokens 500000"
     )]
     Budget(Budget),
     /// Say why a run does not move, and what would move it
@@ -143,6 +143,9 @@ pub(crate) struct Transcript {
     /// Which attempt [default: the newest that printed anything]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) attempt: Option<u32>,
+    /// Of this gate command instead of the builder
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gate: Option<String>,
 }
 
 /// A run, or one phase of it.
@@ -187,6 +190,9 @@ fn attempts(text: &str) -> Result<(u32, u32), String> {
 pub(crate) struct Budget {
     #[command(flatten)]
     pub(crate) named: Named,
+    /// Of this phase only
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) phase: Option<PhaseId>,
     /// Tokens of models in all
     #[arg(long, value_name = "N")]
     pub(crate) tokens: Option<u64>,

@@ -50,9 +50,8 @@ pub(super) async fn measure(bench: &Bench<'_>, cluster: &Cluster) -> Result<Figu
         if round > 0 {
             commits.add_rate(ASKING * EACH, committed);
             locks.add_rate(ASKING * EACH, locked);
-            // From the first to the last, so that workers that only just come do not count.
-            ours.add_rate(ASKING - 1, granted);
-            bench.say(&format!("grants {round}: {:.1} a second", f64::from(ASKING - 1) / granted.as_secs_f64()));
+            ours.add_rate(ASKING, granted);
+            bench.say(&format!("grants {round}: {:.1} a second", f64::from(ASKING) / granted.as_secs_f64()));
         }
     }
     postgres.close().await;
@@ -70,7 +69,7 @@ pub(super) async fn measure(bench: &Bench<'_>, cluster: &Cluster) -> Result<Figu
     })
 }
 
-/// From the first grant of all to the last.
+/// From the first hello of a session to the last grant.
 async fn one_round(bench: &Bench<'_>, cluster: &Cluster, author: &Person, round: u32) -> Result<Duration, CliError> {
     let mut submitting = JoinSet::new();
     for n in 0..ASKING {
@@ -82,18 +81,21 @@ async fn one_round(bench: &Bench<'_>, cluster: &Cluster, author: &Person, round:
     }
     until_queued(author).await?;
     let (told, mut news) = mpsc::channel(ASKING as usize);
+    let mut wires = Vec::new();
+    for _ in 0..SESSIONS.0 {
+        wires.push(cluster.wire(Who::Worker).await?);
+    }
     let mut sessions = JoinSet::new();
-    for n in 0..SESSIONS.0 {
-        let (wire, session) = (cluster.wire(Who::Worker).await?, bench.fresh("session"));
+    for (n, wire) in wires.into_iter().enumerate() {
         let name = format!("stand-in-{n}");
-        sessions.spawn(serve(wire, name, session, told.clone()));
+        sessions.spawn(serve(wire, name, bench.fresh("session"), told.clone()));
     }
     drop(told);
-    let (mut first, mut last) = (None, Instant::now());
+    let (mut first, mut last) = (None::<Instant>, Instant::now());
     for _ in 0..ASKING {
-        let Some(at) = news.recv().await else { break };
-        first.get_or_insert(at);
-        last = at;
+        let Some((greeted, granted)) = news.recv().await else { break };
+        first = Some(first.map_or(greeted, |first| first.min(greeted)));
+        last = last.max(granted);
     }
     let took = last.saturating_duration_since(first.unwrap_or(last));
     while let Some(done) = sessions.join_next().await {
@@ -107,13 +109,13 @@ async fn serve(
     wire: crate::connect::Wire,
     name: String,
     session: String,
-    told: mpsc::Sender<Instant>,
+    told: mpsc::Sender<(Instant, Instant)>,
 ) -> Result<(), CliError> {
     let mut worker = StandIn::open(wire, &name, session, SESSIONS.1).await?;
     let mut grants = Vec::new();
     while grants.len() < SESSIONS.1 as usize {
         if let News::Granted(grant) = worker.next().await? {
-            let _closed = told.send(Instant::now()).await;
+            let _closed = told.send((worker.greeted, Instant::now())).await;
             grants.push(grant);
         }
     }

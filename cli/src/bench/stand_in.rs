@@ -28,6 +28,8 @@ pub(super) struct StandIn {
     beat: tokio::time::Interval,
     held: Vec<HeldLease>,
     seq: u64,
+    /// When it said hello.
+    pub(super) greeted: Instant,
 }
 
 /// Something that a session was told.
@@ -50,12 +52,14 @@ impl StandIn {
             slots,
             sandbox_level: "S0".to_owned(),
             held: Vec::new(),
+            sandbox: None,
         };
         let first = WorkerMessage { seq: 1, body: Some(Said::Hello(hello)) };
+        let greeted = Instant::now();
         out.try_send(first).map_err(|_| gone())?;
         let mut client = WorkerServiceClient::new(wire).max_decoding_message_size(MAX_MESSAGE);
         let inbox = client.session(ReceiverStream::new(outbox)).await.during("open a session")?.into_inner();
-        let mut session = Self { out, inbox, beat: interval(2000), held: Vec::new(), seq: 1 };
+        let mut session = Self { out, inbox, beat: interval(2000), held: Vec::new(), seq: 1, greeted };
         let told = session.told().await?;
         let Told::Welcome(welcome) = told else { return Err(unexpected(&told)) };
         session.beat = interval(welcome.heartbeat_ms);
@@ -67,7 +71,7 @@ impl StandIn {
         loop {
             tokio::select! {
                 _ = self.beat.tick() => {
-                    let beat = Heartbeat { held: self.held.clone(), draining: false };
+                    let beat = Heartbeat { held: self.held.clone(), draining: false, sandbox: None };
                     self.say(Said::Heartbeat(beat))?;
                 }
                 message = self.inbox.message() => {

@@ -21,7 +21,7 @@ use crate::exit::CliError;
 /// The database of its own.
 const DATABASE: &str = "drill";
 /// What each of many clients does, and what one alone does.
-const EACH: (u32, u32) = (8, 64);
+const EACH: (u32, u32) = (64, 256);
 
 /// Measures it with many clients, and with one.
 pub(super) async fn measure(bench: &Bench<'_>, cluster: &Cluster) -> Result<Vec<Figure>, CliError> {

@@ -29,6 +29,7 @@ async fn renew(ctx: &Context, args: Args) -> Result<Exit, CliError> {
         store: PostgresConfig::new(database_url(ctx, args.database_url_file.as_deref())?),
         etcd: args.etcd,
         cluster_id: args.cluster_id,
+        rename: args.rename,
         state_dir: args.state_dir,
         hub_credentials: args.hub_credentials,
         reason: args.reason.trim().to_owned(),
@@ -43,6 +44,12 @@ async fn renew(ctx: &Context, args: Args) -> Result<Exit, CliError> {
     }
     let etcd = done.etcd.map_or_else(|| "nothing".to_owned(), |incarnation| incarnation.to_string());
     ctx.out.text(&format!("incarnation {} -> {}  (etcd had {etcd})\n", done.before, done.after))?;
+    let before = done.name_before.as_deref().unwrap_or("none");
+    if before == done.name {
+        ctx.out.text(&format!("cluster     {}\n", line(&done.name)))?;
+    } else {
+        ctx.out.text(&format!("cluster     {} -> {}\n", line(before), line(&done.name)))?;
+    }
     if !done.foreign.is_empty() {
         let mut table = Table::new(["PROJECT", "BRANCH", "COMMIT", "WHAT"]);
         for branch in &done.foreign {
@@ -81,7 +88,8 @@ fn document(done: &NewIncarnation, dry_run: bool) -> Value {
     let hubs: Vec<Value> =
         done.fences.iter().map(|(project, fence)| json!({ "project": project, "fence": fence.to_string() })).collect();
     json!({
-        "format": "incarnation/1", "before": done.before, "after": done.after, "etcd": done.etcd, "written": !dry_run,
+        "format": "incarnation/1", "cluster_id_before": done.name_before, "cluster_id": done.name,
+        "before": done.before, "after": done.after, "etcd": done.etcd, "written": !dry_run,
         "hubs": hubs, "foreign": done.foreign.iter().map(branch).collect::<Vec<_>>(),
     })
 }

@@ -17,6 +17,6 @@ pub(crate) async fn run(ctx: &Context, command: Autopilot) -> Result<Exit, CliEr
     ctx.out.no_sarif()?;
     match command {
         Autopilot::Run(args) => Box::pin(run::run(ctx, args)).await,
-        Autopilot::Supervise(args) => supervise::run(ctx, args).await,
+        Autopilot::Supervise(args) => Box::pin(supervise::run(ctx, args)).await,
     }
 }

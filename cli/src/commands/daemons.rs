@@ -169,6 +169,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         sandbox: Some(sandbox::config(ctx, &args.sandbox, &root.join("sandbox"))?),
         log_budget: LOG_BUDGET,
         transcript_limit: args.transcript_mib * 1024 * 1024,
+        report_limit: args.report_mib * 1024 * 1024,
         providers: crate::connect::providers::providers(ctx, settings.providers_file.as_deref())?,
         warm: warm_limits(args.warm),
         provision: provision(args.provision.as_deref())?,

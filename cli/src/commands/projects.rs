@@ -86,15 +86,20 @@ pub(crate) async fn workers(ctx: &Context, command: Workers) -> Result<Exit, Cli
             ]);
         }
         ctx.out.table(&table)?;
+        for worker in workers.iter().filter(|worker| !worker.quarantine.is_empty()) {
+            let why = line(&worker.quarantine);
+            ctx.out.note(&format!("{} gets nothing that needs a sandbox: {why}", line(&worker.worker_id)));
+        }
     }
     Ok(Exit::Done)
 }
 
 fn state(worker: &Worker) -> &'static str {
-    match (worker.draining, worker.suspect) {
-        (true, _) => "DRAINING",
-        (false, true) => "SUSPECT",
-        (false, false) => "LIVE",
+    match (worker.quarantine.is_empty(), worker.draining, worker.suspect) {
+        (false, ..) => "QUARANTINED",
+        (true, true, _) => "DRAINING",
+        (true, false, true) => "SUSPECT",
+        (true, false, false) => "LIVE",
     }
 }
 
@@ -120,6 +125,7 @@ fn worker_json(worker: &Worker) -> Value {
     json!({
         "worker_id": worker.worker_id, "session": worker.session, "slots": worker.slots, "taken": worker.taken,
         "sandbox_level": worker.sandbox_level, "via": worker.via, "age_ms": worker.age_ms,
-        "remaining_ms": worker.remaining_ms, "state": state(worker),
+        "remaining_ms": worker.remaining_ms, "state": state(worker), "quarantine": worker.quarantine,
+        "sandbox_digest": worker.sandbox_digest, "sandbox_measured_ms": worker.sandbox_measured_ms,
     })
 }

@@ -19,7 +19,7 @@ pub(crate) async fn run(ctx: &Context, command: Runs) -> Result<Exit, CliError> 
         Runs::Submit(args) => Box::pin(submit::run(ctx, args)).await,
         Runs::List(args) => look::list(ctx, args).await,
         Runs::Show(args) => look::show(ctx, &args.run).await,
-        Runs::Watch(args) => look::watch(ctx, &args).await,
+        Runs::Watch(args) => Box::pin(look::watch(ctx, &args)).await,
         Runs::Logs(args) => logs::logs(ctx, &args).await,
         Runs::Transcript(args) => logs::transcript(ctx, &args).await,
         Runs::Diff(args) => look::diff(ctx, args).await,

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{InvalidSandboxProfile, SandboxLevel, SandboxSelftestV1};
 use autopack_worker::sandbox::{Report, Sandbox, SandboxConfig, Weakness};
 
 use crate::args::sandbox::{SandboxArgs, SandboxCommand};
@@ -43,6 +44,15 @@ pub(crate) fn config(ctx: &Context, args: &SandboxArgs, folder: &Path) -> Result
     };
     config.readable.clone_from(&args.sandbox_path);
     config.bounds.memory = args.sandbox_memory << 20;
+    let settings = ctx.host_settings()?;
+    let (tree_mb, tree_files) = settings.worker_sandbox_tree;
+    config.tree_bytes = args.sandbox_tree.unwrap_or(tree_mb) << 20;
+    config.tree_files = args.sandbox_tree_files.unwrap_or(tree_files);
+    config.selftest_every = Duration::from_secs(args.sandbox_selftest.unwrap_or(settings.worker_sandbox_selftest));
+    config.profile = match args.sandbox_profile {
+        Some(profile) => profile,
+        None => settings.worker_sandbox_profile.parse().map_err(|e| profile_invalid(&e))?,
+    };
     if cfg!(debug_assertions)
         && let Some(layers) = ctx.env.get(WEAKEN)
     {
@@ -51,26 +61,30 @@ pub(crate) fn config(ctx: &Context, args: &SandboxArgs, folder: &Path) -> Result
     Ok(config)
 }
 
+fn profile_invalid(error: &InvalidSandboxProfile) -> CliError {
+    CliError::invalid("worker.sandbox_profile cannot be read", error.to_string(), "write default or strict")
+}
+
 fn weakness(name: &str) -> Result<Weakness, CliError> {
     serde_json::from_value(json!(name))
         .map_err(|e| CliError::invalid(format!("{WEAKEN} cannot be read"), e.to_string(), "unset it"))
 }
 
 /// Bubblewrap on the search path.
-fn on_path(path: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(path: &str) -> Option<PathBuf> {
     std::env::split_paths(path).map(|folder| folder.join("bwrap")).find(|file| file.is_file())
 }
 
-fn as_json(report: &Report) -> serde_json::Value {
-    let results: Vec<_> = report
-        .attempts
-        .iter()
-        .map(|a| json!({ "name": a.name, "layer": a.layer, "denied": a.denied, "detail": a.detail }))
-        .collect();
-    json!({
-        "format": "sandbox_selftest/1", "level": report.level, "means": report.means, "trouble": report.trouble,
-        "attempts": report.attempts.len(), "denied": report.denied(), "results": results,
-    })
+fn as_json(report: &Report) -> SandboxSelftestV1 {
+    SandboxSelftestV1 {
+        format: "sandbox_selftest/1".to_owned(),
+        level: report.level,
+        means: report.means.clone(),
+        trouble: report.trouble.clone(),
+        attempts: report.attempts.len(),
+        denied: report.denied(),
+        results: report.attempts.clone(),
+    }
 }
 
 fn as_text(report: &Report) -> String {

@@ -19,6 +19,9 @@ use crate::commands::sandbox;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};
 
+/// Bytes.
+const MIB: usize = 1024 * 1024;
+
 /// The embedded worker's. Ignored files that a project lists come from the checkout itself.
 pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<WorkerConfig, CliError> {
     let identity = Identity {
@@ -34,6 +37,8 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         bwrap: settings.worker_bwrap.clone(),
         sandbox_path: settings.worker_sandbox_paths.clone(),
         sandbox_memory: settings.worker_sandbox_memory,
+        // As the settings have it.
+        ..SandboxArgs::default()
     };
     let sandbox = sandbox::config(ctx, &sandbox, &root.join(".sandbox"))?;
     Ok(WorkerConfig {
@@ -44,7 +49,8 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
         env: builder_env(ctx),
         sandbox: Some(sandbox),
         log_budget: 64 * 1024 * 1024,
-        transcript_limit: 8 * 1024 * 1024,
+        transcript_limit: place.settings.worker_transcript_mib as usize * MIB,
+        report_limit: u64::from(place.settings.worker_report_mib) * MIB as u64,
         providers: super::providers::providers(ctx, place.settings.providers_file.as_deref())?,
         warm: warm_limits(place.settings.worker_warm),
         provision: Provision {

@@ -91,6 +91,14 @@ pub struct AuditPlace<'a> {
 /// The position of a record that has not got one yet.
 pub const UNNUMBERED: u64 = i64::MAX as u64;
 
+impl AuditRecord {
+    /// Its position in the whole log; none until it has been given one, some moments after its commit.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        (self.leaf_index != UNNUMBERED).then_some(self.leaf_index)
+    }
+}
+
 /// What the first record of a chain names as the one before it.
 pub const NO_RECORD: Digest = Digest::from_bytes([0; 32]);
 

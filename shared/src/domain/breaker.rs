@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::ids::{Digest, ProjectId, RunId, Timestamp};
 use super::run_file::BuilderSpec;
 
+mod word;
+
+pub use word::{Word, was_not_asked, word_of};
+
 /// Reasons of failures that say something of the builder's surroundings and nothing of its work.
 const SURROUNDINGS: &[&str] =
     &["provider_unavailable", "provider_malformed", "builder_unavailable", "timeout", "panicked", "workspace", "io"];
@@ -186,6 +190,13 @@ impl Breaker {
         }
     }
 
+    /// The attempt of a run ended and says nothing: where it was the one that tried, another one may.
+    pub fn untried(&mut self, run: &RunId) {
+        if self.state == BreakerState::HalfOpen && self.probe.as_ref() == Some(run) {
+            self.probe = None;
+        }
+    }
+
     /// An attempt came to an answer, good or bad; or an operator says that all is well.
     pub fn close(&mut self) {
         self.state = BreakerState::Closed;
@@ -272,7 +283,7 @@ mod tests {
         RunId::new(id).unwrap()
     }
 
-    /// `f` fails, `p` is granted where it may be, `l` loses the probe, `s` answers, `r` is an operator's reset; each
+    /// `f` fails, `p` is granted where it may be, `l` loses the probe, `n` says nothing and `m` does so of another run, `s` answers, `r` is an operator's reset; each
     /// takes ten seconds. What is said: the state, the failures, and what `p` got.
     fn play(script: &str) -> String {
         let mut breaker = Breaker::new(ProjectId::new("shop").unwrap(), "llm:m".to_owned());
@@ -296,6 +307,11 @@ mod tests {
                 }
                 'l' => probing = false,
                 's' | 'r' => breaker.close(),
+                'n' => {
+                    breaker.untried(&run("a"));
+                    probing = breaker.probe.is_some();
+                }
+                'm' => breaker.untried(&run("other")),
                 '.' => {}
                 other => panic!("{other}"),
             }
@@ -322,6 +338,10 @@ mod tests {
             ("ff.....pf.....p", "probe half_open3"),
             ("ff.....ps", "closed0"),
             ("ff.....plp", "probe half_open2"),
+            ("ff.....pn", "half_open2"),
+            ("ff.....pnp", "probe half_open2"),
+            ("ff.....pmp", "refused half_open2"),
+            ("fn", "closed1"),
             ("ffr", "closed0"),
             ("ffrp", "free closed0"),
         ] {

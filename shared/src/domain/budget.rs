@@ -4,14 +4,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::Timestamp;
+use super::ids::{PhaseId, Timestamp};
 use super::run_file::RunLimits;
 
+mod again;
 mod spend;
 #[cfg(test)]
 mod tests;
 
-pub use spend::{Ending, RunBudget, Spend, SpendState, asks_models};
+pub use again::{Stop, admit_again};
+pub use spend::{Ending, PhaseBudget, RunBudget, Short, Spend, SpendState, asks_models};
 
 /// The most of a unit that one attempt can be counted with, so that sums never overflow.
 pub const MOST: u64 = 1_000_000_000_000;
@@ -271,11 +273,14 @@ pub struct Hit {
     pub used: u64,
     /// When there is more by itself; none where somebody has to raise it.
     pub until: Option<Timestamp>,
+    /// The phase, where it is a phase's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<PhaseId>,
 }
 
 impl std::fmt::Display for Hit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { scope, unit, limit, used, until } = self;
+        let Self { scope, unit, limit, used, until, phase: _ } = self;
         write!(f, "budget_exhausted: {used} of {limit} {} of the {} are used", unit.as_str(), scope.as_str())?;
         match until {
             Some(until) => write!(f, "; it goes on by itself at {until}"),
@@ -316,7 +321,7 @@ pub fn admit(ledgers: &[Ledger], attempt: Caps, models: bool, now: Timestamp) ->
             let Some(limit) = ledger.caps.get(unit) else { continue };
             let (settled, reserved) = (ledger.spent.settled.get(unit), ledger.spent.reserved.get(unit));
             let until = (ledger.scope == BudgetScope::Day).then(|| next_day(now));
-            let hit = |used| Hit { scope: ledger.scope, unit, limit, used, until };
+            let hit = |used| Hit { scope: ledger.scope, unit, limit, used, until, phase: None };
             if settled >= limit {
                 return Admission::Exhausted(hit(settled));
             }

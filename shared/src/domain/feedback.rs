@@ -9,9 +9,9 @@ pub mod hint;
 
 /// Characters of a text that are kept.
 const MAX_TEXT: usize = 4000;
-/// Items that are kept, and characters of each.
+/// Items that are kept, and characters of each: a name and the first lines of what it said.
 const MAX_ITEMS: usize = 50;
-const MAX_ITEM: usize = 300;
+const MAX_ITEM: usize = 800;
 /// Records that a phase keeps: the newest.
 pub const MAX_RECORDS: usize = 30;
 
@@ -63,7 +63,7 @@ pub struct Told {
     pub code: String,
     /// For the builder.
     pub text: String,
-    /// One line each: a failed test, a refused path, a hint.
+    /// A short text each: a failed test, a refused path, a hint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<String>,
 }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn it_is_bounded_and_hides_secrets() {
         let key = ["AK", "IA", "454ML6LG4TJFCZ4K"].concat();
-        let items = (0..60).map(|n| format!("{n} {key} {}", "y".repeat(400))).collect();
+        let items = (0..60).map(|n| format!("{n} {key} {}", "y".repeat(900))).collect();
         let told = Told::new(FeedbackKind::GateReport, 2, "gate_failed", &format!("{key}{}", " x".repeat(9000)), items);
         assert!(told.text.chars().count() <= MAX_TEXT + 6 && told.text.ends_with("[cut]"));
         assert_eq!(told.items.len(), MAX_ITEMS + 1);

@@ -1,8 +1,10 @@
 //! The quality gate's judgement: what a command showed on a change, compared with what it showed on the untouched base.
 //! Only failures that are new and persistent block. Whatever is not known counts against the change.
 
+mod baseline;
 mod command;
 mod report;
+mod setting;
 mod symbol;
 #[cfg(test)]
 mod tests;
@@ -11,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::Digest;
-
-pub use command::{GateCommand, GateReport, Vanished, command_digest};
+pub use baseline::{Baseline, Measured};
+pub use command::{GateCommand, GateReport, Vanished};
 pub use report::{CommandReport, Finding, MAX_FEEDBACK, Report, Source};
+pub use setting::{BaseData, Setting, command_digest};
 pub use symbol::{SymbolRef, has_symbol};
 
 /// The name under which a command itself is judged, beside its tests: no test is called so.
@@ -196,72 +198,6 @@ impl Observation {
     }
 }
 
-/// What a command showed on the untouched base.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Baseline {
-    /// How it exited.
-    pub code: i32,
-    /// What failed and was never seen to pass; [`COMMAND`] stands for the command itself.
-    pub failing: BTreeSet<String>,
-    /// What failed once and passed once.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub flaky: BTreeSet<String>,
-    /// The tests that ran.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub ran: BTreeSet<String>,
-    /// Whether all tests that ran are listed: too many of them are left out, and then none can vanish.
-    pub whole: bool,
-}
-
-impl Baseline {
-    /// The baseline of one run, and of more where it had failures.
-    ///
-    /// # Errors
-    /// Why there is none: the base could not be run to its end, or its report cannot be used. Then every failure of a
-    /// change is charged to it.
-    pub fn of(runs: &[&Observation]) -> Result<Self, String> {
-        let last = runs.last().ok_or("the base was not run")?;
-        let End::Exit(code) = last.end else { return Err(format!("the command {} on the base", last.end)) };
-        if let Reading::Unusable(why) = &last.reading {
-            return Err(format!("the report of the base {why}"));
-        }
-        let (failing, flaky) = sorted(runs);
-        let ran = runs.iter().flat_map(|run| run.tests()).filter(|(_, test)| test.state != TestState::Skipped);
-        Ok(Self { code, failing, flaky, ran: ran.map(|(name, _)| name.clone()).collect(), whole: true })
-    }
-
-    /// The same without the names that only tell what vanished, for where there is too little room.
-    #[must_use]
-    pub fn trimmed(mut self) -> Self {
-        self.whole &= self.ran.is_empty();
-        self.ran.clear();
-        self
-    }
-
-    /// Whether the untouched base fails like this too.
-    fn excuses(&self, name: &str, runs: &[&Observation]) -> bool {
-        if name != COMMAND {
-            return self.failing.contains(name);
-        }
-        // It ends in the same way, and its report can be used: otherwise it may hide anything.
-        let same = |run: &&Observation| {
-            !run.command_failed() || (run.end == End::Exit(self.code) && !matches!(run.reading, Reading::Unusable(_)))
-        };
-        self.failing.contains(COMMAND) && self.code < SHELL_TROUBLE && runs.iter().all(same)
-    }
-}
-
-/// A baseline that was measured, and of which command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Measured {
-    /// The command, as [`command_digest`] names it.
-    pub command: Digest,
-    /// What it showed.
-    pub baseline: Baseline,
-}
-
 /// What failed and was never seen to pass, and what did both.
 fn sorted(runs: &[&Observation]) -> (BTreeSet<String>, BTreeSet<String>) {
     let failed: BTreeSet<String> = runs.iter().flat_map(|run| run.failures()).collect();
@@ -281,6 +217,8 @@ pub struct GateVerdict {
     pub flaky: BTreeSet<String>,
     /// Tests that ran on the base and do not any more.
     pub vanished: BTreeSet<String>,
+    /// Whether what vanished was to block and cannot be told, which blocks too.
+    pub untold: bool,
 }
 
 impl GateVerdict {
@@ -295,22 +233,34 @@ impl GateVerdict {
 /// seen to pass counts as persistent.
 #[must_use]
 pub fn judge(baseline: Option<&Baseline>, runs: &[&Observation], vanished: Vanished) -> GateVerdict {
-    let (persistent, flaky) = sorted(runs);
-    let (known, charged): (BTreeSet<_>, BTreeSet<_>) =
+    let (persistent, mut flaky) = sorted(runs);
+    let (known, mut charged): (BTreeSet<_>, BTreeSet<_>) =
         persistent.into_iter().partition(|name| baseline.is_some_and(|base| base.excuses(name, runs)));
+    if runs.iter().any(|run| works(run, &known)) {
+        flaky.extend(charged.take(COMMAND));
+    }
     let said = |name: &String| {
         let run = runs.iter().rev().find(|run| run.failed(name));
         run.map(|run| run.message(name)).unwrap_or_default()
     };
     let new: BTreeMap<String, String> = charged.into_iter().map(|name| (name.clone(), said(&name))).collect();
     let gone = baseline.map(|base| gone(base, runs)).unwrap_or_default();
-    let green = new.is_empty() && (gone.is_empty() || vanished == Vanished::Report);
-    GateVerdict { green, new, known, flaky, vanished: gone }
+    let has_tests = runs.iter().any(|run| matches!(run.reading, Reading::Tests(_)));
+    let untold = vanished == Vanished::Block && has_tests && !baseline.is_some_and(|base| base.whole);
+    let green = new.is_empty() && !untold && (gone.is_empty() || vanished == Vanished::Report);
+    GateVerdict { green, new, known, flaky, vanished: gone, untold }
 }
 
-/// Tests of the base that none of the runs has; none where a report cannot be used, since then all would be gone.
+/// Whether a run shows that the command works, on a base whose exit code is never 0: known failures explain the code.
+fn works(run: &Observation, known: &BTreeSet<String>) -> bool {
+    let mut failed = run.tests().filter(|(_, test)| test.state == TestState::Failed).peekable();
+    !run.command_failed() && failed.peek().is_some() && failed.all(|(name, _)| known.contains(name))
+}
+
+/// Tests of the base that none of the runs has. A run without a report says nothing of it, and takes nothing away from
+/// what the others say; where none has one, all would be gone.
 fn gone(base: &Baseline, runs: &[&Observation]) -> BTreeSet<String> {
-    if !base.whole || runs.iter().any(|run| !matches!(run.reading, Reading::Tests(_))) {
+    if !base.whole || !runs.iter().any(|run| matches!(run.reading, Reading::Tests(_))) {
         return BTreeSet::new();
     }
     let ran = |name: &&String| runs.iter().any(|run| run.test(name).is_some_and(|state| state != TestState::Skipped));

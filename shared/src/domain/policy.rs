@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ids::Digest;
 use super::path::PathSet;
 use super::project::{self, ConfigError};
-use super::sandbox::SandboxLevel;
+use super::sandbox::{SandboxLevel, SandboxProfile};
 
 pub(super) use section::PolicySection;
 
@@ -97,6 +97,7 @@ pub struct Policy {
     relaxed: Vec<Rule>,
     approval: ApprovalRules,
     min_sandbox: SandboxLevel,
+    sandbox_profile: SandboxProfile,
     digest: Digest,
 }
 
@@ -156,6 +157,12 @@ impl Policy {
     #[must_use]
     pub const fn min_sandbox(&self) -> SandboxLevel {
         self.min_sandbox
+    }
+
+    /// How much such a sandbox lets through.
+    #[must_use]
+    pub const fn sandbox_profile(&self) -> SandboxProfile {
+        self.sandbox_profile
     }
 
     /// The class of a folded path, and the rule it comes from. Deny wins over allow.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::anchor::IntentionAnchorV2;
-use super::budget::{Caps, RunBudget};
+use super::budget::{Caps, PhaseBudget, RunBudget};
 use super::feedback::Feedback;
 use super::gate;
 use super::ids::{Digest, Oid, PhaseId, ProjectId, RequestId, RowId, RunId, Timestamp, WorkerId};
@@ -15,9 +15,11 @@ use super::run_file::{PhaseSpec, RunFile};
 use super::state::{AttemptState, LeaseState, PhaseState, RunState};
 use super::trace::TraceContext;
 
+mod checkout;
 mod governance;
 mod tally;
 
+pub use checkout::Checkout;
 pub use governance::{Apply, ApplyKind, Decision, Request, Vote};
 pub use tally::{Counts, Tally};
 
@@ -26,7 +28,7 @@ pub use tally::{Counts, Tally};
 pub struct Principal {
     /// Stable name, such as `local:alice` or `token:ci`.
     pub id: String,
-    /// How it was authenticated: `socket`, `token`, `mtls`, `telegram`, `system`.
+    /// How it was authenticated: `socket`, `token`, `mtls`, `telegram`, `system`, `session` for a worker.
     pub method: String,
 }
 
@@ -103,7 +105,7 @@ pub struct Run {
     /// Where its processes keep their data, for its whole life.
     #[serde(default, skip_serializing_if = "RunDataModel::is_sqlite")]
     pub run_data: RunDataModel,
-    /// A pause was asked for and waits for the lease to end.
+    /// A person asked for a pause: it begins when the lease ends, and lasts until somebody resumes the run.
     pub pause_requested: bool,
     /// Bounds that were raised, and the one that holds it up.
     #[serde(default, skip_serializing_if = "RunBudget::is_empty")]
@@ -120,17 +122,6 @@ pub struct Run {
     pub created_at: Timestamp,
     /// When it last moved.
     pub updated_at: Timestamp,
-}
-
-/// A work tree that has a branch checked out which is to move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkout {
-    /// The branch.
-    pub branch: String,
-    /// The work tree.
-    pub path: String,
-    /// What moves it there, by hand.
-    pub command: String,
 }
 
 impl Run {
@@ -185,6 +176,9 @@ pub struct Phase {
     /// An operator had it tried again: the next answer is asked about even if it is one that was rejected.
     #[serde(default)]
     pub retried: bool,
+    /// Bounds that were raised, and what was not enough of one.
+    #[serde(default, skip_serializing_if = "PhaseBudget::is_empty")]
+    pub budget: PhaseBudget,
     /// Why it ended or stands still.
     pub reason: Option<String>,
     /// When it last moved.
@@ -300,8 +294,11 @@ pub enum CommandOp {
         /// Why.
         reason: String,
     },
-    /// Set bounds of the run anew; what is absent stays.
+    /// Set bounds of the run anew, or of one of its phases; what is absent stays.
     Budget {
+        /// The phase.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        phase: Option<PhaseId>,
         /// The new bounds.
         caps: Caps,
     },

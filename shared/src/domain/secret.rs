@@ -3,6 +3,7 @@
 //! The rules follow the formats their issuers publish, as the well-known scanners do: a fixed prefix or frame and a
 //! length, so that prose and hashes do not match. What is found is never kept, only its kind, its line and a stub.
 
+pub mod key;
 mod rules;
 
 use std::sync::LazyLock;
@@ -66,9 +67,10 @@ pub fn scan(text: &[u8], first_line: u32) -> Vec<SecretHit> {
     hits
 }
 
-/// Replaces every secret in a text by its stub.
+/// Replaces every secret in a text by its stub; of a private key the whole block goes, also where the text has only half.
 #[must_use]
 pub fn redact(text: &str) -> String {
+    let text = key::without_keys(text);
     let mut bytes = text.as_bytes().to_vec();
     for index in &SCANNER.prefilter.matches(text.as_bytes()) {
         let (_, regex) = &SCANNER.rules[index];
@@ -92,7 +94,7 @@ fn is_sample(secret: &[u8]) -> bool {
 fn stub(secret: &[u8]) -> String {
     let text = String::from_utf8_lossy(secret);
     if text.starts_with("-----BEGIN") {
-        return "[private key]".to_owned();
+        return key::MARK.to_owned();
     }
     let head: String = text.chars().take(4).collect();
     format!("{head}...[{} characters]", text.chars().count())

@@ -18,19 +18,48 @@ pub struct Usage {
     /// Calls of models.
     #[serde(default)]
     pub calls: u64,
+    /// What of it nobody said; not kept, as what counts instead is.
+    #[serde(skip)]
+    pub unsaid: Unsaid,
+}
+
+/// The units of which nobody said how much was used: zero stands there, and means nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unsaid {
+    /// Tokens, either way.
+    pub tokens: bool,
+    /// Money.
+    pub cost: bool,
+    /// Calls.
+    pub calls: bool,
+}
+
+impl Unsaid {
+    /// Nothing was said.
+    pub const ALL: Self = Self { tokens: true, cost: true, calls: true };
+
+    /// What neither of two words says.
+    #[must_use]
+    pub const fn still(self, other: Self) -> Self {
+        Self { tokens: self.tokens && other.tokens, cost: self.cost && other.cost, calls: self.calls && other.calls }
+    }
 }
 
 impl Usage {
+    /// Of a builder of which nobody knows anything yet.
+    pub const UNSAID: Self = Self { input_tokens: 0, output_tokens: 0, cost_micros: 0, calls: 0, unsaid: Unsaid::ALL };
+
     /// Tokens in both directions.
     #[must_use]
     pub const fn tokens(self) -> u64 {
         self.input_tokens.saturating_add(self.output_tokens)
     }
 
-    /// Both together.
+    /// Both together: what one of them says is said.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
+            unsaid: self.unsaid.still(other.unsaid),
             input_tokens: self.input_tokens.saturating_add(other.input_tokens),
             output_tokens: self.output_tokens.saturating_add(other.output_tokens),
             cost_micros: self.cost_micros.saturating_add(other.cost_micros),
@@ -66,9 +95,17 @@ mod tests {
 
     #[test]
     fn sums_never_wrap() {
-        let huge = Usage { input_tokens: u64::MAX, output_tokens: 1, cost_micros: 5, calls: 1 };
+        let huge = Usage { input_tokens: u64::MAX, output_tokens: 1, cost_micros: 5, calls: 1, ..Usage::default() };
         assert_eq!(huge.tokens(), u64::MAX);
         let both = huge.and(huge);
         assert_eq!((both.input_tokens, both.output_tokens, both.cost_micros, both.calls), (u64::MAX, 2, 10, 2));
+    }
+
+    #[test]
+    fn what_one_of_two_says_is_said() {
+        let calls = Usage { calls: 1, unsaid: Unsaid { calls: false, ..Unsaid::ALL }, ..Usage::default() };
+        let both = Usage::UNSAID.and(calls);
+        assert_eq!(both.unsaid, Unsaid { tokens: true, cost: true, calls: false });
+        assert_eq!(both.and(Usage::default()).unsaid, Unsaid::default());
     }
 }

@@ -176,6 +176,10 @@ pub struct SpendSettings {
     pub breaker_seconds: u32,
     /// Attempts that may use one credential at once.
     pub credential_uses: u32,
+    /// Days that transcripts are kept which no decision names; 0 for good.
+    pub transcript_days: u32,
+    /// Mebibytes of a project's transcripts; 0 for any number.
+    pub transcript_mib: u32,
 }
 
 /// Bounds of what one builder or gate sends to hosts and models and receives from them.
@@ -218,10 +222,20 @@ pub struct Settings {
     pub worker_sandbox_memory: u64,
     /// Bounds of what one builder or gate sends and receives.
     pub worker_egress: EgressSettings,
+    /// Mebibytes and files of the tree of one builder or gate.
+    pub worker_sandbox_tree: (u64, u64),
+    /// How much sandboxes let through.
+    pub worker_sandbox_profile: String,
+    /// Seconds that a self-test of the sandboxes is good.
+    pub worker_sandbox_selftest: u64,
     /// What projects may have besides their commits.
     pub provision_file: Option<PathBuf>,
     /// How many worktrees of a project it keeps ready.
     pub worker_warm: u32,
+    /// Mebibytes of what a builder or a gate prints that are kept.
+    pub worker_transcript_mib: u32,
+    /// Mebibytes that the report of a gate command may have.
+    pub worker_report_mib: u32,
     /// How long a stopping process waits for its work.
     pub grace_seconds: u32,
     /// A collector for traces, metrics and logs.
@@ -304,8 +318,16 @@ impl Settings {
                 idle_seconds: small("worker.egress_idle_seconds").unwrap_or(1),
                 total_seconds: small("worker.egress_total_seconds").unwrap_or(1),
             },
+            worker_sandbox_tree: (
+                number("worker.sandbox_tree_mb").unwrap_or(16_384),
+                number("worker.sandbox_tree_files").unwrap_or(1_000_000),
+            ),
+            worker_sandbox_profile: text("worker.sandbox_profile").unwrap_or_default(),
+            worker_sandbox_selftest: number("worker.sandbox_selftest_seconds").unwrap_or(21_600),
             provision_file: text("provision_file").map(PathBuf::from),
             worker_warm: small("worker.warm").unwrap_or(0),
+            worker_transcript_mib: small("worker.transcript_mib").unwrap_or(1),
+            worker_report_mib: small("worker.report_mib").unwrap_or(1),
             grace_seconds: small("supervisor.grace_seconds").unwrap_or(0),
             otel_endpoint: text("otel.endpoint"),
             limits: LimitSettings {
@@ -324,6 +346,8 @@ impl Settings {
                 breaker_failures: small("limits.breaker_failures").unwrap_or(1),
                 breaker_seconds: small("limits.breaker_seconds").unwrap_or(1),
                 credential_uses: small("limits.credential_uses").unwrap_or(1),
+                transcript_days: small("limits.transcript_days").unwrap_or(0),
+                transcript_mib: small("limits.transcript_mib").unwrap_or(0),
             },
             shown,
         }

@@ -167,9 +167,9 @@ async fn export(
             from = last.seq + 1;
             for r in page.into_iter().filter(|r| r.seq <= end) {
                 let entry = pb::AuditEntry {
+                    leaf_index: r.position(),
                     chain: r.chain,
                     seq: r.seq,
-                    leaf_index: r.leaf_index,
                     body: r.body,
                     prev_hash: r.prev_hash.to_hex(),
                     hash: r.hash.to_hex(),

@@ -18,6 +18,7 @@ use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 use autopack_shared::wire::pb::governance_service_server::GovernanceService;
 use autopack_shared::wire::pb::{self, Choice};
+use autopack_shared::wire::{again, kept};
 
 use super::cores::{Cores, caller, find_request};
 use super::{Core, show};
@@ -157,7 +158,7 @@ impl Core {
             Digest::of(format!("{}|{approve}|{expected}|{reason}|{}", call.request_id, call.reason_code).as_bytes());
         let mut tx = self.store.tx(&[]).await?;
         let request = find_request(tx.as_mut(), &call.request_id).await?;
-        if let Some((before, _)) = self.idem(tx.as_mut(), &call.idempotency_key, principal, "Decide").await? {
+        if let Some((before, answer)) = self.idem(tx.as_mut(), &call.idempotency_key, principal, "Decide").await? {
             if before != hash {
                 return Err(Error::Exists {
                     what: "idempotency key",
@@ -165,13 +166,17 @@ impl Core {
                     hint: "use a fresh key for another call",
                 });
             }
+            // As it was answered, whatever became of the request since; answers of before were not kept.
+            if let Some(shown) = again(&answer).filter(|_| !answer.is_empty()) {
+                return Ok(shown);
+            }
             let votes = tx.votes(&request.id).await?;
             return Ok(show::request(&request, approving(&votes)));
         }
         let (shown, decided) =
             self.vote(tx.as_mut(), request, approve, expected, reason, &call.reason_code, principal).await?;
         if !call.idempotency_key.is_empty() {
-            tx.put_idem(&call.idempotency_key, &principal.id, "Decide", hash, &[]).await?;
+            tx.put_idem(&call.idempotency_key, &principal.id, "Decide", hash, &kept(&shown)).await?;
         }
         tx.commit().await?;
         if let Some(request) = decided {

@@ -13,8 +13,8 @@ use autopack_shared::domain::audit::ROW;
 use autopack_shared::domain::budget::Caps;
 use autopack_shared::domain::ids::{Digest, Oid, PhaseId, RowId, RunId};
 use autopack_shared::domain::path::PathRoots;
-use autopack_shared::domain::record::{ApplyKind, Command, CommandOp, Principal, Run};
-use autopack_shared::domain::state::{ApplyState, PhaseState, RunState};
+use autopack_shared::domain::record::{Command, CommandOp, Principal, Run};
+use autopack_shared::domain::state::PhaseState;
 use autopack_shared::runtime::process::{OnError, Tasks};
 use autopack_shared::wire::pb::run_service_server::RunService;
 use autopack_shared::wire::pb::{self, SteerOp};
@@ -22,16 +22,15 @@ use autopack_shared::wire::pb::{self, SteerOp};
 use super::cores::{Cores, caller};
 use super::{Core, show};
 use crate::coordination::Coordinator;
-use crate::director::budget::ledgers;
 use crate::director::moves::{Note, note, pin};
 use crate::director::{ref_of, run_blocking};
 use crate::error::Error;
-use crate::hub::HubError;
 use crate::store::{RunFilter, Tx};
 
 mod diff;
 mod explain;
 mod land;
+mod look;
 mod moves;
 mod plan;
 mod submit;
@@ -162,58 +161,6 @@ impl RunService for RunApi {
 }
 
 impl Core {
-    pub(super) async fn show_run(&self, id: &str) -> Result<pb::Run, Error> {
-        let mut tx = self.store.read().await?;
-        let run = self.run(tx.as_mut(), id).await?;
-        // A hub that is away keeps nobody from looking at what is stored.
-        let tip = match self.tip(&run).await {
-            Err(Error::Hub(HubError::Away { .. } | HubError::ServerAway { .. })) => None,
-            tip => tip?,
-        };
-        let mut shown = show::run(&run, tip);
-        let applies = tx.applies(&run.id).await?;
-        for phase in tx.phases(&run.id).await? {
-            let decision = match &phase.decision {
-                Some(id) => tx.decision(id).await?,
-                None => None,
-            };
-            let commit = applies
-                .iter()
-                .rev()
-                .find(|a| a.phase == phase.id && a.kind == ApplyKind::Patch && a.state == ApplyState::Committed)
-                .map(|a| a.new);
-            let attempts = tx.attempts(&run.id, &phase.id).await?;
-            let gate = attempts.iter().rev().find_map(|attempt| attempt.gate.as_ref());
-            let mut seen = show::phase(&phase, decision.as_ref(), commit, gate);
-            let newest = attempts.iter().find(|attempt| attempt.number == phase.attempt);
-            seen.transcript = newest.and_then(|a| a.transcript).map(|digest| digest.to_string()).unwrap_or_default();
-            if phase.state == PhaseState::Blocked
-                && let Some(id) = &phase.request
-                && let Some(request) = tx.request(id).await?
-                && request.state.is_terminal()
-            {
-                // A blocked phase does not move when its request ends; what is said of it does.
-                seen.reason = format!("{id} {}: {}", request.state, request.notes.unwrap_or_default());
-            }
-            if run.state == RunState::Blocked && phase.state == PhaseState::Blocked {
-                shown.reason = format!("{} is blocked: {}", phase.id, seen.reason);
-            }
-            for attempt in tx.attempts(&run.id, &phase.id).await? {
-                let spend = tx.spend(&run.id, attempt.epoch).await?;
-                seen.attempts.push(show::attempt(&attempt, spend.as_ref()));
-            }
-            shown.phases.push(seen);
-        }
-        let now = tx.now();
-        shown.budgets = show::budgets(&ledgers(tx.as_mut(), &run, None, &self.governing.budgets, now).await?, now);
-        let undone = shown.phases.iter().filter(|phase| phase.state == "ROLLED_BACK").count();
-        if run.state == RunState::Succeeded && undone > 0 {
-            // The run ended before it was taken back; its row does not change any more.
-            shown.reason = format!("{}; {undone} rolled back since", shown.reason);
-        }
-        Ok(shown)
-    }
-
     async fn tip(&self, run: &Run) -> Result<Option<Oid>, Error> {
         let (hub, branch) = (self.hub.clone(), ref_of(run));
         run_blocking(move || hub.tip(&branch)).await
@@ -281,7 +228,7 @@ impl Core {
                 CommandOp::Retry { phase, feedback: text, scope: (!call.scope.is_empty()).then_some(call.scope) }
             }
             SteerOp::Rollback => CommandOp::Rollback { phase, reason: text },
-            SteerOp::Budget => CommandOp::Budget { caps: caps(&call.caps_json)? },
+            SteerOp::Budget => CommandOp::Budget { phase, caps: caps(&call.caps_json)? },
             SteerOp::Unspecified => {
                 return Err(Error::Invalid { field: "op".to_owned(), why: "it is not set".to_owned() });
             }
@@ -339,7 +286,8 @@ async fn may_steer(tx: &mut dyn Tx, run: &Run, op: &CommandOp) -> Result<(), Err
         CommandOp::Cancel | CommandOp::Pause | CommandOp::Resume => (None, "it has ended"),
         CommandOp::Retry { phase, .. } => (phase.as_ref(), "it has ended: submit a new run"),
         CommandOp::Rollback { phase, .. } => (phase.as_ref(), ""),
-        CommandOp::BreakLease { .. } | CommandOp::Budget { .. } => (None, "it has ended"),
+        CommandOp::Budget { phase, .. } => (phase.as_ref(), "it has ended"),
+        CommandOp::BreakLease { .. } => (None, "it has ended"),
     };
     if run.state.is_terminal() && !why.is_empty() {
         return Err(refused("run", run.id.to_string(), run.state.as_str(), why));

@@ -59,6 +59,8 @@ pub fn run(run: &Run, tip: Option<Oid>) -> pb::Run {
         phases: Vec::new(),
         budgets: Vec::new(),
         budget_hit: text(run.budget.hit.as_ref()),
+        rests_until_ms: 0,
+        rests: String::new(),
     }
 }
 
@@ -105,7 +107,11 @@ pub fn attempt(attempt: &Attempt, spend: Option<&Spend>) -> pb::Attempt {
             output_tokens: usage.output_tokens,
             cost_micros: usage.cost_micros,
             calls: usage.calls,
+            ..Default::default()
         }),
+        transcript: text(attempt.transcript),
+        // Plain data, which is always written.
+        gate_json: attempt.gate.as_ref().and_then(|gate| serde_json::to_string(gate).ok()).unwrap_or_default(),
     }
 }
 
@@ -260,6 +266,9 @@ pub fn worker(session: &SessionEntry, leases: &[Lease]) -> pb::Worker {
         remaining_ms: session.life.remaining.map_or(0, ms),
         draining: session.draining,
         suspect: session.life.is_suspect(SUSPECT),
+        sandbox_measured_ms: session.facts.sandbox_report.1,
+        sandbox_digest: session.facts.sandbox_report.0.clone(),
+        quarantine: session.facts.quarantine.clone(),
     }
 }
 

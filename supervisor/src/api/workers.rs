@@ -18,8 +18,10 @@ use autopack_shared::wire::PROTOCOL;
 use autopack_shared::wire::pb::worker_service_server::WorkerService;
 use autopack_shared::wire::pb::{self, worker_message};
 
+mod account;
 mod drain;
 mod fetch;
+mod forged;
 mod gate;
 mod missed;
 mod orders;
@@ -28,6 +30,7 @@ mod record;
 mod result;
 mod room;
 mod said;
+mod sandbox;
 mod seen;
 mod session;
 mod surveys;
@@ -40,6 +43,7 @@ use session::SessionTask;
 use super::cores::Cores;
 use crate::coordination::timers::Timers;
 use crate::coordination::{CoordinationError, Coordinator, SessionFacts};
+use crate::director::Governing;
 use crate::door::Pass;
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError};
@@ -74,6 +78,8 @@ pub struct WorkerApi {
     pub coordinator: Arc<dyn Coordinator>,
     /// Times of sessions.
     pub timers: Timers,
+    /// What attempts may use.
+    pub governing: Governing,
     /// Whether sessions outlive their streams.
     pub lingers: bool,
     /// Room for transfers.
@@ -110,7 +116,9 @@ impl WorkerService for WorkerApi {
             boot_id: hello.boot_id.clone(),
             slots: hello.slots.clamp(1, 1024),
             sandbox_level: hello.sandbox_level.clone(),
+            ..SessionFacts::default()
         };
+        let facts = sandbox::told(&facts, hello.sandbox.as_ref());
         let seen = self.let_in(&worker, &hello, &facts).await?;
         let (generation, orders) = self.workers.connect(worker.clone());
         tracing::info!(worker = %worker, slots = hello.slots, sandbox = hello.sandbox_level, "worker connected");
@@ -121,10 +129,12 @@ impl WorkerService for WorkerApi {
             coordinator: self.coordinator.clone(),
             worker,
             session: hello.session,
+            facts,
             held: hello.held,
             lingers: self.lingers,
             seen,
             timers: self.timers.clone(),
+            governing: self.governing,
             lookout: self.lookout.clone(),
             scan: std::sync::Mutex::default(),
             stays: std::sync::atomic::AtomicBool::default(),

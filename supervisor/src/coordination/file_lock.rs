@@ -233,7 +233,12 @@ impl Coordinator for FileCoordinator {
                 let holder = format!("session {}", live.id);
                 Err(CoordinationError::Held { lock: format!("worker {worker}"), holder })
             }
-            Some(_) => Ok(()),
+            Some(_) => {
+                if let Some(live) = state.sessions.get_mut(worker) {
+                    live.facts = facts.clone();
+                }
+                Ok(())
+            }
             None => {
                 let (id, facts, since) = (session.to_owned(), facts.clone(), self.clock.wall());
                 let opened = Session { id, facts, draining: false, since };
@@ -290,6 +295,7 @@ impl Coordinator for FileCoordinator {
             slots: live.facts.slots,
             draining: live.draining,
             sandbox_level: live.facts.sandbox_level.clone(),
+            quarantine: live.facts.quarantine.clone(),
         };
         let mut all: Vec<Seated> = self.state().sessions.iter().map(seated).collect();
         all.sort_by(|a, b| a.worker.cmp(&b.worker));

@@ -16,6 +16,7 @@ use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::board::{Board, Slot};
 use super::budget::{self, Afford, Batch};
+use super::data::{self, Asking};
 use super::grant::note_granting;
 use super::locks::unlock;
 use super::look::Candidate;
@@ -32,9 +33,16 @@ const BATCH: usize = 64;
 struct Ready {
     candidate: Candidate,
     base: Oid,
-    data: bool,
     /// What its attempt reserves.
     spend: Option<Box<Spend>>,
+}
+
+/// A grant that takes its time: a run's data has to be made. One in a pass, after all else.
+pub(super) struct Slow {
+    ready: Ready,
+    seats: Vec<Seated>,
+    /// Whether others wait for the same.
+    more: bool,
 }
 
 /// A grant between its two transactions.
@@ -50,36 +58,51 @@ struct Granting {
 
 impl Director {
     /// Gives work to all that can get some; what is in the way of the others is remembered for `runs explain`. Whether
-    /// something failed and is to be tried again.
-    pub(super) async fn admit(&self, candidates: Vec<Candidate>) -> Result<bool, Error> {
+    /// something failed and is to be tried again, and the grant that is left for later.
+    pub(super) async fn admit(&self, candidates: Vec<Candidate>) -> Result<(bool, Option<Box<Slow>>), Error> {
         let runs: Vec<_> = candidates.iter().map(|one| one.view.run.id.clone()).collect();
         let error = match Box::pin(self.admit_all(candidates)).await {
-            Ok(()) => return Ok(false),
+            Ok(slow) => return Ok((false, slow)),
             Err(error) if self.is_fenced(&error).await => return Err(error),
             Err(error) => error,
         };
         tracing::warn!(%error, "grants failed and are tried again");
         runs.iter().for_each(|run| self.deny(run, Denial::of(&error)));
+        Ok((true, None))
+    }
+
+    /// Does the grant that was left; whether it is to be looked again soon.
+    pub(super) async fn admit_slow(&self, slow: Option<Box<Slow>>) -> Result<bool, Error> {
+        let Some(slow) = slow else { return Ok(false) };
+        let Slow { ready, seats, more } = *slow;
+        let run = ready.candidate.view.run.id.clone();
+        let error = match Box::pin(self.grant_all(vec![ready], &mut Board::default(), &seats)).await {
+            Ok(()) => return Ok(more),
+            Err(error) if self.is_fenced(&error).await => return Err(error),
+            Err(error) => error,
+        };
+        tracing::warn!(run = %run, %error, "a grant failed and is tried again");
+        self.deny(&run, Denial::of(&error));
         Ok(true)
     }
 
-    async fn admit_all(&self, candidates: Vec<Candidate>) -> Result<(), Error> {
+    async fn admit_all(&self, candidates: Vec<Candidate>) -> Result<Option<Box<Slow>>, Error> {
         let now = self.clock.monotonic();
         let free: Vec<Candidate> =
             candidates.into_iter().filter(|one| !self.pauses().holds(&one.view.run.id, now)).collect();
         if free.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let seats = self.coordinator.seats().await?;
         let mut board = Board::default();
         board.read(self.store.read().await?.as_mut(), &self.project).await?;
-        let free = self.sandboxed(free).await?;
+        let free = self.known(free).await?;
         let likely = self.likely(free, &mut board, &seats).await?;
         let (mut plain, mut with_data) = (Vec::new(), Vec::new());
         for one in likely {
             let run = one.view.run.id.clone();
             match self.ready(one).await {
-                Ok(Some(ready)) if ready.data => with_data.push(ready),
+                Ok(Some(ready)) if ready.candidate.data => with_data.push(ready),
                 Ok(ready) => plain.extend(ready),
                 // What cannot be read of one run holds up no other.
                 Err(error) if self.is_fenced(&error).await => return Err(error),
@@ -90,36 +113,46 @@ impl Director {
             }
         }
         self.grant_all(plain, &mut board, &seats).await?;
-        // Making a run's data takes its time, and no other run waits for it with a lease of its own.
-        for one in with_data {
-            self.grant_all(vec![one], &mut board, &seats).await?;
-        }
-        Ok(())
+        let more = with_data.len() > 1;
+        Ok(with_data.into_iter().next().map(|ready| Box::new(Slow { ready, seats, more })))
     }
 
     /// Those that would be let in as things stand, as many as are granted at once. Runs whose budget is used up pause.
     async fn likely(&self, free: Vec<Candidate>, board: &mut Board, seats: &[Seated]) -> Result<Vec<Candidate>, Error> {
         let (mut likely, mut batch, mut short) = (Vec::new(), Batch::looking(), Vec::new());
+        let mut asking = Asking::now();
         let mut view = self.store.read().await?;
         for one in free {
             if likely.len() >= BATCH {
                 // The commit of this batch wakes us for the rest.
                 break;
             }
-            let spend = match self.afford(view.as_mut(), &one, &batch).await? {
-                Afford::Yes(spend) => spend,
-                Afford::Waits => continue,
-                Afford::Exhausted(hit) => {
-                    short.push((one.view.run.id.clone(), hit));
+            // Most of a long queue ends here, where nothing is read.
+            let slot = match self.let_in(board, &one, seats) {
+                Ok(slot) => slot,
+                Err(denial) => {
+                    self.deny(&one.view.run.id, denial);
                     continue;
                 }
             };
-            match self.let_in(board, &one, seats) {
-                Ok(_) => {
+            match self.afford(view.as_mut(), &one, &mut batch).await? {
+                Afford::Yes(spend) => {
+                    if one.data
+                        && let Some(denial) = self.data_denied(&one.view, &mut asking).await
+                    {
+                        // What waits for its data holds nobody's place.
+                        board.let_out(&slot);
+                        self.deny(&one.view.run.id, denial);
+                        continue;
+                    }
                     batch.take(spend.as_deref());
                     likely.push(one);
                 }
-                Err(denial) => self.deny(&one.view.run.id, denial),
+                Afford::Waits => board.let_out(&slot),
+                Afford::Exhausted(hit) => {
+                    board.let_out(&slot);
+                    short.push((one.view.run.id.clone(), hit));
+                }
             }
         }
         drop(view);
@@ -133,14 +166,16 @@ impl Director {
         board.let_in(&one.view, (phase, one.purpose), one.sandbox, seats)
     }
 
-    /// Which sandbox each needs, by the policy of its fork commit; what cannot be read of one run holds up no other.
-    async fn sandboxed(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
+    /// What each needs, sandbox and data, by the policy of its fork commit; what cannot be read of one run holds up no
+    /// other.
+    async fn known(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, Error> {
         let mut known = Vec::new();
         for mut one in candidates {
             match self.policy_of(&one.view.run).await {
                 Ok(policy) => {
                     one.sandbox =
                         one.phase().and_then(|phase| sandbox::needed(&policy, &one.view.run, phase, one.purpose));
+                    one.data = data::needed(&policy, &one);
                     known.push(one);
                 }
                 Err(error) if self.is_fenced(&error).await => return Err(error),
@@ -153,17 +188,11 @@ impl Director {
         Ok(known)
     }
 
-    /// Whether a phase can start now: from which commit, and whether with data on the server. None where it was moved
-    /// instead, or has to wait.
+    /// Whether a phase can start now, and from which commit. None where it was moved instead, or has to wait.
     async fn ready(&self, candidate: Candidate) -> Result<Option<Ready>, Error> {
         let Candidate { view, phase, purpose, .. } = &candidate;
-        let Some(base) = self.startable(view, phase, *purpose).await? else { return Ok(None) };
-        let data = self.needs_data(view, phase, *purpose).await?;
-        if data && let Some(denial) = self.data_denied(view).await {
-            self.deny(&view.run.id, denial);
-            return Ok(None);
-        }
-        Ok(Some(Ready { candidate, base, data, spend: None }))
+        let base = self.startable(view, phase, *purpose).await?;
+        Ok(base.map(|base| Ready { candidate, base, spend: None }))
     }
 
     /// Grants what still can be granted when the gate is held.
@@ -203,16 +232,23 @@ impl Director {
         tx.lock_slots().await?;
         board.read(tx.as_mut(), &self.project).await?;
         let (mut chosen, mut batch) = (Vec::new(), Batch::granting());
+        let builders = ready.iter().filter_map(|one| one.candidate.builder()).collect();
+        batch.governors.hold(tx.as_mut(), &self.project, builders).await?;
         for mut one in ready {
-            // What is exhausted by now is found so by the next look.
-            let Afford::Yes(spend) = self.afford(tx.as_mut(), &one.candidate, &batch).await? else { continue };
-            match self.let_in(board, &one.candidate, seats) {
-                Ok(slot) => {
-                    batch.take(spend.as_deref());
-                    one.spend = spend;
-                    chosen.push((one, slot));
+            let slot = match self.let_in(board, &one.candidate, seats) {
+                Ok(slot) => slot,
+                Err(denial) => {
+                    self.deny(&one.candidate.view.run.id, denial);
+                    continue;
                 }
-                Err(denial) => self.deny(&one.candidate.view.run.id, denial),
+            };
+            // What is exhausted by now is found so by the next look.
+            if let Afford::Yes(spend) = self.afford(tx.as_mut(), &one.candidate, &mut batch).await? {
+                batch.take(spend.as_deref());
+                one.spend = spend;
+                chosen.push((one, slot));
+            } else {
+                board.let_out(&slot);
             }
         }
         if chosen.is_empty() {
@@ -256,7 +292,7 @@ impl Director {
         tx.insert_lease(&lease).await?;
         note_granting(tx, &lease).await?;
         budget::reserve(tx, one.spend.as_deref(), &lease).await?;
-        Ok(Granting { run, phase, lease, base: one.base, data: one.data, waited, span })
+        Ok(Granting { run, phase, lease, base: one.base, data: one.candidate.data, waited, span })
     }
 
     /// The second half: all of them in one transaction, or, where that is refused because of one of them, each by
@@ -323,8 +359,8 @@ impl Director {
         let fence = Fence { scope: Scope::Run(one.run.id.clone()), epoch: one.lease.epoch };
         let mut tx = self.fenced(&[fence]).await?;
         let why = Some(denial.what.clone());
-        moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
         budget::settle(tx.as_mut(), &one.lease, Ending::NotStarted).await?;
+        moves::lease(tx.as_mut(), &mut one.lease, LeaseEvent::Revoke, why, &Principal::system()).await?;
         tx.commit().await?;
         if locked {
             unlock(self.coordinator.as_ref(), &one.lease).await;

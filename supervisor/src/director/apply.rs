@@ -15,13 +15,14 @@ use autopack_shared::domain::state::{
 };
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::attempts::rolled_back;
 use super::grant::{reread_phase, reread_run};
 use super::judge::judgement_of;
 use super::moves::{self, Note, note, pin};
 use super::view::RunView;
-use super::{Director, ref_of, system};
+use super::{Director, budget, ref_of, system};
 use crate::error::Error;
-use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubRead as _};
+use crate::hub::{AttemptKey, CasOutcome, CommitSpec, HubError, HubRead as _};
 use crate::store::Tx;
 
 impl Director {
@@ -118,7 +119,7 @@ impl Director {
     }
 
     async fn stale(&self, view: &RunView, id: &PhaseId, why: &str) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(why.to_owned()), &system()).await?;
         Ok(tx.commit().await?)
@@ -171,7 +172,13 @@ impl Director {
                 }
                 Ok(outcome)
             })
-            .await?;
+            .await;
+        let outcome = match outcome {
+            Err(Error::Hub(error)) if error.is_damage() && view.run.state == RunState::Cancelling => {
+                return self.abort(view, id, error).await;
+            }
+            outcome => outcome?,
+        };
         let mut tx = self.fenced(&[]).await?;
         let Some(mut apply) = tx.apply(id).await? else { return Ok(()) };
         let mut phase = reread_phase(tx.as_mut(), &view.run, &apply.phase).await?;
@@ -191,6 +198,28 @@ impl Director {
                     moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(reason), &system()).await?;
                 }
             }
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+impl Director {
+    /// Gives a prepared change of a cancelled run up, where its objects cannot be read and its branch is where it was:
+    /// it would be waited for for ever. What takes a change back is not given up.
+    async fn abort(&self, view: &RunView, id: &RowId, error: HubError) -> Result<(), Error> {
+        let Some(apply) = view.applies.get(id) else { return Ok(()) };
+        let (hub, name) = (self.hub.clone(), ref_of(&view.run));
+        let tip = self.blocking(move || hub.tip(&name)).await?;
+        if apply.kind == ApplyKind::Revert || tip != Some(apply.old) {
+            return Err(error.into());
+        }
+        let mut tx = self.fenced(&[]).await?;
+        let Some(mut apply) = tx.apply(id).await? else { return Ok(()) };
+        let mut phase = reread_phase(tx.as_mut(), &view.run, &apply.phase).await?;
+        let reason = format!("the run is cancelled, and its change cannot be read: {error}");
+        moves::apply(tx.as_mut(), &mut apply, ApplyEvent::Abort, Some(reason.clone())).await?;
+        if phase.state == PhaseState::Applying {
+            moves::phase(tx.as_mut(), &mut phase, PhaseEvent::Stale, Some(reason), &system()).await?;
         }
         Ok(tx.commit().await?)
     }
@@ -240,7 +269,8 @@ async fn settle_committed(tx: &mut dyn Tx, phase: &mut Phase, apply: &Apply) -> 
             moves::phase(tx, phase, PhaseEvent::Commit, Some(format!("commit {}", apply.new.short())), &system()).await
         }
         (ApplyKind::Revert, PhaseState::RollingBack) => {
-            moves::end_attempt(tx, phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+            moves::end_attempt(tx, phase, AttemptEvent::Fail, Some(rolled_back(phase))).await?;
+            budget::forget_files(tx, phase, None).await?;
             let reason = phase.reason.clone();
             let again = another_attempt(tx, phase).await?;
             let event = if again { PhaseEvent::Retry } else { PhaseEvent::RolledBack };

@@ -51,10 +51,13 @@ pub(super) fn missing_symbols(phase: &Phase, symbols: Vec<String>) -> Option<(St
 }
 
 /// Tells the next attempt what the quality gate said of this one.
-pub(crate) fn tell_gate(phase: &mut Phase, report: &str) {
-    let mut lines = report.trim_start_matches("gate_failed: ").lines();
-    let first = lines.next().unwrap_or_default();
-    let items = lines.map(|line| line.trim_start_matches("- ").to_owned()).collect();
-    let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", first, items);
+pub(crate) fn tell_gate(phase: &mut Phase, line: &str, items: Vec<String>) {
+    let told = Told::new(FeedbackKind::GateReport, phase.attempt, "gate_failed", line, items);
     feedback::add(&mut phase.feedback, told);
+}
+
+/// Why an attempt failed whose change is taken back: for what its phase says then, which is the gate's line or a person's
+/// word.
+pub(super) fn rolled_back(phase: &Phase) -> String {
+    phase.reason.as_ref().map_or_else(|| "rolled back".to_owned(), |why| format!("{why}; rolled back"))
 }

@@ -99,6 +99,15 @@ impl Board {
         Ok(Slot { worker: seat.worker.clone(), session: seat.session.clone() })
     }
 
+    /// The one that was let in last gets nothing after all, nor its slot.
+    pub(super) fn let_out(&mut self, slot: &Slot) {
+        if self.let_in.pop().is_some()
+            && let Some(taken) = self.taken.get_mut(&slot.worker)
+        {
+            *taken = taken.saturating_sub(1);
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Active> {
         self.active.values().chain(&self.let_in)
     }

@@ -1,16 +1,21 @@
 //! Budgets of attempts: reserved in the grant's transaction, settled in the one that ends the lease. What is decided is
 //! decided by `shared::domain::budget`; here it is read and written.
 
+use std::collections::BTreeMap;
+
 use autopack_shared::domain::breaker::{BreakerConfig, builder_key};
 use autopack_shared::domain::budget::{
-    self, Admission, Amounts, BudgetConfig, BudgetScope, Caps, Ending, Hit, Ledger, Spend, SpendState, Unit,
+    self, Admission, Amounts, Bound, BudgetConfig, BudgetScope, Caps, Ending, Hit, Ledger, Spend, SpendState, Spent,
+    Unit,
 };
 use autopack_shared::domain::change::ChangeFacts;
 use autopack_shared::domain::ids::{RunId, Timestamp};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
 use autopack_shared::domain::state::{RunEvent, RunState};
 
+use super::breaker::Governors;
 use super::look::Candidate;
+use super::retain::Retention;
 use super::{Denial, Director, moves, system};
 use crate::error::Error;
 use crate::store::{SpentBy, StoreError, Tx};
@@ -22,6 +27,8 @@ pub struct Governing {
     pub budgets: BudgetConfig,
     /// Breakers and credentials.
     pub breakers: BreakerConfig,
+    /// How long transcripts are kept.
+    pub retention: Retention,
 }
 
 /// Whether a candidate may be let in.
@@ -34,12 +41,15 @@ pub(super) enum Afford {
     Exhausted(Hit),
 }
 
-/// What those take that are let in together, before it is written.
+/// What those take that are let in together, before it is written; and what is the same for all of them, read once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Rows are held, to be written.
     writes: bool,
     taken: Vec<Spend>,
+    pub(super) governors: Governors,
+    /// What has gone of what is wider than a run.
+    wide: BTreeMap<BudgetScope, Spent>,
 }
 
 impl Batch {
@@ -49,8 +59,8 @@ impl Batch {
     }
 
     /// Of a grant.
-    pub(super) const fn granting() -> Self {
-        Self { writes: true, taken: Vec::new() }
+    pub(super) fn granting() -> Self {
+        Self { writes: true, ..Self::default() }
     }
 
     /// One more is let in.
@@ -87,7 +97,7 @@ impl Batch {
 impl Director {
     /// Whether a candidate may be let in beside the others of its batch, as far as its builder's breaker, its
     /// credential and its budgets go. A transaction of a grant holds the project's gate.
-    pub(super) async fn afford(&self, tx: &mut dyn Tx, one: &Candidate, batch: &Batch) -> Result<Afford, Error> {
+    pub(super) async fn afford(&self, tx: &mut dyn Tx, one: &Candidate, batch: &mut Batch) -> Result<Afford, Error> {
         let run = &one.view.run;
         let Some(phase) = one.phase().filter(|_| one.purpose == LeasePurpose::Build) else {
             return Ok(Afford::Yes(None));
@@ -101,12 +111,20 @@ impl Director {
             }
         };
         let (now, config) = (tx.now(), self.config.governing.budgets);
-        let mut ledgers = ledgers(tx, run, Some(phase), &config, now).await?;
-        batch.add_to(&mut ledgers);
         let models = budget::asks_models(&phase.spec.builder);
         let most = config.attempt.seconds.map_or(phase.spec.timeout, |most| most.min(phase.spec.timeout));
         let asked = Caps { seconds: Some(most), ..config.attempt };
-        match budget::admit(&ledgers, asked, models, now) {
+        let admit = |ledgers: &[Ledger]| budget::admit_again(ledgers, asked, models, phase.budget.short, now);
+        // Where what is wide has nothing for anybody, nothing is read of each run.
+        let mut wide = wide(tx, run, &config, now, &mut batch.wide).await?;
+        batch.add_to(&mut wide);
+        let mut admission = admit(&wide);
+        if matches!(admission, Admission::Granted(..)) {
+            let mut all = narrow(tx, run, Some(phase), &config).await?;
+            all.extend(wide);
+            admission = admit(&all);
+        }
+        match admission {
             Admission::Granted(granted, bounds) => {
                 let spend = Spend { granted, bounds, ..blank(run, phase, credential, now) };
                 Ok(Afford::Yes(Some(Box::new(spend.reserve()))))
@@ -118,8 +136,23 @@ impl Director {
                 self.deny(&run.id, Denial::new("budget_reserved", &what, "the end of one of them"));
                 Ok(Afford::Waits)
             }
-            Admission::Exhausted(hit) => Ok(Afford::Exhausted(hit)),
+            Admission::Exhausted(hit) => Ok(Afford::Exhausted(of_phase(hit, phase))),
         }
+    }
+
+    /// Settles what was reserved for leases that have ended without saying what was used.
+    pub(super) async fn settle_orphans(&self) -> Result<(), Error> {
+        let orphans = self.store.read().await?.orphans(&self.project).await?;
+        if orphans.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(project = %self.project, count = orphans.len(), "reservations of leases that have ended are settled");
+        let mut tx = self.fenced(&[]).await?;
+        for mut orphan in orphans {
+            orphan.settle(Ending::Lost);
+            tx.update_spend(&mut orphan).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Pauses runs that a budget holds up; all that they did stays.
@@ -187,7 +220,13 @@ pub(crate) fn caps_of(run: &Run) -> Caps {
     run.budget.raised.or(Caps::from(&run.file.limits))
 }
 
-/// Every scope that a run's attempts fall in, with what has gone of it. Scopes that bind nothing are left out.
+/// The bounds of a phase, in the same way.
+fn caps_of_phase(phase: &Phase) -> Caps {
+    phase.budget.raised.or(Caps::from(&phase.spec.limits))
+}
+
+/// Every scope that a run's attempts fall in, with what has gone of it, from the narrowest to the widest. Scopes that
+/// bind nothing are left out.
 pub(crate) async fn ledgers(
     tx: &mut dyn Tx,
     run: &Run,
@@ -195,14 +234,48 @@ pub(crate) async fn ledgers(
     config: &BudgetConfig,
     now: Timestamp,
 ) -> Result<Vec<Ledger>, Error> {
+    let mut ledgers = narrow(tx, run, phase, config).await?;
+    ledgers.extend(wide(tx, run, config, now, &mut BTreeMap::new()).await?);
+    Ok(ledgers)
+}
+
+/// What is wider than a run, with what is known of it already.
+async fn wide(
+    tx: &mut dyn Tx,
+    run: &Run,
+    config: &BudgetConfig,
+    now: Timestamp,
+    known: &mut BTreeMap<BudgetScope, Spent>,
+) -> Result<Vec<Ledger>, Error> {
     let day = budget::day_of(now);
-    let of_phase = phase.map(|p| (Caps::from(&p.spec.limits).or(config.phase), SpentBy::Phase(&run.id, &p.id)));
+    let scopes = [
+        (BudgetScope::Project, config.project, SpentBy::Project(&run.project)),
+        (BudgetScope::Day, config.day, SpentBy::Day(&run.project, day)),
+    ];
+    let mut ledgers = Vec::new();
+    for (scope, caps, by) in scopes.into_iter().filter(|(_, caps, _)| *caps != Caps::default()) {
+        let spent = match known.get(&scope) {
+            Some(spent) => *spent,
+            None => tx.spent(by).await?,
+        };
+        known.insert(scope, spent);
+        ledgers.push(Ledger { scope, caps, spent });
+    }
+    Ok(ledgers)
+}
+
+/// A run, and a phase of it.
+async fn narrow(
+    tx: &mut dyn Tx,
+    run: &Run,
+    phase: Option<&Phase>,
+    config: &BudgetConfig,
+) -> Result<Vec<Ledger>, Error> {
+    let of_phase = phase.map(|p| (caps_of_phase(p).or(config.phase), SpentBy::Phase(&run.id, &p.id)));
     let scopes = [
         of_phase.map(|(caps, by)| (BudgetScope::Phase, caps, by)),
         // Files of a run are told apart by their names, elsewhere.
         Some((BudgetScope::Run, Caps { files: None, ..caps_of(run) }, SpentBy::Run(&run.id))),
-        Some((BudgetScope::Project, config.project, SpentBy::Project(&run.project))),
-        Some((BudgetScope::Day, config.day, SpentBy::Day(&run.project, day))),
     ];
     let mut ledgers = Vec::new();
     for (scope, caps, by) in scopes.into_iter().flatten() {
@@ -226,6 +299,7 @@ pub(super) async fn count_files(
     let Some(mut spend) = tx.spend(&run.id, attempt.epoch).await? else { return Ok(None) };
     tx.lock_gate(&run.project).await?;
     let now = tx.now();
+    forget_files(tx, phase, Some(phase.attempt)).await?;
     let before = spend.counted.files;
     for ledger in ledgers(tx, run, Some(phase), config, now).await? {
         let Some(limit) = ledger.caps.files else { continue };
@@ -243,31 +317,48 @@ pub(super) async fn count_files(
     Ok(None)
 }
 
-/// What ended an attempt whose builder was not allowed to use any more.
+/// Files of a phase's attempts count no more, but for one of them: nothing else of it stays on the branch.
+pub(super) async fn forget_files(tx: &mut dyn Tx, phase: &Phase, but: Option<u32>) -> Result<(), Error> {
+    let attempts = tx.attempts(&phase.run, &phase.id).await?;
+    let gone = attempts.into_iter().filter(|attempt| attempt.result_tree.is_some() && but != Some(attempt.number));
+    for attempt in gone {
+        let Some(mut spend) = tx.spend(&phase.run, attempt.epoch).await? else { continue };
+        if spend.counted.files > 0 {
+            spend.counted.set(Unit::Files, 0);
+            tx.update_spend(&mut spend).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How a budget stands that ended an attempt.
 pub(crate) enum Met {
-    /// Its own allowance: it counts as failed.
-    Allowance,
-    /// A wider budget, of which others hold a part that they may give back.
+    /// Others hold a part of it that they may give back.
     Held,
-    /// A wider budget that is as good as used up.
+    /// It is as good as used up.
     Budget(Hit),
 }
 
-/// Which budget a builder met in mid-attempt. What it reserved is settled.
+/// How the wider budget stands that a builder met in mid-attempt. What it reserved is settled.
 pub(crate) async fn met(
     tx: &mut dyn Tx,
     run: &Run,
     phase: &Phase,
-    spend: &Spend,
+    bound: Bound,
     config: &BudgetConfig,
 ) -> Result<Met, Error> {
-    let Some(bound) = spend.wider() else { return Ok(Met::Allowance) };
+    let Bound { unit, scope, limit } = bound;
     let now = tx.now();
-    let found = ledgers(tx, run, Some(phase), config, now).await?.into_iter().find(|l| l.scope == bound.scope);
-    if found.as_ref().is_some_and(|l| l.spent.reserved.get(bound.unit) > 0) {
+    let found = ledgers(tx, run, Some(phase), config, now).await?.into_iter().find(|l| l.scope == scope);
+    if found.as_ref().is_some_and(|l| l.spent.reserved.get(unit) > 0) {
         return Ok(Met::Held);
     }
-    let used = found.map_or(0, |l| l.spent.settled.get(bound.unit));
-    let until = (bound.scope == BudgetScope::Day).then(|| budget::next_day(now));
-    Ok(Met::Budget(Hit { scope: bound.scope, unit: bound.unit, limit: bound.limit, used, until }))
+    let used = found.map_or(0, |l| l.spent.settled.get(unit));
+    let until = (scope == BudgetScope::Day).then(|| budget::next_day(now));
+    Ok(Met::Budget(of_phase(Hit { scope, unit, limit, used, until, phase: None }, phase)))
+}
+
+/// A hit with the name of its phase, where it is a phase's.
+fn of_phase(hit: Hit, phase: &Phase) -> Hit {
+    Hit { phase: (hit.scope == BudgetScope::Phase).then(|| phase.id.clone()), ..hit }
 }

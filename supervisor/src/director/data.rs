@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use autopack_shared::domain::ids::{FencingToken, PhaseId};
-use autopack_shared::domain::record::{LeasePurpose, Run};
+use autopack_shared::domain::ids::FencingToken;
+use autopack_shared::domain::record::Run;
 use autopack_shared::domain::run_data::{self, Unoffered};
 
+use super::look::Candidate;
 use super::view::RunView;
 use super::{Denial, Director};
-use crate::error::{Error, RUN_DATA_UNAVAILABLE};
+use crate::error::RUN_DATA_UNAVAILABLE;
+use crate::policy::PolicyInForce;
 use crate::run_data::{PATIENCE, RunDataError, Stint};
 
 /// How long the server may take to say whether there is room.
 const ASK: Duration = Duration::from_secs(3);
+/// How many are asked for in one pass.
+const ASKS: u32 = 16;
 /// How long it is left alone after it failed: each try costs the other runs of the project their turn.
 const REST: Duration = Duration::from_secs(5);
 
@@ -27,24 +31,30 @@ pub(super) struct Rest {
     why: String,
 }
 
-impl Director {
-    /// Whether a lease would start processes whose data is on the server.
-    pub(super) async fn needs_data(
-        &self,
-        view: &RunView,
-        phase: &PhaseId,
-        purpose: LeasePurpose,
-    ) -> Result<bool, Error> {
-        if view.run.run_data.is_sqlite() {
-            return Ok(false);
-        }
-        let Some(phase) = view.phase(phase) else { return Ok(false) };
-        let gate = self.policy_of(&view.run).await?.gate_of(phase);
-        Ok(run_data::starts_processes(purpose, phase, gate.len()))
-    }
+/// What one pass asks of the server: until one may have its data, for one is given it in a pass, and not without end.
+#[derive(Debug)]
+pub(super) struct Asking {
+    left: u32,
+    until: Instant,
+    found: bool,
+}
 
-    /// Why the run cannot have its data now, if so.
-    pub(super) async fn data_denied(&self, view: &RunView) -> Option<Denial> {
+impl Asking {
+    /// That of a pass that begins.
+    pub(super) fn now() -> Self {
+        Self { left: ASKS, until: Instant::now() + ASK, found: false }
+    }
+}
+
+/// Whether a lease would start processes whose data is on the server.
+pub(super) fn needed(policy: &PolicyInForce, one: &Candidate) -> bool {
+    let starts = |phase| run_data::starts_processes(one.purpose, phase, policy.gate_of(phase).len());
+    !one.view.run.run_data.is_sqlite() && one.phase().is_some_and(starts)
+}
+
+impl Director {
+    /// Why the run cannot have its data now, if so. Of those behind one that can, nobody is asked: their turn comes.
+    pub(super) async fn data_denied(&self, view: &RunView, asking: &mut Asking) -> Option<Denial> {
         let Some(databases) = &self.run_data else {
             let why = Unoffered { asked: view.run.run_data }.to_string();
             return Some(denial(&why, "a supervisor that is started with --run-database-url-file"));
@@ -52,8 +62,21 @@ impl Director {
         if let Some(rest) = self.rest().filter(|rest| rest.until > Instant::now()) {
             return Some(denial(&rest.why, REMEDY));
         }
+        if asking.found {
+            return None;
+        }
+        if asking.left == 0 || Instant::now() >= asking.until {
+            return Some(denial("others were asked for before it", REMEDY));
+        }
+        asking.left -= 1;
         let asked = tokio::time::timeout(ASK, databases.has_room(&view.run.id));
-        self.heard(asked.await.unwrap_or_else(|_| Err(late())))
+        let denied = self.heard(asked.await.unwrap_or_else(|_| Err(late())));
+        asking.found = denied.is_none();
+        if denied.is_some() {
+            // Others are asked for meanwhile: all in turn, however many wait.
+            self.pauses().failed(&view.run.id, self.clock.monotonic());
+        }
+        denied
     }
 
     /// Makes the run's data and the login of an epoch.

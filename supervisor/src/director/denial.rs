@@ -1,5 +1,6 @@
 //! Why a run does not move: what the director could not do for it, kept in memory and said again at the next try.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
@@ -22,6 +23,8 @@ pub struct Denial {
     pub since: Timestamp,
     /// A step failed: nothing of the run moves until somebody sees to it.
     pub failed: bool,
+    /// When it is over by itself, where that is known.
+    pub until: Option<Timestamp>,
 }
 
 impl Denial {
@@ -46,6 +49,7 @@ impl Denial {
             remedy: remedy.to_owned(),
             since: Timestamp::from_millis(0),
             failed: false,
+            until: None,
         }
     }
 }
@@ -82,6 +86,12 @@ impl Director {
         if denials.get(run).is_some_and(|denial| denial.failed) {
             denials.remove(run);
         }
+    }
+
+    /// Forgets what was in the way of runs that are not looked at any more: they have ended.
+    pub(super) fn forget_but(&self, seen: &HashSet<RunId>) {
+        self.denials().retain(|run, _| seen.contains(run));
+        self.pauses().forget_but(seen);
     }
 
     pub(crate) fn allow(&self, run: &RunId) {

@@ -115,6 +115,7 @@ impl Director {
         phase.request = None;
         phase.apply = None;
         phase.carry = None;
+        phase.budget.short = None;
         moves::phase(
             tx,
             phase,

@@ -170,6 +170,8 @@ impl Director {
         verdict: &Verdict,
     ) -> Result<Decision, Error> {
         let document = serde_json::to_value(verdict).map_err(|e| Error::Bug(e.to_string()))?;
+        let attempt = tx.attempt(&phase.run, &phase.id, phase.attempt).await?;
+        let sizes = verdict.class_sizes.iter().map(|(class, size)| (class_word(*class).to_owned(), *size));
         let decision = Decision {
             id: RowId::new(self.ids.fresh("dec"))?,
             run: phase.run.clone(),
@@ -183,11 +185,8 @@ impl Director {
             verdict: verdict.verdict.to_string(),
             tier: verdict.tier,
             document,
-            class_sizes: verdict
-                .class_sizes
-                .iter()
-                .map(|(class, size)| (class_word(*class).to_owned(), *size))
-                .collect(),
+            class_sizes: sizes.collect(),
+            transcript: attempt.and_then(|attempt| attempt.transcript),
             decided_at: tx.now(),
         };
         tx.insert_decision(&decision).await?;

@@ -22,7 +22,7 @@ impl Director {
         if view.run.reason.as_ref() == Some(&told) && view.run.checkout.as_ref() == Some(&checkout) {
             return Ok(());
         }
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, None).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         run.reason = Some(told);
         run.checkout = Some(checkout);
@@ -66,7 +66,7 @@ impl Director {
                 (RunEvent::Park, told, Some(checkout))
             }
         };
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, None).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         run.checkout = checkout;
         moves::run(tx.as_mut(), &mut run, event, Some(reason), &system()).await?;

@@ -16,8 +16,9 @@ use super::liveness::Sightings;
 use super::locks::unlock;
 use super::view::RunView;
 use super::{Director, moves};
-use crate::coordination::Coordinator;
+use crate::coordination::{Coordinator, Seated};
 use crate::error::Error;
+use crate::sandbox;
 use crate::store::{Store, Tx};
 use crate::workers::WorkerOrder;
 
@@ -43,7 +44,32 @@ impl Director {
         for lease in over {
             self.revoke(lease, LeaseEvent::Expire, "its worker is gone").await?;
         }
+        self.quarantine(&leases, &seats).await?;
         Ok(true)
+    }
+
+    /// Takes back the leases of workers whose sandboxes hold less than they did, where the lease needs a sandbox.
+    async fn quarantine(&self, leases: &[Lease], seats: &[Seated]) -> Result<(), Error> {
+        for seat in seats.iter().filter(|seat| sandbox::is_quarantined(seat)) {
+            let theirs = |lease: &&Lease| lease.worker == seat.worker && lease.session == seat.session;
+            for lease in leases.iter().filter(theirs) {
+                if self.is_confined(lease).await? {
+                    let why = format!("sandbox_too_weak: its worker is quarantined: {}", seat.quarantine);
+                    self.revoke(lease, LeaseEvent::Revoke, &why).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a lease needs a sandbox; also where nobody can say.
+    async fn is_confined(&self, lease: &Lease) -> Result<bool, Error> {
+        let mut tx = self.store.read().await?;
+        let (run, phase) = (tx.run(&lease.run).await?, tx.phase(&lease.run, &lease.phase).await?);
+        drop(tx);
+        let (Some(run), Some(phase)) = (run, phase) else { return Ok(true) };
+        let Ok(policy) = self.policy_of(&run).await else { return Ok(true) };
+        Ok(sandbox::needed(&policy, &run, &phase, lease.purpose).is_some())
     }
 
     fn sightings(&self) -> MutexGuard<'_, Sightings> {
@@ -156,9 +182,10 @@ async fn end(
     }
     let granting = lease.state == LeaseState::Granting;
     let event = if granting { LeaseEvent::Revoke } else { event };
-    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
+    // Before the lease ends: with it, the store settles what is still reserved.
     let ending = if granting { Ending::NotStarted } else { Ending::Lost };
     budget::settle(tx, &lease, ending).await?;
+    moves::lease(tx, &mut lease, event, Some(reason.to_owned()), actor).await?;
     if let Some(mut phase) = tx.phase(&lease.run, &lease.phase).await? {
         if lease.purpose == LeasePurpose::Verify && phase.state == PhaseState::Verifying {
             lose_verify(tx, &mut phase, reason).await?;
@@ -188,14 +215,14 @@ pub(crate) async fn lose_verify(tx: &mut dyn Tx, phase: &mut Phase, reason: &str
     moves::update_phase(tx, phase, reason).await
 }
 
-/// A run whose lease has ended: back to the queue, or to rest where a pause was asked for.
+/// A run whose lease has ended: back to the queue, or to rest where a person asked for a pause or a budget is used up.
 pub(crate) async fn release_run(tx: &mut dyn Tx, run: &mut Run, reason: Option<String>) -> Result<(), Error> {
     let system = Principal::system();
-    if run.pause_requested && matches!(run.state, RunState::Leased | RunState::Running) {
+    let rests = run.pause_requested || run.budget.hit.is_some();
+    if rests && matches!(run.state, RunState::Leased | RunState::Running) {
         if run.state == RunState::Leased {
             moves::run(tx, run, RunEvent::Start, None, &system).await?;
         }
-        run.pause_requested = false;
         let hit = run.budget.hit.as_ref().map(ToString::to_string);
         let why = hit.unwrap_or_else(|| "paused when its attempt ended".to_owned());
         return moves::run(tx, run, RunEvent::Pause, Some(why), &system).await;

@@ -1,15 +1,16 @@
 //! One look at everything of a project that may have something to do, in a few questions however many runs there are.
 //! What has a step to take is read again by itself before the step is taken.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use autopack_shared::domain::breaker::builder_key;
 use autopack_shared::domain::ids::{PhaseId, RequestId, RowId, RunId, Timestamp};
 use autopack_shared::domain::record::{Apply, Command, Lease, LeasePurpose, Phase, Request, Run};
 use autopack_shared::domain::sandbox::SandboxLevel;
-use autopack_shared::domain::state::{PhaseState, RunState};
+use autopack_shared::domain::state::{LeaseState, PhaseState, RunState};
 
 use super::Director;
-use super::next::{Step, next_step};
+use super::next::{Step, next_step, resumes_at};
 use super::view::RunView;
 use crate::error::Error;
 use crate::store::{RunFilter, Tx};
@@ -22,12 +23,20 @@ pub(super) struct Candidate {
     pub(super) purpose: LeasePurpose,
     /// The weakest sandbox that it may run in; known when it is about to be let in.
     pub(super) sandbox: Option<SandboxLevel>,
+    /// Whether its processes have data on the server for runs; known then too.
+    pub(super) data: bool,
 }
 
 impl Candidate {
     /// The phase as it was read.
     pub(super) fn phase(&self) -> Option<&Phase> {
         self.view.phase(&self.phase)
+    }
+
+    /// The builder that it wants, as breakers know it.
+    pub(super) fn builder(&self) -> Option<String> {
+        let phase = self.phase().filter(|_| self.purpose == LeasePurpose::Build)?;
+        Some(builder_key(&phase.spec.builder))
     }
 }
 
@@ -64,14 +73,14 @@ fn by_run<T>(rows: Vec<T>, run: impl Fn(&T) -> &RunId) -> HashMap<RunId, Vec<T>>
 }
 
 impl Rows {
-    async fn read(tx: &mut dyn Tx, runs: &[Run], commands: Vec<Command>) -> Result<Self, Error> {
+    async fn read(tx: &mut dyn Tx, runs: &[Run], commands: Vec<Command>, leases: Vec<Lease>) -> Result<Self, Error> {
         let ids: Vec<RunId> = runs.iter().map(|run| run.id.clone()).collect();
         let phases = tx.phases_of(&ids).await?;
         let requests: Vec<RequestId> = phases.iter().filter_map(|phase| phase.request.clone()).collect();
         let applies: Vec<RowId> = phases.iter().filter_map(|phase| phase.apply.clone()).collect();
         Ok(Self {
             phases: by_run(phases, |phase| &phase.run),
-            leases: tx.active_leases(None).await?.into_iter().map(|lease| (lease.run.clone(), lease)).collect(),
+            leases: leases.into_iter().map(|lease| (lease.run.clone(), lease)).collect(),
             commands: by_run(commands, |command| &command.run),
             requests: tx.requests_of(&requests).await?.into_iter().map(|row| (row.id.clone(), row)).collect(),
             applies: tx.applies_of(&applies).await?.into_iter().map(|row| (row.id.clone(), row)).collect(),
@@ -96,13 +105,13 @@ impl Director {
     /// Looks at every run that may have something to do.
     pub(super) async fn look(&self) -> Result<Look, Error> {
         let mut tx = self.store.read().await?;
-        let (mut runs, commands) = self.interesting(tx.as_mut()).await?;
+        let (mut runs, commands, leases) = self.interesting(tx.as_mut()).await?;
         if runs.is_empty() {
             return Ok(Look::default());
         }
         // Who came first is served first.
         runs.sort_by(|one, other| (one.created_at, &one.id).cmp(&(other.created_at, &other.id)));
-        let mut rows = Rows::read(tx.as_mut(), &runs, commands).await?;
+        let mut rows = Rows::read(tx.as_mut(), &runs, commands, leases).await?;
         let ids: Vec<RunId> = runs.iter().map(|run| run.id.clone()).collect();
         let lines = tx.lines_of(&ids).await?.into_iter().collect();
         let now = tx.now();
@@ -123,8 +132,8 @@ impl Director {
         Ok(look)
     }
 
-    /// The runs that may have something to do, and the wishes that nobody has dealt with.
-    async fn interesting(&self, tx: &mut dyn Tx) -> Result<(Vec<Run>, Vec<Command>), Error> {
+    /// The runs that may have something to do, the wishes that nobody has dealt with, and all active leases.
+    async fn interesting(&self, tx: &mut dyn Tx) -> Result<(Vec<Run>, Vec<Command>, Vec<Lease>), Error> {
         let states = RunState::ALL.iter().copied().filter(|s| !s.is_terminal()).collect();
         let filter = RunFilter { project: Some(self.project.clone()), states, limit: 0 };
         let mut runs = tx.runs(&filter).await?;
@@ -134,28 +143,36 @@ impl Director {
             more.extend(tx.runs_with_phase(state).await?);
         }
         more.extend(tx.prepared_applies().await?.into_iter().map(|apply| apply.run));
+        // A grant that was not completed holds its place, although its run has ended meanwhile.
+        let leases = tx.active_leases(None).await?;
+        more.extend(leases.iter().filter(|one| one.state == LeaseState::Granting).map(|lease| lease.run.clone()));
         for run in &runs {
             more.remove(&run.id);
         }
         // Each project has a director of its own, with a hub of its own.
         let more = tx.runs_of(&more.into_iter().collect::<Vec<_>>()).await?;
         runs.extend(more.into_iter().filter(|run| run.project == self.project));
-        Ok((runs, commands))
+        Ok((runs, commands, leases))
     }
 }
 
 impl Look {
+    /// Everything that was looked at.
+    pub(super) fn seen(&self) -> HashSet<RunId> {
+        let wanting = self.candidates.iter().map(|one| &one.view.run.id);
+        wanting.chain(&self.busy).chain(&self.waiting).cloned().collect()
+    }
+
     fn sort(&mut self, view: RunView, now: Timestamp) {
         match next_step(&view, now) {
             Some(Step::Grant(phase, purpose)) => {
-                self.candidates.push(Candidate { view, phase, purpose, sandbox: None })
+                self.candidates.push(Candidate { view, phase, purpose, sandbox: None, data: false })
             }
             Some(_) => {
                 self.busy.insert(view.run.id);
             }
             None => {
-                let until = view.run.budget.hit.as_ref().and_then(|hit| hit.until);
-                self.wake = self.wake.into_iter().chain(until).min();
+                self.wake = self.wake.into_iter().chain(resumes_at(&view)).min();
                 self.waiting.insert(view.run.id);
             }
         }

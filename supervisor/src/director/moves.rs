@@ -19,7 +19,10 @@ use crate::store::Tx;
 
 mod writes;
 
-pub(crate) use writes::{bump, bump_all, finish, notice, project, sent, update_attempt, update_phase, update_run};
+pub(crate) use writes::{
+    breaker, bump, bump_all, credential, finish, forget_transcript, notice, project, sent, update_attempt,
+    update_phase, update_run,
+};
 
 /// One thing that happened, for the audit log and for the run's history.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use autopack_shared::domain::state::{
 
 use super::view::RunView;
 
-/// Lost attempts (their worker died) after which a phase gives up all the same.
+/// Lost attempts (their worker died, or their provider did not answer) after which a phase gives up all the same.
 pub const MAX_LOST: u32 = 50;
 
 /// One step of a run.
@@ -132,8 +132,11 @@ fn phase_step(view: &RunView, phase: &Phase, now: Timestamp) -> Option<Step> {
                 let last = phase.reason.clone().unwrap_or_else(|| "attempts exhausted".to_owned());
                 return Some(Step::Move(id(), PhaseEvent::Exhaust, Some(last)));
             }
-            (phase.lost_attempts >= MAX_LOST)
-                .then(|| Step::Move(id(), PhaseEvent::Exhaust, Some(format!("its worker was lost {MAX_LOST} times"))))
+            (phase.lost_attempts >= MAX_LOST).then(|| {
+                let last = phase.reason.as_deref().unwrap_or("nobody said why");
+                let why = format!("{MAX_LOST} attempts were lost, the last one so: {last}");
+                Step::Move(id(), PhaseEvent::Exhaust, Some(why))
+            })
         }
         PhaseState::Executing => None,
         PhaseState::Collected | PhaseState::Governance => Some(Step::Judge(id())),
@@ -236,9 +239,16 @@ fn unfinished(view: &RunView, now: Timestamp) -> Option<Step> {
     })
 }
 
+/// When a paused run goes on by itself: with a new day's budget, unless a person wants it to rest.
+#[must_use]
+pub fn resumes_at(view: &RunView) -> Option<Timestamp> {
+    let hit = view.run.budget.hit.as_ref().filter(|_| !view.run.pause_requested)?;
+    hit.until.filter(|_| view.run.state == RunState::Paused)
+}
+
 /// A paused run starts nothing: time still runs out for requests, and what is half reverted is reverted.
 fn paused(view: &RunView, now: Timestamp) -> Option<Step> {
-    if view.run.budget.hit.as_ref().and_then(|hit| hit.until).is_some_and(|until| now >= until) {
+    if resumes_at(view).is_some_and(|until| now >= until) {
         return Some(Step::MoveRun(RunEvent::Resume, Some("a new day has a new budget".to_owned())));
     }
     newest_rolling(view).or_else(|| {

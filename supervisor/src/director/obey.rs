@@ -28,7 +28,7 @@ impl Director {
         let result = match &command.op {
             CommandOp::Cancel => steer(tx.as_mut(), &mut run, RunEvent::Cancel, command).await?,
             CommandOp::Resume => steer(tx.as_mut(), &mut run, RunEvent::Resume, command).await?,
-            CommandOp::Budget { caps } => raise(tx.as_mut(), &mut run, command, *caps).await?,
+            CommandOp::Budget { phase, caps } => raise(tx.as_mut(), &mut run, command, phase.as_ref(), *caps).await?,
             CommandOp::Pause => self.pause(tx.as_mut(), &mut run, view, command).await?,
             CommandOp::Retry { phase, feedback, scope } => {
                 retry(tx.as_mut(), &mut run, command, phase.as_ref(), feedback, scope.as_ref()).await?
@@ -50,6 +50,12 @@ impl Director {
             moves::update_run(tx, run, &command.principal, "a pause is asked for").await?;
             return Ok("done: it pauses when the running attempt ends".to_owned());
         }
+        if run.state == RunState::Paused && !run.pause_requested {
+            // What paused it may let it go on; from now on only a person does.
+            run.pause_requested = true;
+            moves::update_run(tx, run, &command.principal, "it stays paused until somebody resumes it").await?;
+            return Ok("done: it stays paused until somebody resumes it".to_owned());
+        }
         steer(tx, run, RunEvent::Pause, command).await
     }
 }
@@ -58,8 +64,9 @@ async fn steer(tx: &mut dyn Tx, run: &mut Run, event: RunEvent, command: &Comman
     if run.state.next(event).is_err() {
         return Ok(format!("refused: the run is {}", run.state));
     }
-    if event == RunEvent::Resume {
-        run.pause_requested = false;
+    // A person's pause lasts until a person ends it.
+    if matches!(event, RunEvent::Pause | RunEvent::Resume) {
+        run.pause_requested = event == RunEvent::Pause;
     }
     moves::run(tx, run, event, Some(format!("{} by {}", event.as_str(), command.principal.id)), &command.principal)
         .await?;
@@ -92,18 +99,38 @@ async fn cancel_request(tx: &mut dyn Tx, phase: &Phase, command: &Command) -> Re
     Ok(())
 }
 
-/// Sets bounds of a run anew; one that was held up by its own bound goes on.
-async fn raise(tx: &mut dyn Tx, run: &mut Run, command: &Command, caps: Caps) -> Result<String, Error> {
+/// Sets bounds of a run anew, or of one of its phases; a run that was held up by a bound of that scope goes on, unless a
+/// person wants it to rest.
+async fn raise(
+    tx: &mut dyn Tx,
+    run: &mut Run,
+    command: &Command,
+    wanted: Option<&PhaseId>,
+    caps: Caps,
+) -> Result<String, Error> {
     if run.state.is_terminal() || run.state == RunState::Cancelling {
         return Ok(format!("refused: the run is {}", run.state));
     }
-    run.budget.raised = caps.or(run.budget.raised);
-    let why = format!("budget set by {}: {}", command.principal.id, told(caps));
-    if run.budget.hit.as_ref().is_some_and(|hit| hit.scope == BudgetScope::Run) && run.state == RunState::Paused {
-        moves::run(tx, run, RunEvent::Resume, Some(why), &command.principal).await?;
+    let mut why = format!("budget set by {}: {}", command.principal.id, told(caps));
+    let scope = if let Some(id) = wanted {
+        let Some(mut phase) = tx.phase(&run.id, id).await? else { return Ok(format!("refused: there is no {id}")) };
+        phase.budget.raised = caps.or(phase.budget.raised);
+        moves::update_phase(tx, &mut phase, &why).await?;
+        why = format!("{why} for {id}");
+        BudgetScope::Phase
     } else {
-        moves::update_run(tx, run, &command.principal, &why).await?;
+        run.budget.raised = caps.or(run.budget.raised);
+        BudgetScope::Run
+    };
+    let frees = run.budget.hit.as_ref().is_some_and(|hit| hit.scope == scope) && run.state == RunState::Paused;
+    if frees && !run.pause_requested {
+        moves::run(tx, run, RunEvent::Resume, Some(why), &command.principal).await?;
+        return Ok("done".to_owned());
     }
+    if frees {
+        run.budget.hit = None;
+    }
+    moves::update_run(tx, run, &command.principal, &why).await?;
     Ok("done".to_owned())
 }
 

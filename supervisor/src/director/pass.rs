@@ -97,8 +97,14 @@ impl Director {
         let mut undone = self.tried("locks", self.sweep().await).await?;
         undone |= self.tried("expiries", self.expire_due().await).await?;
         undone |= self.tried("reminders", self.remind().await).await?;
+        undone |= match self.retain().await {
+            Err(error) => self.tried("transcripts", Err(error)).await?,
+            Ok(more) => more,
+        };
         let mut look = self.look().await?;
-        undone |= self.admit(std::mem::take(&mut look.candidates)).await?;
+        self.forget_but(&look.seen());
+        let (again, mut slow) = self.admit(std::mem::take(&mut look.candidates)).await?;
+        undone |= again;
         let mut wants = false;
         for run in &look.busy {
             match self.step(run).await? {
@@ -110,13 +116,17 @@ impl Director {
         if wants {
             // What came into the queue just now does not wait for the next pass.
             look = Look { busy: look.busy, waiting: look.waiting, ..self.look().await? };
-            undone |= self.admit(std::mem::take(&mut look.candidates)).await?;
+            let (again, newer) = self.admit(std::mem::take(&mut look.candidates)).await?;
+            undone |= again;
+            slow = newer;
         }
         self.wake_at(look.wake);
         look.waiting.iter().for_each(|run| self.eased(run));
         self.export(&look).await;
-        undone |= self.pauses().any(self.clock.monotonic());
         undone |= leased | self.tried("notices", self.deliver().await).await?;
+        // What takes its time comes last.
+        undone |= self.admit_slow(slow).await?;
+        undone |= self.pauses().any(self.clock.monotonic());
         Ok(undone)
     }
 

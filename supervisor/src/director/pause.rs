@@ -1,7 +1,7 @@
 //! How long a run waits after a grant that failed: what is in the way will not be gone at once, and each try costs two
 //! transactions and an epoch. And when the director looks again for runs that wait for an instant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use autopack_shared::domain::ids::{RunId, Timestamp};
@@ -25,6 +25,8 @@ pub(super) struct Pauses {
     runs: HashMap<RunId, (u32, Duration)>,
     /// When somebody waits for an instant of the store's clock: the earliest.
     pub(super) wake: Option<Timestamp>,
+    /// When it was last looked for transcripts that are due, and none was, on a monotonic clock.
+    pub(super) looked_at_transcripts: Option<Duration>,
 }
 
 impl Pauses {
@@ -55,6 +57,11 @@ impl Pauses {
     pub(super) fn forget(&mut self, run: &RunId) {
         self.runs.remove(run);
     }
+
+    /// Forgets all that are not among these.
+    pub(super) fn forget_but(&mut self, seen: &HashSet<RunId>) {
+        self.runs.retain(|run, _| seen.contains(run));
+    }
 }
 
 impl Director {
@@ -82,7 +89,12 @@ mod tests {
         pauses.failed(&run, Duration::from_secs(2));
         assert!(pauses.holds(&run, Duration::from_millis(2999)) && pauses.any(Duration::from_secs(2)));
         assert!(!pauses.holds(&run, Duration::from_secs(3)) && !pauses.any(Duration::from_secs(3)));
+        pauses.forget_but(&HashSet::from([run.clone()]));
+        assert!(pauses.holds(&run, Duration::from_secs(2)));
+        pauses.forget_but(&HashSet::new());
+        assert!(!pauses.holds(&run, Duration::from_secs(2)) && pauses.runs.is_empty());
+        pauses.failed(&run, Duration::from_secs(1));
         pauses.forget(&run);
-        assert!(!pauses.holds(&run, Duration::from_secs(2)));
+        assert!(!pauses.holds(&run, Duration::from_secs(1)));
     }
 }

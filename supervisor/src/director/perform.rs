@@ -62,7 +62,7 @@ impl Director {
             Err(Error::Hub(error @ HubError::Collides { .. })) => Err(error.to_string()),
             made => Ok(made?),
         };
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, None).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
         match made {
             Err(why) => moves::run(tx.as_mut(), &mut run, RunEvent::Fail, Some(why), &system()).await?,
@@ -85,7 +85,7 @@ impl Director {
         event: PhaseEvent,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         match event {
             PhaseEvent::Pass => moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Succeed, None).await?,
@@ -124,11 +124,8 @@ impl Director {
     }
 
     async fn move_run(&self, view: &RunView, event: RunEvent, reason: Option<String>) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, None).await?;
         let mut run = reread_run(tx.as_mut(), &view.run).await?;
-        if event == RunEvent::Pause {
-            run.pause_requested = false;
-        }
         moves::run(tx.as_mut(), &mut run, event, reason, &system()).await?;
         tx.commit().await?;
         self.allow(&view.run.id);
@@ -174,7 +171,7 @@ impl Director {
 
     /// Takes a request's outcome to its phase.
     async fn settle(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         let Some(request) = (match &phase.request {
             Some(id) => tx.request(id).await?,

@@ -6,6 +6,7 @@ use autopack_shared::domain::state::{ApplyState, AttemptEvent, PhaseEvent};
 use autopack_shared::repo::merge::Merged;
 
 use super::apply::{apply_id, insert, revert_message};
+use super::attempts::rolled_back;
 use super::grant::reread_phase;
 use super::view::RunView;
 use super::{Denial, Director, moves, ref_of, system};
@@ -64,9 +65,9 @@ impl Director {
 
     /// The branch was moved or deleted under a change that the gate did not pass: there is nothing to take back.
     async fn gone(&self, view: &RunView, id: &PhaseId) -> Result<(), Error> {
-        let mut tx = self.fenced(&[]).await?;
+        let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
-        moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some("rolled back".to_owned())).await?;
+        moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(rolled_back(&phase))).await?;
         let reason = Some(format!("{} no longer has it; nothing was left to revert", view.run.branch));
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::RolledBack, reason, &system()).await?;
         Ok(tx.commit().await?)

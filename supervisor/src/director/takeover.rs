@@ -8,7 +8,7 @@ use autopack_shared::domain::state::{LeaseEvent, LeaseState};
 
 use crate::error::Error;
 use crate::hub::HubError;
-use crate::store::{RunFilter, Store};
+use crate::store::{RunFilter, Store, StoreError, Tx};
 
 use super::{Director, DirectorParts, moves, run_blocking};
 
@@ -18,15 +18,47 @@ pub struct Claim {
     token: FencingToken,
 }
 
+/// Where a replica is at home: what it read of the store when it came.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The name under which its supervisors meet.
+    pub name: String,
+    /// The store's incarnation.
+    pub incarnation: u32,
+}
+
+impl Home {
+    /// Refuses a store whose supervisors meet elsewhere by now, or that was restored under this one's feet.
+    async fn check(&self, tx: &mut dyn Tx, incarnation: u32) -> Result<(), Error> {
+        if let Some(known) = tx.coordination().await?.filter(|known| *known != self.name) {
+            return Err(StoreError::Elsewhere { known, asked: self.name.clone() }.into());
+        }
+        if incarnation < self.incarnation {
+            return Err(StoreError::Rewound { found: incarnation, ours: self.incarnation }.into());
+        }
+        Ok(())
+    }
+}
+
 impl Claim {
     /// Raises the store's fence for a replica that won the election. `found` is the highest token of its hubs: a new
     /// store over a hub that had another takes the next incarnation, so that everything of the old one is older.
     ///
     /// # Errors
-    /// Those of the store.
-    pub async fn raise(store: &dyn Store, replica: &str, found: Option<FencingToken>) -> Result<Self, Error> {
+    /// Those of the store; [`StoreError::Elsewhere`] where `home` is not the store's any more.
+    pub async fn raise(
+        store: &dyn Store,
+        replica: &str,
+        found: Option<FencingToken>,
+        home: Option<&Home>,
+    ) -> Result<Self, Error> {
+        // Nobody directs who would write what others no longer understand.
+        store.fits().await?;
         let mut tx = store.tx(&[]).await?;
         let mut incarnation = tx.incarnation().await?;
+        if let Some(home) = home {
+            home.check(tx.as_mut(), incarnation).await?;
+        }
         if let Some(found) = found
             && tx.epoch(&Scope::Director).await?.is_none()
             && found.incarnation >= incarnation
@@ -98,6 +130,7 @@ impl Director {
                 self.revoke(&lease, LeaseEvent::Expire, "the supervisor was started anew").await?;
             }
         }
+        self.settle_orphans().await?;
         self.remember_pending().await?;
         // What a crash cut off is brought up to date.
         let mut tx = self.store.read().await?;

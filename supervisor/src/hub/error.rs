@@ -9,6 +9,7 @@ use autopack_shared::repo::pack::PackError;
 use autopack_shared::repo::tree::TreeError;
 
 use super::RefName;
+use super::names::EMBEDDED;
 
 /// Why the hub did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,8 +36,8 @@ pub enum HubError {
         /// How long it was waited for.
         seconds: u64,
     },
-    /// The hub of another cluster.
-    #[error("{hub} is the hub of the cluster {found}, this is {ours}")]
+    /// The hub of another cluster, or of an embedded engine.
+    #[error("{hub} belongs to {}, this is {}", owner(found), owner(ours))]
     Foreign {
         /// Where it is.
         hub: String,
@@ -175,7 +176,24 @@ pub enum HubError {
     Git(#[from] git2::Error),
 }
 
+/// Whose a hub is, in words.
+fn owner(mark: &str) -> String {
+    if mark == EMBEDDED { "an embedded engine".to_owned() } else { format!("the cluster {mark}") }
+}
+
 impl HubError {
+    /// Whether objects are missing or damaged.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::Tree(_) | Self::Facts(_))
+    }
+
+    /// Whether it is about the ref that was asked for, and not about whether it can be asked for now.
+    #[must_use]
+    pub const fn is_of_the_ref(&self) -> bool {
+        matches!(self, Self::Symbolic { .. } | Self::ForeignRef { .. })
+    }
+
     /// Whether the hub cannot be asked now: that says nothing about what was asked.
     #[must_use]
     pub const fn is_away(&self) -> bool {

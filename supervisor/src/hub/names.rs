@@ -12,6 +12,9 @@ pub(super) const FENCE: &str = "refs/autopack/fence";
 /// The ref that says whose hub it is.
 pub(super) const CLUSTER: &str = "refs/autopack/cluster";
 
+/// Whose hub a repository is that an embedded engine works on, with whichever data directory: that may be thrown away.
+pub(crate) const EMBEDDED: &str = "embedded";
+
 /// Where the branches of runs are.
 pub(crate) const RUNS: &str = "refs/heads/autopack/";
 

@@ -17,7 +17,7 @@ use autopack_shared::runtime::telemetry;
 
 use crate::census;
 use crate::coordination::{CoordinationError, Coordinator, Directorship};
-use crate::director::{Claim, Director, DirectorConfig, DirectorParts, run_blocking};
+use crate::director::{Claim, Director, DirectorConfig, DirectorParts, Home, run_blocking};
 use crate::error::Error;
 use crate::export::Exporter;
 use crate::hub::HubError;
@@ -60,6 +60,8 @@ pub(super) struct Lead {
     pub(super) id: String,
     /// The cluster whose hubs these are.
     pub(super) cluster: String,
+    /// Where the store's supervisors meet, as it was when this one came.
+    pub(super) home: Home,
     pub(super) services: Services,
     pub(super) store: Arc<dyn Store>,
     pub(super) coordinator: Arc<dyn Coordinator>,
@@ -99,11 +101,15 @@ impl Lead {
                         hangs = seat_lost(self.coordinator.directorship(), 2 * WIND_DOWN) => Err(hangs),
                     };
                     self.let_go();
-                    if let Err(error) = led {
+                    if let Err(error) = &led {
                         tracing::warn!(replica = self.id, %error, "stepped down");
                     }
                     if let Err(error) = self.coordinator.resign().await {
                         tracing::warn!(%error, "the seat could not be given back; it runs out by itself");
+                    }
+                    if let Err(error @ Error::Store(StoreError::Elsewhere { .. } | StoreError::Rewound { .. })) = led {
+                        // The store is another life's: there is nothing more to do here.
+                        return Err(error);
                     }
                 }
                 Err(refusal) => tracing::debug!(replica = self.id, %refusal, "not elected"),
@@ -144,7 +150,8 @@ impl Lead {
 
     /// Directs every project until the seat is lost or a director was fenced off.
     async fn lead(self: &Arc<Self>, stop: &CancellationToken) -> Result<(), Error> {
-        let claim = Claim::raise(self.store.as_ref(), &self.id, self.highest().await?).await?;
+        let found = self.highest().await?;
+        let claim = Claim::raise(self.store.as_ref(), &self.id, found, Some(&self.home)).await?;
         let mut seat = self.coordinator.directorship();
         let mut changes = self.store.changes();
         let term = stop.child_token();
@@ -275,7 +282,17 @@ impl Lead {
     ) -> Result<Arc<Director>, Error> {
         let core = self.services.cores.named(&project.id).await?;
         let (hub, cluster) = (core.hub.clone(), self.cluster.clone());
-        run_blocking(move || hub.claim(&cluster)).await?;
+        run_blocking(move || {
+            // A life that ended while it marked the hub has left the mark locked. In a hub that is another cluster's,
+            // locks are not ours to clear; one that is ours is not marked again.
+            if hub.cluster()?.is_none() {
+                for lock in hub.recover()? {
+                    tracing::info!(lock = %lock.display(), "removed a ref lock that an earlier life left");
+                }
+            }
+            hub.claim(&cluster)
+        })
+        .await?;
         let exports = self.state_dir.join("projects").join(project.id.as_str());
         let parts = DirectorParts {
             project: project.id.clone(),

@@ -12,8 +12,8 @@ use autopack_shared::domain::record::{Principal, Project};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use super::HubOpener;
-use crate::coordination::etcd::Recovery;
 use crate::coordination::etcd::config::{EtcdConfig, Replica as Seat, StoreIdentity};
+use crate::coordination::etcd::{Recovery, Standing};
 use crate::coordination::timers::Timers;
 use crate::director::{Governing, run_blocking};
 use crate::error::Error;
@@ -35,8 +35,10 @@ pub struct RecoveryConfig {
     pub store: PostgresConfig,
     /// The members of etcd.
     pub etcd: Vec<String>,
-    /// The cluster's name there; from now on, where it was another one.
-    pub cluster_id: String,
+    /// The cluster's name there; none for the one that the store knows.
+    pub cluster_id: Option<String>,
+    /// The cluster gets that name from now on, where it had another one.
+    pub rename: bool,
     /// Where journals, scratch files and caches may be kept.
     pub state_dir: PathBuf,
     /// The folder with what git servers want to see.
@@ -50,7 +52,11 @@ pub struct RecoveryConfig {
 /// What it came to.
 #[derive(Debug, Clone)]
 pub struct NewIncarnation {
-    /// The store's before.
+    /// The cluster's name in etcd before; none where no supervisor said one.
+    pub name_before: Option<String>,
+    /// The one from now on.
+    pub name: String,
+    /// The store's incarnation before.
     pub before: u32,
     /// The one that stands in etcd; none where nobody ever was there.
     pub etcd: Option<u32>,
@@ -87,24 +93,19 @@ pub async fn new_incarnation(
     ids: Arc<dyn IdSource>,
     who: Principal,
 ) -> Result<NewIncarnation, Error> {
-    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&config.store, ids.clone()).await?);
+    let store = if config.dry_run {
+        PostgresStore::look(&config.store).await?
+    } else {
+        PostgresStore::open(&config.store, ids.clone()).await?
+    };
+    let store: Arc<dyn Store> = Arc::new(store);
     let mut tx = store.read().await?;
-    let (before, cluster) = (tx.incarnation().await?, tx.cluster_id().await?);
+    let (before, cluster, known) = (tx.incarnation().await?, tx.cluster_id().await?, tx.coordination().await?);
     let projects = tx.projects().await?;
     drop(tx);
-    let etcd = meeting_place(&config, StoreIdentity { incarnation: before, cluster: cluster.clone() }).await?;
-    let standing = etcd.standing().await?;
-    if let Some(alive) = standing.alive.first() {
-        let why =
-            "it is alive; stop every supervisor first: what one of them writes meanwhile would be lost".to_owned();
-        return Err(Error::State {
-            what: "supervisor",
-            id: alive.clone(),
-            state: "ALIVE".to_owned(),
-            why,
-            reason: "illegal_move",
-        });
-    }
+    let name = name_of(known.as_deref(), config.cluster_id.as_deref(), config.rename)?;
+    let identity = StoreIdentity { incarnation: before, cluster: cluster.clone() };
+    let places = meeting_places(&config, &identity, known.as_deref(), &name).await?;
     let opener = HubOpener {
         store: store.clone(),
         clock,
@@ -115,8 +116,10 @@ pub async fn new_incarnation(
         governing: Governing::default(),
     };
     let mut found = NewIncarnation {
+        name_before: known,
+        name,
         before,
-        etcd: standing.incarnation,
+        etcd: places.iter().filter_map(|(_, standing)| standing.incarnation).max(),
         after: before,
         fences: BTreeMap::new(),
         foreign: Vec::new(),
@@ -129,29 +132,62 @@ pub async fn new_incarnation(
     found.after = highest.max(before).saturating_add(1);
     if !config.dry_run {
         write(store.as_ref(), &config, &found, &who).await?;
-        if !etcd.raise(&standing, found.after).await? {
-            let why =
-                "something moved in etcd meanwhile, and the store has the new one: stop every supervisor, and again";
-            let (what, id, state) = ("incarnation", found.after.to_string(), "HALF DONE".to_owned());
-            return Err(Error::State { what, id, state, why: why.to_owned(), reason: "illegal_move" });
+        for (etcd, standing) in &places {
+            if !etcd.raise(standing, found.after).await? {
+                let why = "something moved in etcd meanwhile, and the store has the new one: stop every supervisor, \
+                           and again";
+                let (what, id, state) = ("incarnation", found.after.to_string(), "HALF DONE".to_owned());
+                return Err(Error::State { what, id, state, why: why.to_owned(), reason: "illegal_move" });
+            }
         }
     }
     store.close().await;
     Ok(found)
 }
 
-/// The etcd of the cluster.
-async fn meeting_place(config: &RecoveryConfig, store: StoreIdentity) -> Result<Recovery, Error> {
-    let etcd = EtcdConfig {
-        endpoints: config.etcd.clone(),
-        cluster_id: config.cluster_id.clone(),
-        replica: Seat { id: "admin".to_owned(), addr: String::new() },
-        store,
-        user: None,
-        tls: None,
-        timers: Timers::default(),
-    };
-    Ok(Recovery::connect(&etcd).await?)
+/// The cluster's name from now on. Another one than the store knows is a slip of the hand, unless it is asked for: its
+/// supervisors are alive under the one that is known, and nobody is under the other.
+fn name_of(known: Option<&str>, asked: Option<&str>, rename: bool) -> Result<String, Error> {
+    let refused = |why: String| Error::Invalid { field: "cluster_id".to_owned(), why };
+    match (known, asked) {
+        (Some(known), Some(asked)) if known != asked && !rename => Err(refused(format!(
+            "the supervisors of this control store meet under the name {known}, not {asked}: leave it out, or give the \
+             cluster that name with --rename"
+        ))),
+        (_, Some(asked)) => Ok(asked.to_owned()),
+        (Some(known), None) => Ok(known.to_owned()),
+        (None, None) => Err(refused("the control store does not know the cluster's name in etcd: give it".to_owned())),
+    }
+}
+
+/// Where supervisors of the store may be alive: under the name that is known, and under the new one. Nobody may be.
+async fn meeting_places(
+    config: &RecoveryConfig,
+    store: &StoreIdentity,
+    known: Option<&str>,
+    name: &str,
+) -> Result<Vec<(Recovery, Standing)>, Error> {
+    let mut places = Vec::new();
+    for name in known.into_iter().filter(|known| *known != name).chain([name]) {
+        let etcd = EtcdConfig {
+            endpoints: config.etcd.clone(),
+            cluster_id: name.to_owned(),
+            replica: Seat { id: "admin".to_owned(), addr: String::new() },
+            store: store.clone(),
+            user: None,
+            tls: None,
+            timers: Timers::default(),
+        };
+        let etcd = Recovery::connect(&etcd).await?;
+        let standing = etcd.standing().await?;
+        if let Some(alive) = standing.alive.first() {
+            let why = "it is alive; stop every supervisor first: what one of them writes meanwhile would be lost";
+            let (what, id, state) = ("supervisor", alive.clone(), "ALIVE".to_owned());
+            return Err(Error::State { what, id, state, why: why.to_owned(), reason: "illegal_move" });
+        }
+        places.push((etcd, standing));
+    }
+    Ok(places)
 }
 
 /// Looks what a hub has.
@@ -201,8 +237,11 @@ async fn write(
 ) -> Result<(), Error> {
     let mut tx = store.tx(&[]).await?;
     tx.set_incarnation(found.after).await?;
-    let name = tx.coordination().await?;
-    tx.set_coordination(name.as_deref(), &config.cluster_id).await?;
+    if !tx.set_coordination(found.name_before.as_deref(), &found.name).await? {
+        let why = "somebody gave the cluster another name meanwhile: stop every supervisor, and again".to_owned();
+        let (what, id, state) = ("cluster", found.name.clone(), "RENAMED".to_owned());
+        return Err(Error::State { what, id, state, why, reason: "illegal_move" });
+    }
     let kept = |op: &str, object: &str, id: String, digests| AuditDraft {
         chain: CHAIN.to_owned(),
         actor: who.clone(),
@@ -216,7 +255,7 @@ async fn write(
         reason: config.reason.chars().take(500).collect(),
         request: BTreeMap::new(),
     };
-    let mut renewed = kept("cluster.new_incarnation", "cluster", config.cluster_id.clone(), BTreeMap::new());
+    let mut renewed = kept("cluster.new_incarnation", "cluster", found.name.clone(), BTreeMap::new());
     (renewed.before, renewed.after) = (Some(found.before.to_string()), Some(found.after.to_string()));
     tx.append_audit(renewed).await?;
     for branch in &found.foreign {
@@ -224,4 +263,24 @@ async fn write(
         tx.append_audit(kept("hub.foreign", "ref", format!("{} {}", branch.project, branch.name), digests)).await?;
     }
     Ok(tx.commit().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_keeps_its_name_unless_another_one_is_asked_for() {
+        for (known, asked, rename, name) in [
+            (Some("prod"), None, false, Some("prod")),
+            (Some("prod"), None, true, Some("prod")),
+            (Some("prod"), Some("prod"), false, Some("prod")),
+            (Some("prod"), Some("autopack"), false, None),
+            (Some("prod"), Some("autopack"), true, Some("autopack")),
+            (None, Some("prod"), false, Some("prod")),
+            (None, None, true, None),
+        ] {
+            assert_eq!(name_of(known, asked, rename).ok().as_deref(), name, "{known:?} {asked:?} {rename}");
+        }
+    }
 }

@@ -33,6 +33,8 @@ pub trait Spending {
     async fn update_spend(&mut self, spend: &mut Spend) -> StoreResult<()>;
     /// What was used and what is reserved.
     async fn spent(&mut self, by: SpentBy<'_>) -> StoreResult<Spent>;
+    /// Reservations of a project that are open though their leases have ended.
+    async fn orphans(&mut self, project: &ProjectId) -> StoreResult<Vec<Spend>>;
     /// How many attempts that are under way use a credential, in every project.
     async fn credential_uses(&mut self, name: &str) -> StoreResult<u64>;
 }

@@ -1,11 +1,13 @@
 //! What gates have learned: what commands show on an untouched base, and which tests are flaky. Neither is run state,
 //! so neither needs a fence; a report of a gate names the baseline it was compared with by its digest.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use autopack_shared::domain::gate::Measured;
-use autopack_shared::domain::ids::{Oid, ProjectId, RunId, Timestamp};
+use autopack_shared::domain::ids::{Digest, Oid, ProjectId, RunId, Timestamp};
 
 use super::StoreResult;
 
@@ -42,10 +44,19 @@ pub trait Gates {
     async fn put_baseline(&mut self, project: &ProjectId, base: Oid, measured: &Measured) -> StoreResult<()>;
     /// All that is known of a base.
     async fn baselines(&mut self, project: &ProjectId, base: Oid) -> StoreResult<Vec<Measured>>;
+    /// What is known of these commands on a base.
+    async fn baselines_of(&mut self, project: &ProjectId, base: Oid, commands: &[Digest])
+    -> StoreResult<Vec<Measured>>;
     /// Forgets what is known of a base, to have it measured again; how many commands.
     async fn drop_baselines(&mut self, project: &ProjectId, base: Oid) -> StoreResult<u64>;
-    /// Counts a flaky test once more, and forgets the oldest beyond [`FLAKY`].
-    async fn note_flaky(&mut self, project: &ProjectId, command: &str, test: &str, run: &RunId) -> StoreResult<()>;
+    /// Counts flaky tests, each a command and a test, once more, and forgets the oldest beyond [`FLAKY`]. They are taken
+    /// in their order, so that two that learn the same do not wait for each other.
+    async fn note_flaky(
+        &mut self,
+        project: &ProjectId,
+        tests: &BTreeSet<(String, String)>,
+        run: &RunId,
+    ) -> StoreResult<()>;
     /// Flaky tests of a project, the ones seen last first; at most `limit`, 0 means all.
     async fn flaky_tests(&mut self, project: &ProjectId, limit: u32) -> StoreResult<Vec<FlakyTest>>;
 }

@@ -6,10 +6,11 @@
 //! before any row that hangs on it; and when all verbs are done, at commit: the heads of audit chains by name, the
 //! ledger that numbers the whole store, a row of the clock. A transaction that writes to several runs may still meet
 //! another that does so the other way round: then PostgreSQL ends one of them, which is told to try again.
+//!
+//! A transaction about one run is mostly a turn ([`Store::turn`]): it is shown its run, locks nothing, and what it
+//! writes is committed together with what others write at the same time, in the same order of locks (`turns.rs`).
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::io;
 use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,14 +18,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions as _, Connection as _, PgPool, Postgres, Transaction, query};
+use sqlx::{ConnectOptions as _, Connection as _, query};
 use tokio::sync::{Notify, watch};
 
-use autopack_shared::domain::ids::{Fence, Timestamp};
+use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Timestamp};
 use autopack_shared::runtime::clock::IdSource;
 use autopack_shared::runtime::process::{OnError, Tasks};
 
+use self::base::{Commits, Core};
 use self::error::{away, failed, within};
+use self::turns::{LANES, Turns};
 use self::tx::PostgresTx;
 use super::{Store, StoreResult, Tx};
 
@@ -32,6 +35,7 @@ pub use self::closed::Place;
 
 mod applies;
 mod audit;
+mod base;
 mod batches;
 mod budgets;
 mod closed;
@@ -47,9 +51,11 @@ mod requests;
 mod runs;
 mod schema;
 mod server;
+mod sheet;
 mod skew;
 mod surveys;
 mod transcripts;
+mod turns;
 mod tx;
 mod watcher;
 
@@ -62,6 +68,8 @@ const FRESH: Duration = Duration::from_millis(500);
 /// What every connection sets: waits and idle transactions end, and a server whose client is gone notices.
 const SETTINGS: &[(&str, &str)] = &[
     ("search_path", "autopack,pg_temp"),
+    // Nothing here is worth compiling: what takes long reads many rows, not hard sums.
+    ("jit", "off"),
     ("lock_timeout", "3s"),
     ("statement_timeout", "15s"),
     ("idle_in_transaction_session_timeout", "10s"),
@@ -106,34 +114,16 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// Who is told of a commit of this process.
-#[derive(Clone)]
-struct Commits {
-    /// Those in it.
-    all: watch::Sender<u64>,
-    /// Whoever tells other processes.
-    own: Arc<Notify>,
-}
-
-impl Commits {
-    fn announce(&self) {
-        self.all.send_modify(|n| *n = n.wrapping_add(1));
-        self.own.notify_one();
-    }
-}
-
 /// A control store in a PostgreSQL database.
 pub struct PostgresStore {
-    pool: PgPool,
-    /// The latest instant this process was told, which it is never taken back behind.
-    seen: Arc<AtomicI64>,
-    commits: Commits,
+    core: Core,
+    turns: Turns,
     tasks: Tasks,
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("connections", &self.pool.size()).finish_non_exhaustive()
+        f.debug_struct("PostgresStore").field("connections", &self.core.pool.size()).finish_non_exhaustive()
     }
 }
 
@@ -152,27 +142,51 @@ impl PostgresStore {
     /// [`StoreError::Unavailable`]: super::StoreError::Unavailable
     pub async fn open(config: &PostgresConfig, ids: Arc<dyn IdSource>) -> StoreResult<Self> {
         let options = config.options()?;
-        // By itself first: a pool tries again until its time is up, and then does not say why.
-        let system = tokio::time::timeout(TURN, server::check(&options)).await.unwrap_or_else(|_| {
-            Err(away("the server does not answer".to_owned(), "check that it runs and can be reached"))
-        })?;
+        let system = checked(&options).await?;
         let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
         // A connection that was just used is not asked whether it lives: who begins finds out, and takes another.
         let pool = pool.test_before_acquire(false).before_acquire(|link, meta| {
             Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
         });
-        // Who listens keeps its connection; it takes none from those who work.
-        let hints = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
-        let pool = pool.connect_lazy_with(options);
+        let lanes = PgPoolOptions::new().max_connections(LANES).acquire_timeout(TURN).test_before_acquire(false);
+        let lanes = lanes.before_acquire(|link, meta| {
+            Box::pin(async move { Ok(meta.idle_for < FRESH || within(TURN, link.ping()).await.is_ok()) })
+        });
+        let lanes = lanes.connect_lazy_with(options.clone());
+        let pool = pool.connect_lazy_with(options.clone());
         schema::prepare(&pool).await?;
         schema::settle(&pool, &ids.fresh("cluster"), &system).await?;
         let commits = watch::Sender::new(0);
         let tasks = Tasks::new();
         let (name, own, stop) = (ids.fresh("process"), Arc::new(Notify::new()), tasks.stop().clone());
-        let watcher = watcher::Watcher::new((pool.clone(), hints), name.clone(), commits.clone(), stop.clone()).await?;
+        let outgrown = Arc::new(AtomicI64::new(0));
+        let (at, until) = ((pool.clone(), options), (stop.clone(), outgrown.clone()));
+        let watcher = watcher::Watcher::new(at, name.clone(), commits.clone(), until).await?;
         tasks.spawn("changes of the control store", OnError::Log, watcher.watch());
         tasks.spawn("hints of commits", OnError::Log, watcher::tell(pool.clone(), name, own.clone(), stop));
-        Ok(Self { pool, seen: Arc::new(AtomicI64::new(0)), commits: Commits { all: commits, own }, tasks })
+        let core = Core::new(pool, Commits { all: commits, own }, outgrown);
+        let turns = Turns::start(&core, lanes, &tasks);
+        Ok(Self { core, turns, tasks })
+    }
+
+    /// Opens a store for reading alone: nothing is made, tidied up or numbered, and the server refuses to write for it.
+    /// It hears of no commits.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`], and [`StoreError::Unavailable`](super::StoreError::Unavailable) for a schema that is
+    /// not this program's.
+    pub async fn look(config: &PostgresConfig) -> StoreResult<Self> {
+        let options = config.options()?;
+        checked(&options).await?;
+        let options = options.options([("default_transaction_read_only", "on")]);
+        let pool = PgPoolOptions::new().max_connections(config.connections).acquire_timeout(TURN);
+        let lanes = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN).connect_lazy_with(options.clone());
+        let pool = pool.connect_lazy_with(options);
+        schema::is_current(&pool).await?;
+        let commits = Commits { all: watch::Sender::new(0), own: Arc::new(Notify::new()) };
+        let (core, tasks) = (Core::new(pool, commits, Arc::default()), Tasks::new());
+        let turns = Turns::start(&core, lanes, &tasks);
+        Ok(Self { core, turns, tasks })
     }
 
     /// Sees to it that no role of the server connects to this store that was not named for it; what was found.
@@ -180,27 +194,7 @@ impl PostgresStore {
     /// # Errors
     /// [`StoreError::Unavailable`](super::StoreError::Unavailable) when the server cannot be reached.
     pub async fn close_to_others(&self) -> StoreResult<Place> {
-        closed::close(&self.pool).await
-    }
-
-    /// Begins a transaction; on another connection where one turns out to be gone, as after a restart of the server.
-    async fn begin(&self, how: &'static str) -> StoreResult<Transaction<'static, Postgres>> {
-        let mut tries = 0..self.pool.options().get_max_connections();
-        loop {
-            match within(SILENCE, self.pool.begin_with(how)).await {
-                Err(error) if is_gone(&error) && tries.next().is_some() => {}
-                done => return done.map_err(|e| failed(&e, None)),
-            }
-        }
-    }
-
-    fn saw(&self, millis: i64) -> Timestamp {
-        let before = self.seen.fetch_max(millis, Ordering::SeqCst);
-        Timestamp::from_millis(before.max(millis))
-    }
-
-    fn seen(&self) -> i64 {
-        self.seen.load(Ordering::SeqCst)
+        closed::close(&self.core.pool).await
     }
 }
 
@@ -214,37 +208,44 @@ impl Drop for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn read(&self) -> StoreResult<Box<dyn Tx>> {
-        let link = self.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
-        let mut view = PostgresTx::new(link, None);
+        let link = self.core.begin("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+        let mut view = PostgresTx::new(Some(link), None);
         // Takes the snapshot too.
-        let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.seen())).await?;
-        Ok(Box::new(view.at(self.saw(now))))
+        let now = view.number(query("SELECT autopack.now_millis($1)").bind(self.core.seen())).await?;
+        Ok(Box::new(view.at(self.core.saw(now))))
     }
 
     async fn tx(&self, fences: &[Fence]) -> StoreResult<Box<dyn Tx>> {
-        // Whoever makes the server read-only means it: nothing here says otherwise.
-        let link = self.begin("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-        let mut tx = PostgresTx::new(link, Some(self.commits.clone()));
-        let fences: BTreeSet<&Fence> = fences.iter().collect();
-        let now = tx.hold(&fences, self.seen()).await?;
-        Ok(Box::new(tx.at(self.saw(now))))
+        Ok(Box::new(self.core.write(&fences.iter().collect()).await?))
+    }
+
+    async fn turn(&self, fences: &[Fence], run: &RunId, phase: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>> {
+        Ok(Box::new(self.turns.take(fences, run, phase).await?))
     }
 
     async fn now(&self) -> StoreResult<Timestamp> {
-        let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.seen());
-        let now: i64 = within(SILENCE, sql.fetch_one(&self.pool)).await.map_err(|e| failed(&e, None))?;
-        Ok(self.saw(now))
+        self.core.may_go_on()?;
+        let sql = sqlx::query_scalar("SELECT autopack.now_millis($1)").bind(self.core.seen());
+        let now: i64 = within(SILENCE, sql.fetch_one(&self.core.pool)).await.map_err(|e| failed(&e, None))?;
+        Ok(self.core.saw(now))
+    }
+
+    async fn fits(&self) -> StoreResult<()> {
+        let found = watcher::outgrown(&self.core.pool).await?;
+        self.core.outgrown.fetch_max(found, Ordering::SeqCst);
+        self.core.may_go_on()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.commits.all.subscribe()
+        self.core.commits.all.subscribe()
     }
 
     async fn close(&self) {
         // Pools wait for whoever is still in a transaction; a stuck one must not hold up the end of the process.
         let closing = async {
             self.tasks.shutdown(TURN).await;
-            self.pool.close().await;
+            self.turns.close().await;
+            self.core.pool.close().await;
         };
         if tokio::time::timeout(TURN, closing).await.is_err() {
             tracing::warn!("the store was left open: a transaction did not end");
@@ -252,21 +253,11 @@ impl Store for PostgresStore {
     }
 }
 
-/// Whether a connection was closed by the other side before anything was asked on it.
-fn is_gone(error: &sqlx::Error) -> bool {
-    let closed = |kind| {
-        matches!(
-            kind,
-            io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::BrokenPipe
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-        )
-    };
-    if let sqlx::Error::Io(error) = error {
-        return closed(error.kind());
-    }
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P01")
+/// Asks a server by itself first: a pool tries again until its time is up, and then does not say why.
+async fn checked(options: &PgConnectOptions) -> StoreResult<String> {
+    tokio::time::timeout(TURN, server::check(options))
+        .await
+        .unwrap_or_else(|_| Err(away("the server does not answer".to_owned(), "check that it runs and can be reached")))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions as _, Connection as _, SqlitePool, query};
 use tokio::sync::watch;
 
-use autopack_shared::domain::ids::{Fence, Timestamp};
+use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Timestamp};
 use autopack_shared::runtime::clock::{Clock, IdSource};
 
 use self::clock::StoreClock;
@@ -126,6 +126,13 @@ impl Store for SqliteStore {
             tx.hold(fence).await?;
         }
         Ok(Box::new(tx))
+    }
+
+    async fn turn(&self, fences: &[Fence], _: &RunId, _: Option<&PhaseId>) -> StoreResult<Box<dyn Tx>> {
+        // Writers take turns here in any case, and nothing goes over a network.
+        let mut tx = self.tx(fences).await?;
+        tx.defer();
+        Ok(tx)
     }
 
     async fn now(&self) -> StoreResult<Timestamp> {

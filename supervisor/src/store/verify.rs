@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use autopack_shared::domain::audit::{AuditBreak, AuditEntry, ChainCheck, UNNUMBERED, row_digest};
+use autopack_shared::domain::audit::{AuditBreak, AuditEntry, ChainCheck, row_digest};
 use autopack_shared::domain::ids::Digest;
 
 use super::facts::{FenceRow, LeaseChange};
@@ -115,9 +115,7 @@ impl Log {
             let Some(last) = page.last() else { break };
             from = last.seq.saturating_add(1);
             for record in &page {
-                if record.leaf_index != UNNUMBERED {
-                    self.positions.push(record.leaf_index);
-                }
+                self.positions.extend(record.position());
                 self.report.records += 1;
                 match check.push(record) {
                     Ok(entry) => {

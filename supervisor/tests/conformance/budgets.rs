@@ -7,6 +7,7 @@ use autopack_shared::domain::budget::{
     Admission, Amounts, BudgetScope, Caps, Ending, Ledger, Spend, SpendState, Unit, admit,
 };
 use autopack_shared::domain::ids::{Fence, Scope};
+use autopack_shared::domain::state::LeaseState;
 use autopack_shared::domain::usage::Usage;
 use autopack_supervisor::store::{SpentBy, StoreError};
 
@@ -100,6 +101,43 @@ pub(crate) async fn a_reservation_is_settled_once_and_under_a_fence(lab: &mut im
     mine.counted.set(Unit::Files, 3);
     tx.update_spend(&mut mine).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// Whoever ends a lease may know nothing of what was reserved for it.
+pub(crate) async fn a_lease_that_ends_settles_what_was_reserved_for_it(lab: &mut impl Lab) {
+    for run in ["a", "b", "c"] {
+        add_run(&*lab.store(), run).await;
+    }
+    let mut tx = lab.store().tx(&[fence("a"), fence("b"), fence("c")]).await.unwrap();
+    let mut leases = Vec::new();
+    for run in ["a", "b"] {
+        tx.insert_spend(&spend(run, "p", 2, 100)).await.unwrap();
+        leases.push(lease(&format!("l-{run}"), run));
+        tx.insert_lease(leases.last().unwrap()).await.unwrap();
+    }
+    // Nobody has this one.
+    tx.insert_spend(&spend("c", "p", 5, 7)).await.unwrap();
+    tx.commit().await.unwrap();
+    let mut view = lab.store().read().await.unwrap();
+    let orphans = view.orphans(&name("shop")).await.unwrap();
+    assert_eq!(orphans.iter().map(|one| (one.run.as_str(), one.epoch)).collect::<Vec<_>>(), [("c", 5)]);
+    assert!(view.orphans(&name("mill")).await.unwrap().is_empty());
+    drop(view);
+    let mut tx = lab.store().tx(&[fence("a"), fence("b")]).await.unwrap();
+    // What is known is said first, and stays.
+    let mut known = tx.spend(&name("b"), 2).await.unwrap().unwrap();
+    known.settle(used(30));
+    tx.update_spend(&mut known).await.unwrap();
+    for mut one in leases {
+        one.state = LeaseState::Revoked;
+        tx.update_lease(&mut one).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let mut view = lab.store().read().await.unwrap();
+    let lost = view.spend(&name("a"), 2).await.unwrap().unwrap();
+    assert_eq!((lost.state, lost.counted.tokens, lost.version), (SpendState::Settled, 100, 1));
+    assert_eq!(view.spend(&name("b"), 2).await.unwrap(), Some(known));
+    assert_eq!(view.orphans(&name("shop")).await.unwrap().len(), 1);
 }
 
 /// Grants and settles as the director does, by many at once. After every commit the day has at most what it has.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{AuditDraft, EVENT, ORIGIN, PHASE, ROW, row_digest};
-use autopack_shared::domain::budget::{Caps, RunBudget};
+use autopack_shared::domain::budget::{Caps, PhaseBudget, RunBudget};
 use autopack_shared::domain::feedback::{Feedback, FeedbackKind, Told};
 use autopack_shared::domain::gate;
 use autopack_shared::domain::ids::{Digest, Fence, Oid, Scope, Timestamp};
@@ -19,7 +19,6 @@ use autopack_shared::domain::run_data::RunDataModel;
 use autopack_shared::domain::run_file::RunFile;
 use autopack_shared::domain::state::{ApplyState, AttemptState, LeaseState, PhaseState, RequestState, RunState};
 use autopack_shared::domain::trace::TraceContext;
-
 // The port comes through the parent, since the crate's own tests use these rows too.
 use super::{FenceRow, Store, Tx};
 
@@ -117,6 +116,7 @@ pub(crate) fn phase(run: &str, id: &str, ordinal: u32) -> Phase {
         feedback: vec![Feedback::Words("again".to_owned()), told()],
         rollback_ordered: true,
         retried: true,
+        budget: PhaseBudget { raised: Caps { tokens: Some(9), ..Caps::default() }, short: None },
         reason: Some("because".to_owned()),
         updated_at: at(12),
     }
@@ -177,6 +177,7 @@ pub(crate) fn decision(id: &str, run: &str) -> Decision {
         tier: Some(3),
         document: json!({ "schema": "verdict/1", "findings": [{ "path": "a" }] }),
         class_sizes: BTreeMap::from([("code".to_owned(), 12)]),
+        transcript: Some(Digest::of(b"printed")),
         decided_at: at(17),
     }
 }
@@ -373,8 +374,7 @@ pub(crate) async fn fill(store: &dyn Store) {
     let tried = draft("run/a", "attempt.created", "attempt", "a/p/1", Some("created"));
     tx.append_audit(pinned(tried, &attempt("a", "p", 1))).await.unwrap();
     tx.insert_lease(&lease("l-1", "a")).await.unwrap();
-    let granted = draft("run/a", "lease.granting", "lease", "l-1", None);
-    tx.append_audit(pinned(granted, &lease("l-1", "a"))).await.unwrap();
+    tx.append_audit(pinned(draft("run/a", "lease.granting", "lease", "l-1", None), &lease("l-1", "a"))).await.unwrap();
     tx.insert_decision(&decision("d-1", "a")).await.unwrap();
     let decided = draft("run/a", "decision.recorded", "decision", "d-1", None);
     tx.append_audit(pinned(decided, &decision("d-1", "a"))).await.unwrap();

@@ -32,6 +32,11 @@ pub(crate) async fn a_baseline_is_of_a_project_a_base_and_a_command(lab: &mut im
     let mut view = lab.store().read().await.unwrap();
     assert_eq!(view.baselines(&shop, oid(2)).await.unwrap(), [measured("x", &["b"])]);
     assert_eq!(view.baselines(&shop, oid(3)).await.unwrap(), []);
+    let of = |names: &[&str]| names.iter().map(|name| Digest::of(name.as_bytes())).collect::<Vec<_>>();
+    assert_eq!(view.baselines_of(&shop, oid(1), &of(&["z", "y"])).await.unwrap(), [measured("y", &[])]);
+    assert_eq!(view.baselines_of(&shop, oid(1), &of(&["y", "x", "x"])).await.unwrap().len(), 2);
+    assert_eq!(view.baselines_of(&shop, oid(2), &of(&["y"])).await.unwrap(), []);
+    assert_eq!(view.baselines_of(&other, oid(1), &of(&[])).await.unwrap(), []);
     drop(view);
     let mut tx = lab.store().tx(&[]).await.unwrap();
     assert_eq!(tx.drop_baselines(&shop, oid(1)).await.unwrap(), 2);
@@ -54,18 +59,21 @@ pub(crate) async fn old_baselines_are_forgotten(lab: &mut impl Lab) {
     tx.commit().await.unwrap();
 }
 
+fn tests(named: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    named.iter().map(|(command, test)| ((*command).to_owned(), (*test).to_owned())).collect()
+}
+
 pub(crate) async fn flaky_tests_are_counted(lab: &mut impl Lab) {
     let (shop, other) = (name("shop"), name("other"));
     let mut tx = lab.store().tx(&[]).await.unwrap();
-    tx.note_flaky(&shop, "unit", "a::b [ü]", &name("r1")).await.unwrap();
-    tx.note_flaky(&shop, "unit", "", &name("r1")).await.unwrap();
-    tx.note_flaky(&other, "unit", "a::b [ü]", &name("r2")).await.unwrap();
+    tx.note_flaky(&shop, &tests(&[("unit", "a::b [ü]"), ("unit", "")]), &name("r1")).await.unwrap();
+    tx.note_flaky(&other, &tests(&[("unit", "a::b [ü]")]), &name("r2")).await.unwrap();
+    tx.note_flaky(&name("none"), &tests(&[]), &name("r2")).await.unwrap();
     tx.commit().await.unwrap();
     let first = lab.store().read().await.unwrap().flaky_tests(&shop, 0).await.unwrap();
     lab.advance(Duration::from_secs(5)).await;
     let mut tx = lab.store().tx(&[]).await.unwrap();
-    tx.note_flaky(&shop, "unit", "a::b [ü]", &name("r3")).await.unwrap();
-    tx.note_flaky(&shop, "lint", "a::b [ü]", &name("r3")).await.unwrap();
+    tx.note_flaky(&shop, &tests(&[("unit", "a::b [ü]"), ("lint", "a::b [ü]")]), &name("r3")).await.unwrap();
     tx.commit().await.unwrap();
     let mut view = lab.store().read().await.unwrap();
     let found = view.flaky_tests(&shop, 0).await.unwrap();

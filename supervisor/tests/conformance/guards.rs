@@ -1,11 +1,13 @@
 //! The database's own guards, statements that go past the code, and what a store is refused for when it is opened.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
 use autopack_shared::domain::ids::Digest;
 use autopack_shared::runtime::clock::ManualClock;
+use autopack_supervisor::director::Claim;
 use autopack_supervisor::store::postgres::{PostgresConfig, PostgresStore};
 use autopack_supervisor::store::{Store, StoreError};
 
@@ -19,7 +21,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases_of! { guards {
         an_unfenced_statement_is_refused history_is_only_ever_added_to an_ended_row_is_never_written_again
         the_tables_of_moves_follow_the_program a_newer_schema_is_refused_unless_it_is_marked
-        schemas_of_others_are_refused a_restored_store_is_refused settings_that_lose_commits_are_refused
+        a_schema_that_came_meanwhile_ends_the_use schemas_of_others_are_refused a_restored_store_is_refused settings_that_lose_commits_are_refused
         every_code_has_its_answer old_idempotent_answers_are_forgotten_at_the_next_start
         a_row_with_a_broken_document_is_corrupt documents_come_back_byte_by_byte many_may_open_at_once
         a_user_without_rights_is_told
@@ -157,6 +159,25 @@ async fn a_newer_schema_is_refused_unless_it_is_marked(lab: &mut PostgresLab) {
     lab.raw("UPDATE migration SET checksum = 'x'").await.unwrap();
     let refusal = open(lab.url()).await.unwrap_err();
     assert!(refusal.to_string().contains("changed copy"), "{refusal}");
+}
+
+async fn a_schema_that_came_meanwhile_ends_the_use(lab: &mut PostgresLab) {
+    let store = lab.another().await;
+    lab.raw("INSERT INTO migration VALUES (98, 'later', '', 1)").await.unwrap();
+    store.fits().await.unwrap();
+    lab.raw("INSERT INTO migration VALUES (99, 'later still', '', 99)").await.unwrap();
+    let other = lab.store();
+    let refused = Claim::raise(&store, "one", None, None).await.unwrap_err();
+    assert!(refused.to_string().contains("use a newer autopack"), "{refused}");
+    assert!(matches!(store.tx(&[]).await.err(), Some(StoreError::Schema { found: 99, .. })));
+    // Who asks for nothing finds out too.
+    let stopped = async {
+        while other.read().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        matches!(other.now().await, Err(StoreError::Schema { found: 99, .. }))
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), stopped).await.unwrap());
 }
 
 async fn schemas_of_others_are_refused(lab: &mut PostgresLab) {

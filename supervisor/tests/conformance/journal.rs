@@ -63,7 +63,18 @@ pub(crate) async fn an_idempotent_call_is_answered_once(lab: &mut impl Lab) {
     assert_eq!(tx.idem(key, "local:bob", method).await.unwrap(), None);
     assert_eq!(tx.idem(key, who, "runs.cancel").await.unwrap(), None);
     assert_eq!(exists(tx.put_idem(key, who, method, Digest::of(b"other"), b"").await), "idempotency key k-1");
+    drop(tx);
+    let mut tx = lab.store().tx(&[]).await.unwrap();
+    tx.put_idem(key, who, method, Digest::of(b"call"), b"\0answer\xff").await.unwrap();
     tx.put_idem(key, "local:bob", method, Digest::of(b"call"), b"").await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let later = u64::try_from((tx.now().as_millis()) + hour.as_millis() as i64).unwrap();
+    tx.commit().await.unwrap();
+    // An hour later, and after an end without a word.
+    lab.reopen(false, later).await;
+    let mut tx = lab.store().tx(&[]).await.unwrap();
+    assert_eq!(tx.idem(key, who, method).await.unwrap(), Some((Digest::of(b"call"), b"\0answer\xff".to_vec())));
+    assert_eq!(exists(tx.put_idem(key, who, method, Digest::of(b"other"), b"").await), "idempotency key k-1");
 }
 
 pub(crate) async fn chains_grow_side_by_side(lab: &mut impl Lab) {

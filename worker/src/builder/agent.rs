@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use autopack_shared::domain::budget::{Stop, Unit};
 use autopack_shared::domain::project::{BuilderConfig, BuilderKind, ModelConfig, Preset};
 use autopack_shared::domain::usage::{Allowance, Usage};
 
@@ -85,23 +86,16 @@ impl Builder for AgentBuilder {
         if matches!(task.cage, Cage::None) && !task.insecure_no_sandbox {
             let text = "an agent builder needs a sandbox; --insecure-no-sandbox runs it as you, marks the run, and makes \
                         every patch of it need approval";
-            return Err(BuildError::new("sandbox_required", text));
+            return Err(BuildError::new("sandbox_required", text).unasked());
         }
-        let spent = |left: Option<u64>| left == Some(0);
-        if spent(task.allowance.calls) || spent(task.allowance.tokens) || spent(task.allowance.cost_micros) {
-            return Err(BuildError::new("budget_exhausted", "nothing is left that an agent could spend"));
+        if let Some(stop) = nothing_left(task.allowance) {
+            return Err(BuildError::exhausted(stop, "nothing is left that an agent could spend").unasked());
         }
         let egress = caged::egress(&task.cage);
         // In a sandbox the provider is somewhere else, and has no key.
         let shown = egress.and_then(|egress| egress.shown());
-        let model = match (self.model(task.attempt)?, &task.cage, &shown) {
-            (Some((model, _)), Cage::Sandboxed(..), shown) => {
-                let shown =
-                    shown.as_ref().ok_or_else(|| BuildError::new("sandbox_failed", "no way leads to its model"))?;
-                Some((model, shown))
-            }
-            (model, _, _) => model,
-        };
+        let asked = self.model(task.attempt).map_err(BuildError::unasked)?;
+        let model = caged::model(&task.cage, asked, shown.as_ref()).map_err(BuildError::unasked)?;
         let prompt = prompt(task);
         let files = named_files(tree, task);
         let ask = Ask {
@@ -118,6 +112,8 @@ impl Builder for AgentBuilder {
         let (notes, mut usage, failed) = transcript.done();
         if let Some((model, _)) = model {
             usage.cost_micros = usage.cost_micros.max(meter::cost(model, usage));
+            // By its price list, where the tokens are known.
+            usage.unsaid.cost &= usage.unsaid.tokens;
         }
         let credential = model.map(|(model, _)| model.provider.as_str());
         usage = caged::measured(egress, usage);
@@ -139,19 +135,22 @@ impl AgentBuilder {
         cancel: &CancellationToken,
         transcript: &mut Transcript,
     ) -> Result<(), BuildError> {
-        let spec = spec(&plan, task, tree)?;
+        let spec = spec(&plan, task, tree).inspect_err(|_| transcript.never_began())?;
         let ended = if self.preset == Preset::Acp {
             let allow = self.entry.as_ref().map_or(&[][..], |entry| &entry.allow);
-            let host = acp::Host::new(tree, caged::tree(&task.cage, tree)?, &task.phase.scope.paths, allow)?;
+            let root = caged::tree(&task.cage, tree);
+            let host = root.and_then(|root| acp::Host::new(tree, root, &task.phase.scope.paths, allow));
+            let host = host.inspect_err(|_| transcript.never_began())?;
             let prompt = prompt(task);
-            let transcript = &mut *transcript;
+            let heard = &mut *transcript;
             let talk = |writer, lines| async {
                 let order = acp::Order { prompt: &prompt, time: task.timeout(), cancel };
-                acp::talk(host, (writer, lines), order, transcript).await
+                acp::talk(host, (writer, lines), order, heard).await
             };
             // The talk ends by itself with its lease, so that it can say so to the agent first.
             let by_itself = CancellationToken::new();
-            let (said, report) = piped::converse(&spec, MOST_LINE, &by_itself, talk).await.map_err(not_run)?;
+            let talked = piped::converse(&spec, MOST_LINE, &by_itself, talk).await;
+            let (said, report) = talked.map_err(|error| not_run(error, transcript))?;
             match said {
                 // Its turn has ended; how it ends when nobody talks to it any more says nothing.
                 Some(done) => done,
@@ -159,9 +158,10 @@ impl AgentBuilder {
             }
         } else {
             let (allowance, stdin) = (task.allowance, plan.stdin.clone());
-            let transcript = &mut *transcript;
-            let talk = move |writer, lines| read_all(writer, lines, stdin, allowance, transcript);
-            let (said, report) = piped::converse(&spec, MOST_LINE, cancel, talk).await.map_err(not_run)?;
+            let heard = &mut *transcript;
+            let talk = move |writer, lines| read_all(writer, lines, stdin, allowance, heard);
+            let talked = piped::converse(&spec, MOST_LINE, cancel, talk).await;
+            let (said, report) = talked.map_err(|error| not_run(error, transcript))?;
             ended(said.transpose()?, report, task)
         };
         if self.preset == Preset::MiniSweAgent {
@@ -174,7 +174,17 @@ impl AgentBuilder {
     }
 }
 
-fn not_run(error: ProcError) -> BuildError {
+/// All that an agent could spend, where nothing of it is left.
+fn nothing_left(allowance: Allowance) -> Option<Stop> {
+    let all =
+        [(Unit::Calls, allowance.calls), (Unit::Tokens, allowance.tokens), (Unit::CostMicros, allowance.cost_micros)];
+    all.into_iter().find(|(_, left)| *left == Some(0)).map(|(unit, _)| Stop::Unit(unit))
+}
+
+fn not_run(error: ProcError, transcript: &mut Transcript) -> BuildError {
+    if matches!(error, ProcError::Start { .. } | ProcError::Sandbox(_)) {
+        transcript.never_began();
+    }
     let reason = match &error {
         ProcError::Start { source, .. } if source.kind() == ErrorKind::NotFound => "unsupported",
         ProcError::Sandbox(SandboxError::NoProgram { .. }) => {
@@ -194,6 +204,7 @@ fn ended(said: Option<bool>, report: ProcReport, task: &Task) -> Result<(), Buil
         ProcEnd::Timeout => fail("timeout", format!("it was still running after {} s and was killed", task.seconds)),
         ProcEnd::Cancelled => fail("cancelled", "the lease ended".to_owned()),
         ProcEnd::OutOfMemory => fail("resource_limit", "it wanted more memory than it may have".to_owned()),
+        ProcEnd::Overfull(why) => fail("resource_limit", why),
         ProcEnd::Signal(signal) => fail("builder_failed", format!("signal {signal} ended it")),
         ProcEnd::Exit(0) if said.is_some() => Ok(()),
         ProcEnd::Exit(0) => fail("builder_failed", "it left something behind that held its output".to_owned()),
@@ -227,8 +238,8 @@ async fn read_all(
                 Heard::TooMuch => return Err(BuildError::new("log_budget", "it printed more than it may")),
                 Heard::End => return Ok(true),
             }
-            if let Some(why) = overspent(transcript.usage(), allowance) {
-                return Err(BuildError::new("budget_exhausted", why));
+            if let Some((stop, why)) = overspent(transcript.usage(), allowance) {
+                return Err(BuildError::exhausted(stop, why));
             }
         }
     };
@@ -236,13 +247,14 @@ async fn read_all(
 }
 
 /// What an agent has used beyond what it may, by its own word.
-fn overspent(used: Usage, allowance: Allowance) -> Option<String> {
-    let over = |what: &str, used: u64, most: Option<u64>| {
-        most.filter(|most| used > *most).map(|most| format!("it used {used} {what}, and {most} are allowed"))
+fn overspent(used: Usage, allowance: Allowance) -> Option<(Stop, String)> {
+    let over = |unit, what: &str, used: u64, most: Option<u64>| {
+        let why = |most| (Stop::Unit(unit), format!("it used {used} {what}, and {most} are allowed"));
+        most.filter(|most| used > *most).map(why)
     };
-    over("tokens", used.tokens(), allowance.tokens)
-        .or_else(|| over("calls", used.calls, allowance.calls))
-        .or_else(|| over("millionths of the currency", used.cost_micros, allowance.cost_micros))
+    over(Unit::Tokens, "tokens", used.tokens(), allowance.tokens)
+        .or_else(|| over(Unit::Calls, "calls", used.calls, allowance.calls))
+        .or_else(|| over(Unit::CostMicros, "millionths of the currency", used.cost_micros, allowance.cost_micros))
 }
 
 fn spec(plan: &Plan, task: &Task, tree: &Path) -> Result<ProcSpec, BuildError> {

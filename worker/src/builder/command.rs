@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use autopack_shared::domain::project::BuilderConfig;
+use autopack_shared::domain::secret::redact;
 
 use super::{BuildError, BuildReport, Builder, Task};
 use crate::process::{self, Cage, ProcEnd, ProcSpec};
@@ -77,6 +78,7 @@ impl Builder for CommandBuilder {
             }
             ProcEnd::Cancelled => Err(BuildError::new("cancelled", "the lease ended")),
             ProcEnd::OutOfMemory => Err(BuildError::new("resource_limit", "it wanted more memory than it may have")),
+            ProcEnd::Overfull(why) => Err(BuildError::new("resource_limit", why)),
         }
     }
 }
@@ -104,9 +106,10 @@ fn spec(task: &Task, argv: &[String], tree: &Path, file: &Path) -> ProcSpec {
     }
 }
 
-/// The last lines of an output, for reports.
+/// The last lines of an output, for reports, without secrets: in pieces a private key could not be told any more.
 #[must_use]
 pub fn last_lines(text: &str, count: usize) -> Vec<String> {
+    let text = redact(text);
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     lines[lines.len().saturating_sub(count)..].iter().map(|l| l.chars().take(300).collect()).collect()
 }
@@ -117,6 +120,16 @@ mod tests {
 
     use super::super::DISK_FULL;
     use super::*;
+
+    #[test]
+    fn no_line_of_a_private_key_is_told() {
+        let name = ["PRIVATE", "KEY"].join(" ");
+        let body = "MIIEpAIBAAKCAQEA7bq8x9".repeat(3);
+        let text = format!("one\n-----BEGIN {name}-----\n{body}\n{body}\n-----END {name}-----\ntwo\n");
+        assert_eq!(last_lines(&text, 20), ["one", "[private key]", "two"]);
+        // The end of an output begins anywhere.
+        assert_eq!(last_lines(&text[50..], 20), ["[private key]", "two"]);
+    }
 
     #[tokio::test]
     async fn a_task_for_which_there_is_no_room_is_no_failure_of_the_builder() {

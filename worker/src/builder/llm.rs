@@ -35,6 +35,9 @@ const CALL: Duration = Duration::from_secs(600);
 /// What is kept of an attempt's time for what comes after the model, so that a reason can still be given.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// Characters of an answer that are looked at for people.
+const SAID: usize = 4000;
+
 /// Asks models.
 #[derive(Debug)]
 pub struct LlmBuilder {
@@ -91,7 +94,7 @@ pub(super) fn provider_of<'a>(providers: &'a Providers, model: &ModelConfig) -> 
 #[async_trait]
 impl Builder for LlmBuilder {
     async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        let (model, provider) = self.model(task.attempt)?;
+        let (model, provider) = self.model(task.attempt).map_err(BuildError::unasked)?;
         let mut meter = Meter::new(task.allowance);
         let done = self.ask_and_apply((model, provider), task, tree, cancel, &mut meter).await;
         match done {
@@ -160,7 +163,8 @@ async fn ask(
     let deadline = Instant::now() + task.timeout().saturating_sub(MARGIN.min(task.timeout() / 10));
     let mut patience = Patience::default();
     loop {
-        let most_tokens = meter.reserve(model, prompt.len()).map_err(|why| BuildError::new("budget_exhausted", why))?;
+        let most_tokens =
+            meter.reserve(model, prompt.len()).map_err(|spent| BuildError::exhausted(spent.stop, spent.why))?;
         let timeout = deadline.saturating_duration_since(Instant::now()).min(CALL);
         let question = Question { provider, model, prompt, most_tokens, timeout };
         let answered = tokio::select! {
@@ -180,6 +184,7 @@ async fn ask(
         };
         match &trouble {
             Trouble::Busy { .. } | Trouble::Away { .. } | Trouble::Refused { .. } => meter.charge_refused(),
+            Trouble::Cut { .. } => meter.charge_cut(model, prompt.len(), most_tokens),
             Trouble::Garbage { .. } => meter.charge(model, (None, Some(0)), (prompt.len(), 0)),
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -197,9 +202,11 @@ async fn ask(
 
 /// The first lines of what a model said besides its change, for people.
 fn said(text: &str) -> Vec<String> {
+    // As a whole first: the lines of a private key have no mark of their own.
+    let text = secret::redact(&text.chars().take(SAID).collect::<String>());
     let words = text.lines().take_while(|line| !line.starts_with("=== ") && !line.starts_with("```"));
     let lines = words.filter(|line| !line.trim().is_empty()).take(5);
-    lines.map(|line| secret::redact(&line.chars().take(300).collect::<String>())).collect()
+    lines.map(|line| line.chars().take(300).collect()).collect()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, BuildError> {

@@ -98,7 +98,7 @@ impl Ledger {
             first = (contact.times == 1).then(|| contact.place.clone());
         });
         if let Some(place) = first {
-            self.output.note(&match outcome {
+            self.output.remark(&match outcome {
                 Outcome::Allowed => format!("autopack: egress allowed {place}"),
                 Outcome::Refused(why) => format!("autopack: egress refused {place}: {why}"),
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use autopack_shared::domain::budget::Unit;
 use autopack_shared::domain::project::ModelConfig;
 use autopack_shared::domain::usage::{Allowance, Usage};
 
@@ -27,7 +28,7 @@ struct Now {
     /// The status of the last answer; 0 for none.
     last: Option<u16>,
     rests: Option<Instant>,
-    refused: bool,
+    refused: Option<Unit>,
 }
 
 /// How the provider was last seen.
@@ -42,7 +43,7 @@ pub enum Seen {
     /// It will not answer: a wrong key, say.
     Refuses(u16),
     /// Nothing may be spent any more.
-    UsedUp,
+    UsedUp(Unit),
 }
 
 impl Spent {
@@ -70,8 +71,13 @@ impl Spent {
         let used = now.usage;
         // What is free needs no money.
         let paid = used.cost_micros > 0 && over(used.cost_micros, cost_micros);
-        if over(used.tokens(), tokens) || paid || over(used.calls, calls) {
-            now.refused = true;
+        let all = [
+            (over(used.tokens(), tokens), Unit::Tokens),
+            (paid, Unit::CostMicros),
+            (over(used.calls, calls), Unit::Calls),
+        ];
+        if let Some((_, unit)) = all.into_iter().find(|(over, _)| *over) {
+            now.refused = Some(unit);
             return Err(("budget_exhausted", Duration::ZERO));
         }
         now.usage.calls += 1;
@@ -95,8 +101,8 @@ impl Spent {
     /// How the provider was last seen.
     pub(super) fn seen(&self) -> Seen {
         let now = self.now();
-        if now.refused {
-            return Seen::UsedUp;
+        if let Some(unit) = now.refused {
+            return Seen::UsedUp(unit);
         }
         let left = now.rests.map(|until| until.saturating_duration_since(Instant::now()));
         match now.last {
@@ -130,7 +136,7 @@ impl Call {
     pub(super) fn done(&self, tap: &Tap) {
         let Some(spent) = &self.spent else { return };
         let (input_tokens, output_tokens) = tap.tokens(self.asked.load(Ordering::Relaxed));
-        let one = Usage { input_tokens, output_tokens, cost_micros: 0, calls: 0 };
+        let one = Usage { input_tokens, output_tokens, ..Usage::default() };
         let cost_micros = spent.model.as_ref().map_or(0, |model| meter::cost(model, one));
         let mut now = spent.now();
         now.usage = now.usage.and(Usage { cost_micros, ..one });
@@ -150,7 +156,7 @@ mod tests {
         let one = spent(Allowance { calls: Some(2), ..Allowance::default() });
         assert!(one.begin().is_ok() && one.begin().is_ok());
         assert_eq!(one.begin().unwrap_err().0, "budget_exhausted");
-        assert_eq!((one.usage().calls, one.seen()), (2, Seen::UsedUp));
+        assert_eq!((one.usage().calls, one.seen()), (2, Seen::UsedUp(Unit::Calls)));
 
         let one = spent(Allowance { tokens: Some(100), ..Allowance::default() });
         let mut tap = Tap::default();

@@ -159,7 +159,7 @@ async fn a_question_goes_on_with_the_key_and_without_what_the_agent_brought() {
     assert_eq!((used.input_tokens, used.output_tokens, used.calls), (100, 20, 1));
     let heard = way.says(ASK.as_bytes()).await;
     assert!(heard.starts_with("HTTP/1.1 403 ") && heard.contains("budget_exhausted"), "{heard}");
-    assert_eq!(way.egress.seen(), Seen::UsedUp);
+    assert_eq!(way.egress.seen(), Seen::UsedUp(autopack_shared::domain::budget::Unit::Calls));
     assert!(!format!("{:?} {:?}", way.egress, way.egress.shown()).contains(KEY));
 }
 

@@ -1,5 +1,6 @@
 //! What `cargo test` prints, as people read it: the machine-readable form is not stable. A line for each test and a sum
-//! for each binary; where the two differ, the report is refused.
+//! for each binary; where the two differ, the report is refused. Which binary it is, is not said there: a name that
+//! several have is numbered in their order, which is always the same, so that none stands for another.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,10 @@ use super::name_of;
 #[derive(Debug, Default)]
 struct Reading {
     tests: BTreeMap<String, TestResult>,
+    /// How often each name was met.
+    met: BTreeMap<String, u64>,
+    /// The tests of this binary: what each is called in the report.
+    binary: BTreeMap<String, String>,
     /// Results since the last sum: passed, failed, ignored.
     counts: [u64; 3],
     sums: usize,
@@ -39,7 +44,7 @@ impl Reading {
             return self.sum(rest);
         }
         if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
-            self.speaking = Some(name.to_owned());
+            self.speaking = Some(self.binary.get(name).cloned().unwrap_or_else(|| name_of(name)));
             return Ok(());
         }
         if line == "failures:" || line == "successes:" {
@@ -74,7 +79,11 @@ impl Reading {
         }
         self.counts[at] += 1;
         let name = name.strip_suffix(" - should panic").unwrap_or(name);
-        super::merge(&mut self.tests, name_of(name), TestResult { state, message: String::new() });
+        let met = self.met.entry(name.to_owned()).or_default();
+        *met += 1;
+        let called = if *met == 1 { name_of(name) } else { name_of(&format!("{name} #{met}")) };
+        self.binary.insert(name.to_owned(), called.clone());
+        super::merge(&mut self.tests, called, TestResult { state, message: String::new() });
         Ok(())
     }
 
@@ -92,6 +101,7 @@ impl Reading {
             ));
         }
         self.counts = [0; 3];
+        self.binary.clear();
         self.sums += 1;
         Ok(())
     }
@@ -101,7 +111,7 @@ impl Reading {
             return Err("ends in the middle: it has no sum".to_owned());
         }
         for (name, message) in std::mem::take(&mut self.messages) {
-            if let Some(test) = self.tests.get_mut(&name_of(&name)).filter(|test| test.state == TestState::Failed) {
+            if let Some(test) = self.tests.get_mut(&name).filter(|test| test.state == TestState::Failed) {
                 test.message = message;
             }
         }
@@ -125,9 +135,17 @@ mod tests {
         let (passed, failed, skipped) = (TestState::Passed, TestState::Failed, TestState::Skipped);
         assert_eq!(states, [("a::panics", passed), ("a::works", passed), ("b", failed), ("c", skipped)]);
         assert!(tests["b"].message.starts_with("thread 'b' (7) panicked at src/lib.rs:3:5:\nassertion"));
-        let twice =
-            [OUTPUT, &OUTPUT.replace("test b ... FAILED", "test b ... ok").replace("2 passed; 1", "3 passed; 0")];
-        assert_eq!(read(twice.concat().as_bytes()).unwrap()["b"].state, failed, "a failure in any binary counts");
+    }
+
+    #[test]
+    fn a_name_that_several_binaries_have_is_numbered() {
+        let (passed, failed) = (TestState::Passed, TestState::Failed);
+        let other = OUTPUT.replace("test b ... FAILED", "test b ... ok").replace("2 passed; 1", "3 passed; 0");
+        let one = |text: &str, name: &str| read(text.as_bytes()).unwrap()[name].clone();
+        let (first, second) = ([OUTPUT, &other].concat(), [&other, OUTPUT].concat());
+        assert_eq!((one(&first, "b").state, one(&first, "b #2").state), (failed, passed));
+        assert_eq!((one(&second, "b").state, one(&second, "b #2").state), (passed, failed));
+        assert!(one(&second, "b #2").message.contains("1 == 2") && one(&second, "b").message.is_empty());
     }
 
     #[test]

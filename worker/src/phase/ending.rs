@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use autopack_shared::domain::budget::Stop;
 use autopack_shared::domain::record::LeasePurpose;
 use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
@@ -117,6 +118,7 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
             error.reason.clone_into(&mut result.reason);
             result.message = error.message.chars().take(2000).collect();
             result.usage = error.usage.map(usage);
+            result.budget_unit = error.stop.map(Stop::as_str).unwrap_or_default().to_owned();
             result.credential = error.credential.unwrap_or_default();
             let wait = error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             result.retry_after_ms = wait.unwrap_or_default();
@@ -126,8 +128,9 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
 }
 
 const fn usage(usage: Usage) -> pb::Usage {
-    let Usage { input_tokens, output_tokens, cost_micros, calls } = usage;
-    pb::Usage { input_tokens, output_tokens, cost_micros, calls }
+    let Usage { input_tokens, output_tokens, cost_micros, calls, unsaid } = usage;
+    let (tokens_unsaid, cost_unsaid, calls_unsaid) = (unsaid.tokens, unsaid.cost, unsaid.calls);
+    pb::Usage { input_tokens, output_tokens, cost_micros, calls, tokens_unsaid, cost_unsaid, calls_unsaid }
 }
 
 #[cfg(test)]

@@ -61,8 +61,15 @@ async fn tell(output: &Output, sink: &EventSink) {
 }
 
 impl Runner {
-    /// Has kept what a builder printed, for as long as that may take: an attempt is not lost for it.
-    pub(super) async fn keep(&self, job: &Job, printed: Printed, sink: &EventSink, cancel: &CancellationToken) {
+    /// Has kept what was printed, for as long as that may take; the digest it is kept under. An attempt is not lost for
+    /// it.
+    pub(super) async fn keep(
+        &self,
+        job: &Job,
+        printed: Printed,
+        sink: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Option<String> {
         let header = pb::TranscriptHeader {
             worker_id: self.worker.clone(),
             session: self.session.clone(),
@@ -76,10 +83,11 @@ impl Runner {
         let time = if cancel.is_cancelled() { KEEPING.1 } else { KEEPING.0 };
         let sent = tokio::time::timeout(time, upload::transcript(&self.line, &header, printed.body)).await;
         match sent.unwrap_or_else(|_| Err("it took too long".to_owned())) {
-            Ok(digest) => sink.has_transcript(digest),
+            Ok(digest) => Some(digest),
             Err(why) => {
                 tracing::warn!(run = header.run_id, why, "a transcript could not be kept");
                 sink.send("builder.output", format!("... what it printed could not be kept: {why}")).await;
+                None
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a job says on its way: events in order, and the digest of what its builder printed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use autopack_shared::wire::pb;
 
 use super::{Job, JobOutput};
+use crate::builder::BuildError;
 use crate::provision::Hidden;
 
 /// Sends a job's events, numbered.
@@ -20,6 +21,8 @@ pub struct EventSink {
     transcript: Mutex<String>,
     /// Which hosts were tried.
     contacts: Mutex<Vec<String>>,
+    /// Whether a builder was asked for anything.
+    asked: AtomicBool,
     pub(super) began: tokio::time::Instant,
     pub(super) hidden: Hidden,
 }
@@ -32,6 +35,7 @@ impl EventSink {
             seq: AtomicU64::new(0),
             transcript: Mutex::default(),
             contacts: Mutex::default(),
+            asked: AtomicBool::new(false),
             began,
             hidden: Hidden::default(),
         }
@@ -40,6 +44,17 @@ impl EventSink {
     /// The number of the last event.
     pub(super) fn said(&self) -> u64 {
         self.seq.load(Ordering::SeqCst)
+    }
+
+    /// A builder is about to be asked.
+    pub(super) fn asks(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+    }
+
+    /// What came of a job; nothing was used where its failure came before any builder was asked.
+    pub(super) fn told<T>(&self, done: Result<T, BuildError>) -> Result<T, BuildError> {
+        let unasked = |error: BuildError| if error.usage.is_none() { error.unasked() } else { error };
+        if self.asked.load(Ordering::SeqCst) { done } else { done.map_err(unasked) }
     }
 
     /// One event. A stream that is gone is no error here: the job is about to be cancelled.

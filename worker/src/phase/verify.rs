@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use autopack_shared::domain::gate::{
-    Baseline, CommandReport, GateVerdict, MAX_BASELINE, Measured, Observation, Report, Source, command_digest, judge,
+    Baseline, CommandReport, GateVerdict, MAX_BASELINE, Measured, Observation, Report, Setting, Source, Vanished,
+    command_digest, judge,
 };
 use autopack_shared::domain::ids::{Digest, Oid};
 use autopack_shared::domain::run_file::{GateCommand, GateReport};
@@ -16,12 +17,15 @@ use autopack_shared::repo::mirror::Purpose;
 use super::{Built, EventSink, Job, Runner};
 use crate::builder::BuildError;
 use crate::fetch::Cause;
-use crate::gate::{self, GateContext, MAX_REPORT};
+use crate::gate::{self, GateContext};
 use crate::process::output::Output;
 use crate::workspace::Workspace;
 
 /// Bytes of all baselines that a result brings.
 const MAX_LEARNED: usize = 2 * MAX_BASELINE;
+
+/// Bytes of what a command prints that are kept at least, however many there are.
+const LEAST_ROOM: usize = 64 * 1024;
 
 /// Bytes of a baseline as JSON.
 fn size_of(baseline: &Baseline) -> usize {
@@ -34,6 +38,9 @@ pub(super) struct Gated {
     pub(super) learned: Vec<Measured>,
 }
 
+/// What is known of a base, and how.
+type Base = (Option<Baseline>, Source);
+
 /// What one gate works with.
 struct Bench<'a> {
     runner: &'a Runner,
@@ -43,7 +50,13 @@ struct Bench<'a> {
     span: Span,
     /// The change.
     context: GateContext,
+    /// Where its commands run, on the change as on the base.
+    setting: Setting,
     learned: Vec<Measured>,
+    /// What the command prints that is run now.
+    output: Output,
+    /// Bytes of it that are kept.
+    room: usize,
 }
 
 impl Runner {
@@ -60,7 +73,11 @@ impl Runner {
         sink.ready().await;
         let span = info_span!("gate");
         let context = self.gate_context(job, space, &span).await?;
-        let mut bench = Bench { runner: self, job, sink, cancel, span, context, learned: Vec::new() };
+        let setting = self.setting(job).await;
+        let (learned, output) = (Vec::new(), Output::default());
+        // What one builder may have, the commands of a gate have together.
+        let room = (self.transcript_limit / job.gate.len().max(1)).max(LEAST_ROOM);
+        let mut bench = Bench { runner: self, job, sink, cancel, span, context, setting, learned, output, room };
         let base = job.gate_base.unwrap_or(Oid::ZERO);
         let mut report = Report { green: true, base, commands: Vec::new() };
         for (at, command) in job.gate.iter().enumerate() {
@@ -85,7 +102,7 @@ impl Runner {
             lease: self.mark(job),
             log_budget: self.log_budget,
             frozen: self.frozen.clone(),
-            report_limit: MAX_REPORT,
+            report_limit: self.report_limit,
         })
     }
 }
@@ -97,11 +114,16 @@ fn of(base: Option<&Baseline>, seen: &[Observation], command: &GateCommand) -> G
 impl Bench<'_> {
     async fn command(&mut self, command: &GateCommand, strict: bool) -> Result<CommandReport, BuildError> {
         self.sink.send("gate.started", format!("{}: {}", command.name, command.run)).await;
-        let digest = command_digest(command).map_err(|e| BuildError::of("workspace", &e))?;
+        self.output = Output::recording(self.room, self.sink.hidden.clone());
+        let digest = command_digest(command, &self.setting).map_err(|e| BuildError::of("workspace", &e))?;
+        let has_tests = command.report != GateReport::None;
+        // Where the base excuses nothing, it may still tell which tests vanished.
+        let excuses = !strict && self.setting.doubt().is_none();
+        let wanted = excuses || (has_tests && (!strict || command.vanished == Vanished::Block));
         // Before anything of the change has run here: what it leaves behind must not have a say in what it is
         // compared with. An exit code alone is compared only when it is bad, which is rare.
-        let mut base = if strict { None } else { self.stored(digest) };
-        if !strict && base.is_none() && command.report != GateReport::None {
+        let mut base = if wanted { self.stored(command, digest) } else { None };
+        if wanted && base.is_none() && has_tests {
             base = Some(self.measure(command, digest).await?);
         }
         let mut seen = vec![self.look(&self.context, command).await?];
@@ -109,33 +131,50 @@ impl Bench<'_> {
             self.sink.send("gate.retried", format!("{} {}: once more", command.name, seen[0].end)).await;
             seen.push(self.look(&self.context, command).await?);
         }
-        if !strict && base.is_none() && !of(None, &seen, command).green {
+        if wanted && base.is_none() && !of(None, &seen, command).green {
             base = Some(self.measure(command, digest).await?);
         }
-        let known = base.as_ref().and_then(|base| base.as_ref().ok()).map(|(baseline, _)| baseline);
-        if seen.len() > 1 && of(known, &seen, command).may_be_flaky(&self.flaky_of(command)) {
+        let (baseline, mut source) = base.unwrap_or((None, Source::NotNeeded));
+        let baseline = if excuses { baseline } else { baseline.map(Baseline::strict) };
+        if seen.len() > 1 && of(baseline.as_ref(), &seen, command).may_be_flaky(&self.flaky_of(command)) {
             self.sink.send("gate.retried", format!("{}: known to be flaky, once more", command.name)).await;
             seen.push(self.look(&self.context, command).await?);
         }
-        let (baseline, source) = match base {
-            None => (None, Source::NotNeeded),
-            Some(Ok((baseline, source))) => (Some(baseline), source),
-            Some(Err(why)) => (None, Source::Missing(why)),
-        };
         let verdict = of(baseline.as_ref(), &seen, command);
+        if let Some(why) = self.setting.doubt().filter(|_| !strict && !verdict.new.is_empty()) {
+            source = Source::Missing(why.to_owned());
+        }
         let ends = seen.iter().map(|run| run.end.clone()).collect();
         let tests = seen.last().map_or(0, Observation::count);
         let mut report = CommandReport::new(&command.name, ends, tests, verdict, source);
         report.baseline_digest = baseline.and_then(|baseline| Digest::of_json(&baseline).ok());
-        self.tell(&report, &seen).await;
+        let printed = self.keep().await;
+        report.transcript = printed.as_ref().map(|(digest, _)| *digest);
+        self.tell(&report, &seen, printed.map(|(_, bytes)| bytes)).await;
         Ok(report)
     }
 
-    async fn tell(&self, report: &CommandReport, runs: &[Observation]) {
+    /// Has kept what the command printed in all of its runs: its digest, and how much it was.
+    async fn keep(&mut self) -> Option<(Digest, u64)> {
+        let output = std::mem::take(&mut self.output);
+        output.close();
+        // A thread that panics has nothing to show.
+        let printed = tokio::task::spawn_blocking(move || output.printed()).await.ok().flatten()?;
+        let bytes = printed.bytes;
+        let digest = self.runner.keep(self.job, printed, self.sink, self.cancel).await?;
+        Some((digest.parse().ok()?, bytes))
+    }
+
+    async fn tell(&self, report: &CommandReport, runs: &[Observation], printed: Option<u64>) {
         self.sink.send(if report.green { "gate.passed" } else { "gate.failed" }, report.line()).await;
         let tail = runs.last().map(|run| run.tail.as_slice()).unwrap_or_default();
         for line in tail.iter().filter(|_| !report.green) {
             self.sink.send("gate.output", line.clone()).await;
+        }
+        if let Some(bytes) = printed {
+            let (run, phase, attempt, gate) = (&self.job.run, &self.job.phase, self.job.attempt, &report.name);
+            let whole = format!("autopack runs transcript {run} {phase} --attempt {attempt} --gate {gate:?}");
+            self.sink.send("gate.printed", format!("{gate} printed {bytes} bytes: {whole}")).await;
         }
     }
 
@@ -146,45 +185,43 @@ impl Bench<'_> {
     }
 
     async fn look(&self, context: &GateContext, command: &GateCommand) -> Result<Observation, BuildError> {
-        let mut seen = gate::observe(context, command, self.cancel).instrument(self.span.clone()).await?;
+        let of = if context.tree == self.context.tree { "the change" } else { "the base" };
+        self.output.note(&format!("$ {}   (on {of})", command.run));
+        let look = gate::observe(context, command, &self.output, self.cancel);
+        let mut seen = look.instrument(self.span.clone()).await?;
         // Patched code may print the secrets that it was given.
         seen.cover(|text| self.sink.hidden.cover(text));
         Ok(seen)
     }
 
-    /// What is known of a command on the base.
-    fn stored(&self, digest: Digest) -> Option<Result<(Baseline, Source), String>> {
+    /// What is known of a command on the base; nothing where it is too little to tell what vanished, and that blocks.
+    fn stored(&self, command: &GateCommand, digest: Digest) -> Option<Base> {
         let mut known = self.job.baselines.iter().chain(&self.learned).filter(|known| known.command == digest);
-        known.next().map(|known| Ok((known.baseline.clone(), Source::Stored)))
+        let baseline = &known.next()?.baseline;
+        let tells = command.vanished == Vanished::Report || (baseline.whole && self.setting.doubt().is_none());
+        tells.then(|| (Some(baseline.clone()), Source::Stored))
     }
 
-    /// Runs a command on the untouched base. That there is no baseline is no failure of the gate: everything is
-    /// charged then.
-    async fn measure(
-        &mut self,
-        command: &GateCommand,
-        digest: Digest,
-    ) -> Result<Result<(Baseline, Source), String>, BuildError> {
-        let Some(base) = self.job.gate_base else { return Ok(Err("no base was named".to_owned())) };
+    /// Runs a command on the untouched base. That it shows nothing there is no failure of the gate: everything is
+    /// charged then. That it could not be brought there says nothing of the change, and the gate has not answered.
+    async fn measure(&mut self, command: &GateCommand, digest: Digest) -> Result<Base, BuildError> {
+        let Some(base) = self.job.gate_base else { return Ok((None, Source::Missing("no base was named".to_owned()))) };
         self.sink.send("gate.baseline", format!("{} on the base {}", command.name, base.short())).await;
-        let space = match self.base_space(base).await {
-            Err(error) if self.cancel.is_cancelled() => return Err(error),
-            Err(error) => return Ok(Err(format!("{}: {}", error.reason, error.message))),
-            Ok(space) => space,
-        };
+        let space = self.base_space(base).await?;
         let measured = self.measure_in(command, &space).await;
         self.runner.workspaces.remove(space).await;
         let baseline = match measured? {
-            Err(why) => return Ok(Err(why)),
+            Err(why) => return Ok((None, Source::Missing(why))),
             Ok(baseline) => baseline,
         };
-        let baseline = if size_of(&baseline) > MAX_BASELINE { baseline.trimmed() } else { baseline };
-        // What does not fit into the result's message is used here and measured again elsewhere.
-        let told: usize = self.learned.iter().map(|known| size_of(&known.baseline)).sum();
-        if told.saturating_add(size_of(&baseline)) <= MAX_LEARNED {
-            self.learned.push(Measured { command: digest, baseline: baseline.clone() });
+        // What others are told is bounded; this gate goes by all of it.
+        let told = if self.setting.doubt().is_some() { baseline.clone().strict() } else { baseline.clone() };
+        let told = if size_of(&told) > MAX_BASELINE { told.trimmed() } else { told };
+        let before: usize = self.learned.iter().map(|known| size_of(&known.baseline)).sum();
+        if before.saturating_add(size_of(&told)) <= MAX_LEARNED {
+            self.learned.push(Measured { command: digest, baseline: told });
         }
-        Ok(Ok((baseline, Source::Measured)))
+        Ok((Some(baseline), Source::Measured))
     }
 
     async fn base_space(&self, base: Oid) -> Result<Workspace, BuildError> {

@@ -11,6 +11,15 @@ use super::LEASE_MARK;
 /// Used at the start of a worker, which holds its root alone, for what an earlier one left behind.
 #[must_use]
 pub fn kill_leftovers(mark: &str) -> usize {
+    kill_where(|lease| lease.split('|').next() == Some(mark))
+}
+
+/// Kills every process of this user that bears this mark; returns how many it found.
+pub(crate) fn kill_marked(mark: &str) -> usize {
+    kill_where(|lease| lease == mark)
+}
+
+fn kill_where(fits: impl Fn(&str) -> bool) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let me = std::process::id();
     let mut killed = 0;
@@ -18,7 +27,7 @@ pub fn kill_leftovers(mark: &str) -> usize {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let Some(lease) = lease_of(&entry.path()) else { continue };
         if pid != me
-            && lease.split('|').next() == Some(mark)
+            && fits(&lease)
             && i32::try_from(pid).is_ok_and(|p| kill(Pid::from_raw(p), Signal::SIGKILL).is_ok())
         {
             killed += 1;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use memchr::memmem;
 use tokio::sync::Notify;
 
+use autopack_shared::domain::secret::key::{KeyLine, KeyLines, MARK};
 use autopack_shared::domain::secret::redact;
 
 use crate::provision::Hidden;
@@ -25,10 +26,6 @@ const LINE: usize = 32 * 1024;
 const AROUND: usize = 2048;
 const STEP: usize = 512;
 const TRIES: usize = 8;
-
-/// Lines of a private key, at most.
-const KEY_LINES: u32 = 400;
-const KEY: &str = "[private key]\n";
 
 /// Which of the two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +84,8 @@ impl Output {
         }
     }
 
-    /// Adds a line of our own, between the lines of the process.
-    pub(crate) fn note(&self, line: &str) {
+    /// Adds a line of our own at once, between whole lines of the process: it counts as one of them.
+    pub(crate) fn remark(&self, line: &str) {
         let Some(shared) = &self.0 else { return };
         if let Some(mut recorder) = self.recorder() {
             let line = format!("{line}\n");
@@ -96,6 +93,15 @@ impl Output {
             recorder.whole_lines(Stream::Err, line.as_bytes());
         }
         shared.news.notify_one();
+    }
+
+    /// Puts a line of our own between what is printed, which is none of what was printed.
+    pub(crate) fn note(&self, line: &str) {
+        if let Some(mut recorder) = self.recorder() {
+            // Two streams of lines that have not ended: what comes now is of another process.
+            recorder.end_lines();
+            recorder.keep(format!("{line}\n").as_bytes());
+        }
     }
 
     /// Nothing more will be printed: what was left of a last line is a line.
@@ -157,8 +163,8 @@ struct Recorder {
     bytes: u64,
     /// What was read of a line that has not ended, by stream.
     open: [Vec<u8>; 2],
-    /// Lines that may still be those of a private key, by stream.
-    key: [u32; 2],
+    /// Whether its next line may be one of a private key, by stream.
+    key: [KeyLines; 2],
     live: Vec<u8>,
     untold: u64,
     head: Vec<u8>,
@@ -186,6 +192,11 @@ impl Recorder {
     }
 
     fn close(&mut self) {
+        self.end_lines();
+        self.closed = true;
+    }
+
+    fn end_lines(&mut self) {
         for stream in [Stream::Out, Stream::Err] {
             let mut open = std::mem::take(&mut self.open[stream as usize]);
             if !open.is_empty() {
@@ -193,31 +204,19 @@ impl Recorder {
                 self.whole_lines(stream, &open);
             }
         }
-        self.closed = true;
+        self.key = [KeyLines::OUTSIDE; 2];
     }
 
     /// Takes lines that have ended, without the bodies of private keys: those have no mark of their own.
     fn whole_lines(&mut self, stream: Stream, lines: &[u8]) {
-        if self.key[stream as usize] == 0 && memmem::find(lines, b"PRIVATE KEY").is_none() {
+        if !self.key[stream as usize].inside() && memmem::find(lines, b"PRIVATE KEY").is_none() {
             return self.keep(lines);
         }
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            let left = self.key[stream as usize];
-            if left > 0 && is_of_key(line) {
-                self.key[stream as usize] = if memmem::find(line, b"-----END").is_some() { 0 } else { left - 1 };
-                continue;
-            }
-            self.key[stream as usize] = 0;
-            let begin =
-                memmem::find(line, b"-----BEGIN").filter(|at| memmem::find(&line[*at..], b"PRIVATE KEY").is_some());
-            match begin {
-                Some(at) => {
-                    // What else stands on this line may be the key itself, with its line ends escaped.
-                    self.keep(&[&line[..at], KEY.as_bytes()].concat());
-                    let ends = memmem::find(&line[at..], b"-----END").is_some();
-                    self.key[stream as usize] = if ends { 0 } else { KEY_LINES };
-                }
-                None => self.keep(line),
+            match self.key[stream as usize].next(line) {
+                KeyLine::Inside => {}
+                KeyLine::Begins(at) => self.keep(&[&line[..at], MARK.as_bytes(), b"\n"].concat()),
+                KeyLine::Other => self.keep(line),
             }
         }
     }
@@ -277,17 +276,6 @@ fn clean(bytes: &[u8], hidden: &Hidden) -> String {
 /// How many bytes of whole lines fit into a room.
 fn fitting(lines: &[u8], room: usize) -> usize {
     if lines.len() <= room { lines.len() } else { memchr::memrchr(b'\n', &lines[..room]).map_or(0, |at| at + 1) }
-}
-
-/// Whether a line looks like one of a private key: no words, but for the headers that some have.
-fn is_of_key(line: &[u8]) -> bool {
-    let text = line.trim_ascii();
-    let headed =
-        [b"Proc-Type:".as_slice(), b"DEK-Info:", b"Comment:", b"-----"].iter().any(|head| text.starts_with(head));
-    headed
-        || text
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'"' | b'\\' | b','))
 }
 
 /// Where a line without an end can be cut: nowhere inside of a secret, nor of a character.

@@ -126,11 +126,12 @@ pub async fn converse<T, F: Future<Output = T>>(
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
             never = Confined::beat_of(confined.as_ref()) => match never {},
+            why = Confined::overfull(confined.as_ref()) => break Err(ProcEnd::Overfull(why)),
             () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
     // What stands still cannot end by itself.
-    let gently = !matches!(ended, Ok(Some(_))) && !*frozen.borrow();
+    let gently = !matches!(ended, Ok(Some(_)) | Err(ProcEnd::Overfull(_))) && !*frozen.borrow();
     let inside = end(group, &mut child, &mut confined, gently).await;
     if said.is_none() && ended.is_ok() {
         // What it printed last is still to be read.

@@ -47,6 +47,7 @@ pub(super) fn enter(spec: &Outer) -> Result<Side, Trouble> {
         (Weakness::Ipc, CloneFlags::CLONE_NEWIPC),
         (Weakness::Pid, CloneFlags::CLONE_NEWPID),
         (Weakness::Net, CloneFlags::CLONE_NEWNET),
+        (Weakness::User, CloneFlags::CLONE_NEWUSER),
     ] {
         if lacks(&spec.weak, layer) {
             flags.remove(flag);
@@ -54,7 +55,9 @@ pub(super) fn enter(spec: &Outer) -> Result<Side, Trouble> {
     }
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     unshare(flags).map_err(|e| Trouble::of("cannot make namespaces", &e.into()))?;
-    map_ids(uid, gid).map_err(|e| Trouble::of("cannot map the user", &e))?;
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        map_ids(uid, gid).map_err(|e| Trouble::of("cannot map the user", &e))?;
+    }
     let Some(child) = sys::fork().map_err(|e| Trouble::of("cannot fork", &e))? else {
         inside(spec)?;
         return Ok(Side::Inside);
@@ -97,7 +100,7 @@ fn inside(spec: &Outer) -> Result<(), Trouble> {
         sys::loopback_up().map_err(own("cannot bring lo up"))?;
     }
     root(spec).map_err(own("cannot put the root together"))?;
-    if !lacks(&spec.weak, Weakness::Seccomp) {
+    if !lacks(&spec.weak, Weakness::Seccomp) && !lacks(&spec.weak, Weakness::User) {
         no_more_users().map_err(own("cannot forbid user namespaces"))?;
     }
     no_capabilities().map_err(own("cannot give up capabilities"))

@@ -9,7 +9,11 @@ use super::spec::{INIT, INSIDE_ID, Outer, Weakness};
 pub(super) fn arguments(spec: &Outer) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
     let mut say = |more: &[&dyn AsRef<std::ffi::OsStr>]| words.extend(more.iter().map(|w| w.as_ref().to_owned()));
-    say(&[&"--unshare-user", &"--unshare-uts", &"--unshare-cgroup"]);
+    let own_users = !lacks(&spec.weak, Weakness::User);
+    say(&[&"--unshare-uts", &"--unshare-cgroup"]);
+    if own_users {
+        say(&[&"--unshare-user"]);
+    }
     for (layer, flag) in
         [(Weakness::Ipc, "--unshare-ipc"), (Weakness::Pid, "--unshare-pid"), (Weakness::Net, "--unshare-net")]
     {
@@ -17,7 +21,7 @@ pub(super) fn arguments(spec: &Outer) -> Vec<OsString> {
             say(&[&flag]);
         }
     }
-    if !lacks(&spec.weak, Weakness::Seccomp) {
+    if own_users && !lacks(&spec.weak, Weakness::Seccomp) {
         say(&[&"--disable-userns"]);
     }
     if !lacks(&spec.weak, Weakness::Pid) {
@@ -25,7 +29,10 @@ pub(super) fn arguments(spec: &Outer) -> Vec<OsString> {
     }
     let id = INSIDE_ID.to_string();
     say(&[&"--die-with-parent", &"--new-session", &"--clearenv", &"--cap-drop", &"ALL"]);
-    say(&[&"--hostname", &"ap", &"--uid", &id, &"--gid", &id]);
+    say(&[&"--hostname", &"ap"]);
+    if own_users {
+        say(&[&"--uid", &id, &"--gid", &id]);
+    }
     for (name, target) in &spec.links {
         say(&[&"--symlink", target, name]);
     }

@@ -39,18 +39,22 @@ pub(crate) struct Groups {
 impl Groups {
     /// Finds where this process may make groups; empty where it may not.
     pub(crate) fn discover() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+        Self::found(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
+    }
+
+    /// The same, from what the kernel says of mounts and of the groups that this process is in.
+    fn found(mounts: &str, own: &str) -> Self {
         let mut groups = Self::default();
         for line in own.lines() {
             let mut parts = line.splitn(3, ':');
             let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
             if controllers.is_empty() {
-                groups.v2 = place(&mounts, "cgroup2", None, path);
+                groups.v2 = place(mounts, "cgroup2", None, path);
                 continue;
             }
             for controller in controllers.split(',').filter(|name| ["memory", "pids", "cpu"].contains(name)) {
-                if let Some(folder) = place(&mounts, "cgroup", Some(controller), path) {
+                if let Some(folder) = place(mounts, "cgroup", Some(controller), path) {
                     groups.v1.insert(controller.to_owned(), folder);
                 }
             }
@@ -199,18 +203,27 @@ impl Group {
         Ok(folder)
     }
 
-    /// Takes a process in; what it starts is in it too.
+    /// Takes a process in; what it starts is in it too. The kernel waits for all processors first, which may take
+    /// longer than all else, so it is done off the async threads.
     ///
     /// # Errors
     /// The system's word, with the file.
-    pub(crate) fn add(&self, pid: u32) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
+    pub(crate) async fn add(&self, pid: u32) -> io::Result<()> {
+        let folders = self.folders.clone();
+        let added = tokio::task::spawn_blocking(move || {
+            folders.iter().try_for_each(|folder| write(&folder.join("cgroup.procs"), &pid.to_string()))
+        });
+        added.await.map_err(io::Error::other).flatten()
+    }
+
+    /// The file that lists what is in it.
+    pub(crate) fn list(&self) -> Option<PathBuf> {
+        Some(self.v2.as_ref().or_else(|| self.folders.first())?.join("cgroup.procs"))
     }
 
     /// What is in it.
     pub(crate) fn processes(&self) -> Vec<i32> {
-        let Some(folder) = self.v2.as_ref().or_else(|| self.folders.first()) else { return Vec::new() };
-        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        let listed = self.list().and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
         listed.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
@@ -255,3 +268,6 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,19 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, watch};
+
+use autopack_shared::domain::sandbox::SandboxProfile;
 
 use super::cgroup::{Bounds, Group, Groups};
 use super::layout::{self, Place};
-use super::selftest::Report;
+use super::quota::{Used, Watched};
 use super::slots::Slot;
 use super::spec::{EGRESS_PORT, Inner, Mount, Outer, Rlimits, Way, Weakness};
+use super::standing::Standing;
 use super::{etc, landlocked, outer};
 use crate::process::ProcSpec;
 
@@ -38,6 +43,14 @@ pub struct SandboxConfig {
     pub file_bytes: u64,
     /// Open files of one process.
     pub open_files: u64,
+    /// Bytes on the disk of the tree, and of what else can be written there.
+    pub tree_bytes: u64,
+    /// Files of it.
+    pub tree_files: u64,
+    /// How much is let through, where a job asks for nothing stricter.
+    pub profile: SandboxProfile,
+    /// How long what was measured is good.
+    pub selftest_every: Duration,
     /// Layers left out, to prove that the attempts notice.
     pub weak: Vec<Weakness>,
 }
@@ -56,6 +69,10 @@ impl SandboxConfig {
             tmp_files: 200_000,
             file_bytes: 4 << 30,
             open_files: 4096,
+            tree_bytes: 16 << 30,
+            tree_files: 1_000_000,
+            profile: SandboxProfile::default(),
+            selftest_every: Duration::from_secs(6 * 3600),
             weak: Vec::new(),
         }
     }
@@ -93,7 +110,9 @@ pub struct Sandbox {
     root: bool,
     host_net: u64,
     landlock_abi: i32,
-    pub(super) measured: OnceCell<Report>,
+    pub(super) standing: watch::Sender<Option<Arc<Standing>>>,
+    // Held while it is measured.
+    pub(super) measuring: Mutex<()>,
 }
 
 impl Sandbox {
@@ -111,7 +130,8 @@ impl Sandbox {
             root: nix::unistd::geteuid().is_root(),
             host_net: std::fs::metadata("/proc/self/ns/net")?.ino(),
             landlock_abi: landlocked::probe(),
-            measured: OnceCell::new(),
+            standing: watch::Sender::new(None),
+            measuring: Mutex::default(),
             config,
         })
     }
@@ -127,11 +147,20 @@ impl Sandbox {
         self.config.bwrap.clone().map_or(Way::Builtin, Way::Bwrap)
     }
 
+    /// What of the disk is counted.
+    pub(super) fn watched(&self, place: &Place, group: Option<&Group>) -> Watched {
+        let reports = place.reports.then(|| place.scratch.clone());
+        let places = std::iter::once(place.tree.clone()).chain(place.data.clone()).chain(reports).collect();
+        let most = Used { bytes: self.config.tree_bytes, files: self.config.tree_files };
+        Watched { places, processes: group.and_then(Group::list), most }
+    }
+
     /// Everything that one process is confined by.
     pub(super) fn parts(&self, place: &Place, spec: &ProcSpec) -> Result<Parts, SandboxError> {
         let failed = |what: &str, e: io::Error| SandboxError::Failed(format!("{what}: {e}"));
         let (config, weak) = (&self.config, &self.config.weak);
         let bounds = place.bounds.unwrap_or(config.bounds);
+        let strict = config.profile.max(place.profile) == SandboxProfile::Strict;
         let usual = (config.tmp_bytes, config.tmp_files, config.file_bytes);
         let (tmp_bytes, tmp_files, file_bytes) = place.small.unwrap_or(usual);
         let group = if outer::lacks(weak, Weakness::Cgroup) {
@@ -139,11 +168,8 @@ impl Sandbox {
         } else {
             Some(self.groups.make(bounds).map_err(|e| failed("no control group", e))?)
         };
-        let slot = if self.root && !outer::lacks(weak, Weakness::Uid) {
-            Some(Slot::take().map_err(|e| failed("no user", e))?)
-        } else {
-            None
-        };
+        let own_user = outer::lacks(weak, Weakness::Uid) || outer::lacks(weak, Weakness::User);
+        let slot = if self.root && !own_user { Some(Slot::take().map_err(|e| failed("no user", e))?) } else { None };
         let mut mounts = place.mounts(&config.helper, &config.folder.join("etc"), &config.readable);
         let mut readable = layout::readable(&config.readable);
         if outer::lacks(weak, Weakness::Files) {
@@ -164,7 +190,7 @@ impl Sandbox {
         let bounded = group.is_some() && self.groups.bounds();
         let inner = Inner {
             argv: spec.argv.iter().map(|word| place.inside(word)).collect(),
-            env: place.environment(spec),
+            env: place.environment(spec, outer::lacks(weak, Weakness::Env)),
             cwd: place.inside(&spec.cwd.display().to_string()).into(),
             rlimits: Rlimits {
                 file_bytes,
@@ -176,6 +202,8 @@ impl Sandbox {
             writable: place.writable(),
             host_net: self.host_net,
             landlock_abi: self.landlock_abi,
+            strict,
+            tcp: strict.then(|| place.port.into_iter().chain(place.egress.as_ref().map(|_| EGRESS_PORT)).collect()),
             deadman_ms: DEADMAN_MS,
             weak: weak.clone(),
             stdin: false,

@@ -14,8 +14,9 @@ use super::config::{Parts, Sandbox, SandboxError};
 use super::entry::BUILD;
 use super::handover;
 use super::layout::Place;
+use super::quota::Quota;
 use super::slots::Slot;
-use super::spec::{BEAT, CONT, Record, STOP, TERM, frame};
+use super::spec::{BEAT, CONT, GO, Record, STOP, TERM, frame};
 use crate::process::{LEASE_MARK, ProcEnd, ProcSpec};
 use crate::sys;
 
@@ -34,6 +35,7 @@ pub(crate) struct Confined {
     socket: UnixStream,
     heard: Vec<u8>,
     group: Option<Group>,
+    quota: Quota,
     // Held until nothing is left: the next sandbox of this user must not meet the last one.
     _slot: Option<Slot>,
 }
@@ -57,12 +59,9 @@ impl Sandbox {
         let (mut child, socket) =
             spawn(self, spec).map_err(|e| failed(&format!("cannot start {}", self.config().helper.display()), e))?;
         let Parts { group, slot, .. } = parts;
-        let mut confined = Confined { socket, heard: Vec::new(), group, _slot: slot };
-        let joined = child.id().map_or(Ok(()), |pid| confined.group.as_ref().map_or(Ok(()), |group| group.add(pid)));
-        let stood = match joined {
-            Ok(()) => confined.stand(&outer?, &inner?, input).await,
-            Err(error) => Err(failed("cannot join the control group", error)),
-        };
+        let quota = Quota::watch(self.watched(place, group.as_ref()));
+        let mut confined = Confined { socket, heard: Vec::new(), group, quota, _slot: slot };
+        let stood = confined.stand(child.id(), &outer?, &inner?, input).await;
         let Err(why) = stood else { return Ok((child, confined)) };
         let _killed = child.start_kill();
         confined.clear().await;
@@ -107,24 +106,44 @@ async fn last_words(child: &mut Child) -> String {
 
 impl Confined {
     /// Says how it is built and what runs in it, and waits until that runs.
-    async fn stand(&mut self, outer: &[u8], inner: &[u8], input: Option<OwnedFd>) -> Result<(), SandboxError> {
+    async fn stand(
+        &mut self,
+        pid: Option<u32>,
+        outer: &[u8],
+        inner: &[u8],
+        input: Option<OwnedFd>,
+    ) -> Result<(), SandboxError> {
         let stands = async {
             // A side that gives up early says why before it goes.
             let _gone = self.socket.write_all(outer).await;
-            let _gone = self.socket.write_all(inner).await;
-            if let Some(input) = input {
-                let _gone = handover::send(&self.socket, input).await;
+            // It is put together while it joins its control group.
+            let joined = match (pid, &self.group) {
+                (Some(pid), Some(group)) => group.add(pid).await,
+                (None, _) | (_, None) => Ok(()),
+            };
+            if joined.is_ok() {
+                let _gone = self.socket.write_all(&[GO]).await;
+                let _gone = self.socket.write_all(inner).await;
+                if let Some(input) = input {
+                    let _gone = handover::send(&self.socket, input).await;
+                }
+            } else {
+                // Nothing runs then; why it is gone it may have said itself.
+                let _closed = self.socket.shutdown().await;
             }
-            self.record().await
+            (self.record().await, joined)
         };
-        match tokio::time::timeout(STANDS_IN, stands).await {
-            Ok(Some(Record::Started)) => Ok(()),
-            Ok(Some(Record::Failed(why))) => Err(SandboxError::Failed(why)),
-            Ok(Some(Record::NoProgram(why))) => Err(SandboxError::NoProgram { program: String::new(), why }),
-            Ok(Some(Record::Exit(_) | Record::Signal(_)) | None) => {
-                Err(SandboxError::Failed("it ended before anything ran".to_owned()))
-            }
-            Err(_) => Err(SandboxError::Failed(format!("it did not stand after {} s", STANDS_IN.as_secs()))),
+        let Ok((record, joined)) = tokio::time::timeout(STANDS_IN, stands).await else {
+            return Err(SandboxError::Failed(format!("it did not stand after {} s", STANDS_IN.as_secs())));
+        };
+        let outside = joined.err().map(|error| format!("cannot join the control group: {error}"));
+        let failed =
+            |why: String| Err(SandboxError::Failed(outside.map_or_else(|| why.clone(), |o| format!("{o}; {why}"))));
+        match record {
+            Some(Record::Started) => Ok(()),
+            Some(Record::NoProgram(why)) => Err(SandboxError::NoProgram { program: String::new(), why }),
+            Some(Record::Failed(why)) => failed(why),
+            Some(Record::Exit(_) | Record::Signal(_)) | None => failed("it ended before anything ran".to_owned()),
         }
     }
 
@@ -147,6 +166,14 @@ impl Confined {
     pub(crate) async fn beat_of(confined: Option<&Self>) -> std::convert::Infallible {
         match confined {
             Some(confined) => confined.beat().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Completes when one that is there takes up more of the disk than it may, with why.
+    pub(crate) async fn overfull(confined: Option<&Self>) -> String {
+        match confined {
+            Some(confined) => confined.quota.over().await,
             None => std::future::pending().await,
         }
     }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use super::builtin::Side;
 use super::spec::{Outer, Record, read_frame};
 use super::{BROKEN, Trouble, init, outer, probe, say};
+use crate::watch;
 
 /// The word for the process that builds a sandbox.
 pub(super) const BUILD: &str = "sandbox-build";
@@ -22,6 +23,7 @@ pub fn enter(words: &[String]) -> Option<u8> {
         BUILD => Some(socket().map_or(BROKEN, build)),
         INIT => Some(socket().map_or(BROKEN, inside)),
         PROBE => Some(probe::run(&words[1..])),
+        watch::WATCH => Some(words.get(1).map_or(BROKEN, |mark| watch::stand(mark))),
         _ => None,
     }
 }
@@ -34,7 +36,7 @@ fn socket() -> Option<UnixStream> {
 
 fn build(mut socket: UnixStream) -> u8 {
     let spec = read_frame::<Outer>(&mut socket).map_err(|e| Trouble::of("cannot read how to build it", &e));
-    match spec.and_then(outer::build) {
+    match spec.and_then(|spec| outer::build(spec, &mut socket)) {
         Ok(Side::Outside(code)) => code,
         Ok(Side::Inside) => inside(socket),
         Err(trouble) => say(&socket, &Record::Failed(trouble.0)),

@@ -2,6 +2,7 @@
 //! it, when the program ends, when the worker is gone, and when the worker is silent for too long.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
@@ -27,18 +28,20 @@ pub(super) const ORPHANED: u8 = 124;
 
 /// Stands as PID 1 until the end; the code this process ends with.
 pub(super) fn stand(mut socket: UnixStream) -> u8 {
-    let ready = read_frame::<Inner>(&mut socket)
-        .map_err(|e| Trouble::of("cannot read what to run", &e))
-        .and_then(|inner| harden(&inner).map(|()| inner));
-    let ready = ready.and_then(|inner| {
-        let input = inner.stdin.then(|| handover::receive(&socket)).transpose();
-        Ok((inner, input.map_err(|e| Trouble::of("cannot take what it reads", &e))?))
-    });
-    let (inner, input) = match ready {
+    let ready =
+        read_frame::<Inner>(&mut socket).map_err(|e| Trouble::of("cannot read what to run", &e)).and_then(|inner| {
+            let input = inner.stdin.then(|| handover::receive(&socket)).transpose();
+            let input = input.map_err(|e| Trouble::of("cannot take what it reads", &e))?;
+            // Before the rules hold, which may let nothing listen; and before the program, which may want it at once.
+            let way_out = inner.egress.map(forward::listen).transpose();
+            let way_out = way_out.map_err(|e| Trouble::of("cannot listen for the way out", &e))?;
+            harden(&inner).map(|()| (inner, input, way_out))
+        });
+    let (inner, input, way_out) = match ready {
         Ok(ready) => ready,
         Err(trouble) => return say(&socket, &Record::Failed(trouble.0)),
     };
-    match watch_and_run(&socket, &inner, input) {
+    match watch_and_run(&socket, &inner, (input, way_out)) {
         Ok(code) => code,
         Err(error) => say(&socket, &Record::Failed(format!("cannot watch what runs inside: {error}"))),
     }
@@ -64,7 +67,8 @@ fn harden(inner: &Inner) -> Result<(), Trouble> {
         landlocked::apply(inner).map_err(|why| Trouble(format!("Landlock does not hold: {why}")))?;
     }
     if !lacks(&inner.weak, Weakness::Seccomp) {
-        syscalls::apply().map_err(|why| Trouble(format!("the filter of system calls does not hold: {why}")))?;
+        syscalls::apply(inner.strict)
+            .map_err(|why| Trouble(format!("the filter of system calls does not hold: {why}")))?;
     }
     Ok(())
 }
@@ -88,9 +92,11 @@ fn limit(limits: Rlimits) -> io::Result<()> {
     Ok(())
 }
 
-fn watch_and_run(socket: &UnixStream, inner: &Inner, input: Option<OwnedFd>) -> io::Result<u8> {
-    // Before the program, which may want it at once.
-    let way_out = inner.egress.map(forward::listen).transpose()?;
+fn watch_and_run(
+    socket: &UnixStream,
+    inner: &Inner,
+    (input, way_out): (Option<OwnedFd>, Option<TcpListener>),
+) -> io::Result<u8> {
     let child = match start(inner, input) {
         Ok(child) => child,
         Err(error) => return Ok(say(socket, &Record::NoProgram(error.to_string()))),

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
 
 use super::spec::Inner;
@@ -41,6 +41,9 @@ pub(super) fn apply(inner: &Inner) -> Result<(), String> {
     let read = AccessFs::from_read(abi);
     let mut rules =
         Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(every).map_err(text)?;
+    if inner.tcp.is_some() {
+        rules = rules.handle_access(AccessNet::from_all(abi)).map_err(text)?;
+    }
     if abi >= ABI::V6 {
         rules = rules.scope(Scope::from_all(abi)).map_err(text)?;
     }
@@ -61,6 +64,9 @@ pub(super) fn apply(inner: &Inner) -> Result<(), String> {
         device |= AccessFs::IoctlDev;
     }
     allow(&devices, device)?;
+    for port in inner.tcp.iter().flatten() {
+        (&mut rules).add_rule(NetPort::new(*port, AccessNet::ConnectTcp)).map_err(text)?;
+    }
     let status = rules.restrict_self().map_err(text)?;
     // Anything less than all of it counts as nothing.
     if status.ruleset == RulesetStatus::FullyEnforced { Ok(()) } else { Err(format!("only {:?}", status.ruleset)) }

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use autopack_shared::domain::sandbox::SandboxProfile;
+
 use super::cgroup::Bounds;
 use super::door::DatabaseDoor;
 use super::spec::{AP, EGRESS_SOCKET, INIT, Mount, WS};
@@ -55,6 +57,10 @@ pub struct Place {
     pub variables: Vec<String>,
     /// Folders that are there with the owners they have, to be read below `/run/ap`.
     pub unmapped: Vec<(PathBuf, String)>,
+    /// How much is let through, where the worker asks for nothing stricter.
+    pub profile: SandboxProfile,
+    /// The one port that TCP may connect to in a strict sandbox.
+    pub port: Option<u16>,
     /// Bounds other than the worker's.
     pub bounds: Option<Bounds>,
     /// Bytes and files of `/tmp` and bytes of one file other than the worker's.
@@ -80,12 +86,12 @@ impl Place {
     }
 
     /// The environment inside: what is allowed of what was given, and nothing else.
-    pub(super) fn environment(&self, spec: &ProcSpec) -> Vec<(String, String)> {
+    pub(super) fn environment(&self, spec: &ProcSpec, all: bool) -> Vec<(String, String)> {
         let mut env: Vec<(String, String)> =
             vec![("HOME".to_owned(), "/tmp/home".to_owned()), ("TMPDIR".to_owned(), "/tmp".to_owned())];
         env.extend(self.egress.iter().flat_map(|egress| egress.variables()));
         for (name, value) in &spec.env {
-            if VARIABLES.contains(&name.as_str()) || self.variables.contains(name) {
+            if all || VARIABLES.contains(&name.as_str()) || self.variables.contains(name) {
                 env.retain(|(other, _)| other != name);
                 env.push((name.clone(), self.inside(value)));
             }
@@ -169,7 +175,7 @@ mod tests {
             frozen: tokio::sync::watch::channel(false).1,
             cage: Cage::None,
         };
-        let mut inside = place.environment(&spec);
+        let mut inside = place.environment(&spec, false);
         inside.sort();
         let inside: Vec<_> = inside.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let expected = [

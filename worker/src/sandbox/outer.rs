@@ -2,8 +2,9 @@
 //! translate owners, and becomes a user of the slot; then bubblewrap, or this program, makes the namespaces.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,7 +14,7 @@ use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags};
 
 use super::Trouble;
-use super::spec::{Outer, Way, Weakness};
+use super::spec::{GO, Outer, Way, Weakness};
 use super::{builtin, bwrap};
 use crate::process::LEASE_MARK;
 use crate::sys::{self, MountAttributes};
@@ -22,7 +23,7 @@ use crate::sys::{self, MountAttributes};
 const STAGE: &str = "/run";
 
 /// Builds the sandbox and never returns where bubblewrap goes on; the built-in way returns as PID 1 inside.
-pub(super) fn build(mut spec: Outer) -> Result<builtin::Side, Trouble> {
+pub(super) fn build(mut spec: Outer, socket: &mut UnixStream) -> Result<builtin::Side, Trouble> {
     let own = |what: &'static str| move |e: io::Error| Trouble::of(what, &e);
     if let Some(user) = spec.user {
         stage(&mut spec, user)?;
@@ -34,6 +35,10 @@ pub(super) fn build(mut spec: Outer) -> Result<builtin::Side, Trouble> {
     sys::call(libc::SYS_close_range, [3, i64::from(u32::MAX), libc::CLOSE_RANGE_CLOEXEC.into(), 0, 0])
         .map_err(own("cannot close files"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // Whatever is started before this process is in its control group would stay outside of that.
+    let mut word = [0u8];
+    let heard = socket.read_exact(&mut word).map_err(own("cannot hear from the worker"));
+    heard.and_then(|()| if word == [GO] { Ok(()) } else { Err(Trouble("the worker does not say go".to_owned())) })?;
     match &spec.way {
         Way::Bwrap(program) => {
             let error =
@@ -61,13 +66,22 @@ fn stage(spec: &mut Outer, user: u32) -> Result<(), Trouble> {
     }
     rustix::mount::mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=755,size=1m")
         .map_err(rus("cannot make the stage"))?;
+    let etc = spec.mounts.iter().position(|mount| mount.to == Path::new("/etc"));
+    let mut carried = Vec::new();
     for (index, (tree, is_dir)) in taken.into_iter().enumerate() {
+        // What belongs into the folder of ours travels in it: each mount less is one that bubblewrap need not look for.
+        if let Some(inner) = etc.and_then(|etc| within(&spec.mounts[index].to, etc)) {
+            put(&tree, &inner).map_err(|e| Trouble::of("cannot place a mount", &e))?;
+            carried.push(spec.mounts[index].to.clone());
+            continue;
+        }
         let place = Path::new(STAGE).join(index.to_string());
         let made = if is_dir { fs::create_dir(&place) } else { fs::write(&place, "") };
         made.map_err(|e| Trouble::of("cannot make a place", &e))?;
         put(&tree, &place).map_err(|e| Trouble::of("cannot place a mount", &e))?;
         spec.mounts[index].from = place;
     }
+    spec.mounts.retain(|mount| !carried.contains(&mount.to));
     let tmp = Path::new(STAGE).join("tmp");
     fs::create_dir(&tmp).map_err(|e| Trouble::of("cannot make a place", &e))?;
     let options = format!("mode=1777,size={},nr_inodes={}", spec.tmp_bytes, spec.tmp_files);
@@ -77,6 +91,13 @@ fn stage(spec: &mut Outer, user: u32) -> Result<(), Trouble> {
     // First, so that nothing below it is hidden.
     spec.mounts.insert(0, super::spec::Mount { from: tmp, to: PathBuf::from("/tmp"), writable: true, mapped: false });
     Ok(())
+}
+
+/// Where something of `/etc` belongs in the folder that is staged for that, where there is a place for it.
+fn within(to: &Path, etc: usize) -> Option<PathBuf> {
+    let below = to.strip_prefix("/etc").ok().filter(|below| !below.as_os_str().is_empty())?;
+    let place = Path::new(STAGE).join(etc.to_string()).join(below);
+    place.symlink_metadata().is_ok().then_some(place)
 }
 
 fn take(from: &Path, owners: Option<&OwnedFd>, read_only: bool) -> io::Result<OwnedFd> {

@@ -9,32 +9,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::domain::sandbox::{SandboxLayer as Layer, SandboxLevel, SelftestResult as Attempt};
 
 use super::config::Sandbox;
 use super::entry::PROBE;
+use super::preflight;
 use super::probe::{RESULTS, Tried};
 use super::spec::{INIT, Way};
 use crate::process::{self, Cage, ProcEnd, ProcSpec};
-mod cache;
+pub(super) mod cache;
 mod canary;
 
 use canary::Canaries;
 
 /// How long all attempts may take together.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// What an attempt tells about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Layer {
-    /// Files and system calls: needed for S1.
-    Fence,
-    /// The host is out of reach: needed for S2.
-    Apart,
-    /// Bounds for all together, and a user of its own: needed for S3.
-    Bounds,
-}
 
 /// Every attempt that has to be made, and what it tells about. One that was not made was not denied.
 const EXPECTED: &[(&str, Layer)] = &[
@@ -83,19 +72,6 @@ const EXPECTED: &[(&str, Layer)] = &[
     ("memory", Layer::Bounds),
 ];
 
-/// One attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// Its name.
-    pub name: String,
-    /// What it tells about.
-    pub layer: Layer,
-    /// Whether it was denied.
-    pub denied: bool,
-    /// By what, or what it reached.
-    pub detail: String,
-}
-
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -136,28 +112,15 @@ fn level(attempts: &[Attempt]) -> SandboxLevel {
 }
 
 impl Sandbox {
-    /// How far it holds here: what was measured within the last six hours under the same conditions, or what is
-    /// measured now.
-    pub async fn level(self: &Arc<Self>) -> &Report {
-        self.measured
-            .get_or_init(|| async {
-                let key = cache::key(self);
-                if let Some(known) = cache::read(self, &key) {
-                    return known;
-                }
-                let report = self.measure().await;
-                cache::write(self, &key, &report);
-                report
-            })
-            .await
-    }
-
     /// Measures now.
     pub async fn measure(self: &Arc<Self>) -> Report {
         let means = match self.way() {
             Way::Bwrap(path) => format!("bubblewrap at {}", path.display()),
             Way::Builtin => "built in".to_owned(),
         };
+        if let Some(why) = preflight::check(nix::unistd::geteuid().is_root()) {
+            return Report::nothing(means, why);
+        }
         match self.attempts().await {
             Ok(attempts) => Report { level: level(&attempts), means, trouble: None, attempts },
             Err(trouble) => Report::nothing(means, trouble),

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The longest message either way.
 const LONGEST: usize = 4 << 20;
 
+/// What builds the sandbox is in the control group now, and may start others.
+pub(crate) const GO: u8 = b'g';
 /// Sign of life.
 pub(crate) const BEAT: u8 = b'h';
 /// Asks everything inside to end.
@@ -77,6 +79,10 @@ pub enum Weakness {
     Rlimits,
     /// The worker's own user.
     Uid,
+    /// The host's users: root inside is root.
+    User,
+    /// Variables of the worker.
+    Env,
 }
 
 /// How the sandbox is built.
@@ -132,6 +138,11 @@ pub(crate) struct Inner {
     pub(crate) host_net: u64,
     /// The Landlock ABI that was found on this host.
     pub(crate) landlock_abi: i32,
+    /// Only system calls that ordinary tools need are let through.
+    pub(crate) strict: bool,
+    /// The only ports that TCP may connect to, and none to listen at; where there are none, it is not ruled: the loopback
+    /// is its own.
+    pub(crate) tcp: Option<Vec<u16>>,
     /// Milliseconds without a sign of life after which everything ends.
     pub(crate) deadman_ms: u64,
     /// Layers left out.

@@ -1,5 +1,5 @@
 //! The filter of system calls: what no builder and no gate needs is refused. A call of another architecture, and of the
-//! x32 way into this one, ends the process.
+//! x32 way into this one, ends the process. A strict sandbox lets through only what ordinary tools need.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition as Condition,
     SeccompFilter, SeccompRule, sock_filter,
 };
+
+mod allowed;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -103,17 +105,27 @@ const FCHMODAT2: i64 = 452;
 const PERSONALITIES: [u64; 4] = [0, 8, 0x20000, 0xffff_ffff];
 
 /// Puts this process and all that come from it under the filter.
-pub(super) fn apply() -> Result<(), String> {
-    for program in [compiled(refused()?, libc::EPERM)?, compiled(unknown(), libc::ENOSYS)?] {
+pub(super) fn apply(strict: bool) -> Result<(), String> {
+    let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    let (let_through, eperm, enosys) = (SeccompAction::Allow, errno(libc::EPERM), errno(libc::ENOSYS));
+    let mut programs = Vec::new();
+    if strict {
+        // First: of two filters that refuse, the kernel hears the later one, which knows better why. What is not on the
+        // list seems not to exist, so that programs fall back to what is.
+        let listed = allowed::CALLS.iter().map(|number| (*number, Vec::new())).collect();
+        programs.push(compiled(listed, enosys.clone(), let_through.clone())?);
+    }
+    programs.push(compiled(refused()?, let_through.clone(), eperm)?);
+    programs.push(compiled(unknown(), let_through, enosys)?);
+    for program in programs {
         seccompiler::apply_filter(&program).map_err(|e| e.to_string())?;
     }
     Ok(())
 }
 
-fn compiled(rules: Rules, errno: i32) -> Result<BpfProgram, String> {
+fn compiled(rules: Rules, otherwise: SeccompAction, listed: SeccompAction) -> Result<BpfProgram, String> {
     let arch = std::env::consts::ARCH.try_into().map_err(|e| format!("{e}"))?;
-    let refuse = SeccompAction::Errno(errno.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(|e| e.to_string())?;
+    let filter = SeccompFilter::new(rules, otherwise, listed, arch).map_err(|e| e.to_string())?;
     let mut program = x32_ends();
     program.extend(TryInto::<BpfProgram>::try_into(filter).map_err(|e: seccompiler::BackendError| e.to_string())?);
     Ok(program)

@@ -26,6 +26,7 @@ pub(super) fn settle(journal: &mut Journal, outcome: &Outcome, work: &Work, now:
         }
         Rest::Paused => (SessionStatus::AwaitingApproval, reason.or(Some("an operator paused it".to_owned()))),
         // Somebody else, or the same command later, goes on with it.
+        Rest::Resting => (SessionStatus::AwaitingApproval, reason.or(Some(outcome.run.rests.clone()))),
         Rest::Detached => return journal.save(),
         Rest::Ended => match outcome.run.state.as_str() {
             "SUCCEEDED" => (SessionStatus::Completed, None),

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::gate::{CommandReport, Observation, Source, judge};
+use autopack_shared::domain::gate::{CommandReport, Observation, Source, Vanished, judge};
 use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::domain::project::FILE_NAME;
 use autopack_shared::wire::pb::{Baseline, BaselinesRequest, FlakyTest, FlakyTestsRequest};
 use autopack_worker::gate::{self, GateContext, MAX_REPORT};
 use autopack_worker::process::Cage;
+use autopack_worker::process::output::Output;
 
 use crate::args::local::{GateBaseline, GateFlaky, GateTry};
 use crate::connect::{Need, builder_env, connect};
@@ -53,9 +54,10 @@ pub(super) async fn attempt(ctx: &Context, args: &GateTry) -> Result<Exit, CliEr
     for command in commands {
         let command = command.as_command();
         let tried = async {
-            let first = gate::observe(&context, &command, &cancel).await?;
+            let first = gate::observe(&context, &command, &Output::default(), &cancel).await?;
             let again = !first.failures().is_empty();
-            let second = if again { Some(gate::observe(&context, &command, &cancel).await?) } else { None };
+            let second =
+                if again { Some(gate::observe(&context, &command, &Output::default(), &cancel).await?) } else { None };
             Ok::<_, autopack_worker::builder::BuildError>((first, second))
         };
         tokio::pin!(tried);
@@ -68,7 +70,8 @@ pub(super) async fn attempt(ctx: &Context, args: &GateTry) -> Result<Exit, CliEr
         };
         let Ok((first, second)) = ended else { return Ok(Exit::Interrupted) };
         let runs: Vec<&Observation> = std::iter::once(&first).chain(&second).collect();
-        let verdict = judge(None, &runs, command.vanished);
+        // There is no base here, so nothing is said of what vanished.
+        let verdict = judge(None, &runs, Vanished::Report);
         let ends = runs.iter().map(|run| run.end.clone()).collect();
         let tests = runs.last().map_or(0, |run| run.count());
         let report = CommandReport::new(&command.name, ends, tests, verdict, Source::NotNeeded);

@@ -104,6 +104,7 @@ pub(super) async fn transcript(ctx: &Context, args: &Transcript) -> Result<Exit,
         run_id: run.to_string(),
         phase_id: phase.to_string(),
         attempt: args.attempt.unwrap_or_default(),
+        gate: args.gate.clone().unwrap_or_default(),
     };
     let mut session = connect(ctx, Need::Passive).await?;
     let got = receive(&mut session, call, format!("read what {phase} of the run {run} printed")).await;
@@ -117,6 +118,7 @@ pub(super) async fn transcript(ctx: &Context, args: &Transcript) -> Result<Exit,
     if ctx.out.machine() {
         ctx.out.document(&json!({
             "format": "transcript/1", "run_id": run, "phase_id": phase, "attempt": head.attempt, "digest": head.digest,
+            "gate": args.gate,
             "size": head.size, "text": String::from_utf8_lossy(&body),
         }))?;
     } else {

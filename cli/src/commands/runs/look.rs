@@ -9,14 +9,17 @@ use super::logs;
 use crate::args::runs::{Diff, List, PhaseOf, Watch};
 use crate::commands::autopilot::keep_up;
 use crate::commands::decide::colored_diff;
-use crate::connect::{Need, connect};
+use crate::connect::{Need, Session, connect};
 use crate::context::Context;
 use crate::drive::{Drive, Leave, Manner, Outcome, Rest, close};
 use crate::exit::{CliError, During as _, Exit};
 use crate::follow::{Follow, is_terminal};
 use crate::output::tagged;
-use crate::show::{blocker_json, run_json, run_text, short_branch, span};
+use crate::show::{Interdiff, blocker_json, moment, run_json, run_text, run_with, short_branch, span};
 use crate::terminal::{Table, Tone, line, paint};
+
+/// Interdiffs of one phase that are shown: the newest.
+const INTERDIFFS: usize = 4;
 
 /// `runs list`.
 pub(super) async fn list(ctx: &Context, args: List) -> Result<Exit, CliError> {
@@ -47,16 +50,50 @@ pub(super) async fn list(ctx: &Context, args: List) -> Result<Exit, CliError> {
 /// `runs show`.
 pub(super) async fn show(ctx: &Context, run: &RunId) -> Result<Exit, CliError> {
     let mut session = connect(ctx, Need::Passive).await?;
-    let answer = session.runs.get(GetRunRequest { run_id: run.to_string() }).await;
+    let looked = with_interdiffs(&mut session, run).await;
     session.close().await;
-    let run = answer.during(format!("look at the run {run}"))?.into_inner();
+    let (run, diffs) = looked?;
     if ctx.out.machine() {
-        ctx.out.document(&tagged("run", run_json(&run)))?;
+        let mut document = tagged("run", run_json(&run));
+        document["interdiffs"] = diffs.iter().map(Interdiff::json).collect();
+        ctx.out.document(&document)?;
         return Ok(Exit::Done);
     }
-    ctx.out.text(&run_text(&run, ctx.out.data_color))?;
+    ctx.out.text(&run_with(&run, &diffs, ctx.out.data_color))?;
     ctx.out.note(&next(&run));
     Ok(Exit::Done)
+}
+
+/// A run, and what changed from each attempt to the next one of those that left anything.
+async fn with_interdiffs(session: &mut Session, name: &RunId) -> Result<(Run, Vec<Interdiff>), CliError> {
+    let what = format!("look at the run {name}");
+    let run = session.runs.get(GetRunRequest { run_id: name.to_string() }).await.during(what.clone())?.into_inner();
+    let mut diffs = Vec::new();
+    for phase in &run.phases {
+        let left: Vec<u32> = phase.attempts.iter().filter(|a| !a.tree.is_empty()).map(|a| a.number).collect();
+        for pair in left.windows(2).rev().take(INTERDIFFS).rev() {
+            let (from_attempt, to_attempt) = (pair[0], pair[1]);
+            let call = DiffRequest {
+                run_id: name.to_string(),
+                phase_id: phase.id.clone(),
+                since_save_point: false,
+                from_attempt,
+                to_attempt,
+            };
+            match session.runs.diff(call).await {
+                Ok(answer) => {
+                    let diff = answer.into_inner();
+                    let text = String::from_utf8_lossy(&diff.diff).into_owned();
+                    let whole = !diff.truncated;
+                    diffs.push(Interdiff { phase: phase.id.clone(), from: from_attempt, to: to_attempt, text, whole });
+                }
+                // What an attempt left may be gone with its branch: that keeps nobody from looking at the run.
+                Err(status) if status.code() == tonic::Code::NotFound => {}
+                Err(status) => return Err(status).during(what),
+            }
+        }
+    }
+    Ok((run, diffs))
 }
 
 /// The command that follows from where a run stands.
@@ -68,6 +105,9 @@ pub(crate) fn next(run: &Run) -> String {
         "SUCCEEDED" => {
             let fork = run.fork_commit.get(..12).unwrap_or(&run.fork_commit);
             format!("next: git diff {fork}...{}   then: autopack runs land {name}", line(short_branch(&run.branch)))
+        }
+        "QUEUED" if run.rests_until_ms > 0 => {
+            format!("it goes on after {} with: autopack runs resume {name}", moment(run.rests_until_ms))
         }
         "FAILED" | "CANCELLED" => format!("next: autopack runs logs {name}"),
         "WAITING" => format!("next: autopack approvals list --run-id {name}, then autopack runs resume {name}"),

@@ -108,7 +108,8 @@ pub(super) async fn budget(ctx: &Context, args: &Budget) -> Result<Exit, CliErro
         files: args.files,
     };
     let caps = serde_json::to_string(&caps).map_err(std::io::Error::from).during("write the bounds")?;
-    record(ctx, &args.named.run, Wish { caps, ..Wish::plain(SteerOp::Budget) }, "gets another budget").await
+    let phase = args.phase.as_ref().map(ToString::to_string);
+    record(ctx, &args.named.run, Wish { phase, caps, ..Wish::plain(SteerOp::Budget) }, "gets another budget").await
 }
 
 /// `runs cancel`: asks, and sees to it that it happens.

@@ -143,6 +143,14 @@ fn a_rewritten_suffix_has_another_head() {
 }
 
 #[test]
+fn a_record_without_a_position_says_so() {
+    let (mut records, _) = chain(2);
+    assert_eq!([records[0].position(), records[1].position()], [Some(0), Some(1)]);
+    records[1].leaf_index = UNNUMBERED;
+    assert_eq!(records[1].position(), None);
+}
+
+#[test]
 fn long_or_hostile_reasons_are_escaped_cut_and_pinned() {
     let place = AuditPlace {
         cluster: "c",

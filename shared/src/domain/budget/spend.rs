@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Amounts, Bound, BudgetScope, Caps, Hit, Unit};
+use super::{Amounts, Bound, BudgetScope, Caps, Hit, Stop, Unit};
 use crate::domain::ids::{PhaseId, ProjectId, RunId, Timestamp};
 use crate::domain::run_file::BuilderSpec;
 use crate::domain::usage::{Allowance, Usage};
@@ -92,8 +92,8 @@ impl Spend {
         self
     }
 
-    /// Settles it. What counts is never more than was reserved, whatever a builder says; a builder that asks models and
-    /// says nothing is counted with all of it.
+    /// Settles it. What counts is never more than was reserved, whatever a builder says; what a builder that asks models
+    /// does not say is counted with all of it, unit by unit.
     pub fn settle(&mut self, ending: Ending) {
         let files = self.counted.files;
         match ending {
@@ -103,9 +103,8 @@ impl Spend {
                 self.reported = usage;
                 self.count(Unit::Seconds, seconds);
                 if let Some(usage) = usage.filter(|_| self.models) {
-                    self.count(Unit::Tokens, usage.tokens());
-                    self.count(Unit::CostMicros, usage.cost_micros);
-                    self.count(Unit::Calls, usage.calls);
+                    let units = [Unit::Tokens, Unit::CostMicros, Unit::Calls];
+                    units.into_iter().for_each(|unit| self.count_said(unit, usage));
                 }
             }
         }
@@ -129,21 +128,89 @@ impl Spend {
         }
     }
 
-    /// The scope that kept its models from more, where that is wider than the attempt itself.
-    #[must_use]
-    pub fn wider(&self) -> Option<Bound> {
-        let short = |bound: &&Bound| {
-            let used = |usage: Usage| match bound.unit {
-                Unit::Tokens => usage.tokens(),
-                Unit::CostMicros => usage.cost_micros,
-                Unit::Calls => usage.calls,
-                Unit::Seconds | Unit::Files => 0,
-            };
-            self.reported.is_some_and(|usage| used(usage) >= self.granted.get(bound.unit).unwrap_or(u64::MAX))
-        };
-        let wide = || self.bounds.iter().filter(|b| b.unit.of_models() && b.scope != BudgetScope::Attempt);
-        wide().find(short).or_else(|| wide().next()).copied()
+    fn count_said(&mut self, unit: Unit, usage: Usage) {
+        if let Some(used) = said(usage, unit) {
+            self.count(unit, used);
+        }
     }
+
+    /// Which wider scope ended it before it was done; none where it was its own allowance, or the bound of one call.
+    /// `stop` is its worker's word; without one it is told by what was used. `of_call` says whether calls have a bound.
+    #[must_use]
+    pub fn ended_by(&self, stop: Option<Stop>, of_call: bool) -> Option<Bound> {
+        let mut bounds = self.bounds.iter().copied().filter(|bound| bound.unit.of_models());
+        let used = |unit| self.reported.and_then(|usage| said(usage, unit)).unwrap_or(0);
+        let wide = |bound: &Bound| bound.scope != BudgetScope::Attempt;
+        match stop {
+            Some(Stop::Call) => None,
+            Some(Stop::Unit(unit)) => bounds.find(|bound| bound.unit == unit).filter(wide),
+            None => {
+                let at_end = |bound: &Bound| used(bound.unit) >= self.granted.get(bound.unit).unwrap_or(u64::MAX);
+                let (ends, others): (Vec<Bound>, Vec<Bound>) = bounds.partition(at_end);
+                if !ends.is_empty() {
+                    return if ends.iter().all(wide) { ends.first().copied() } else { None };
+                }
+                if of_call {
+                    return None;
+                }
+                // The one of which the largest part is gone; the first of several.
+                let gone = |bound: &Bound| {
+                    let all = self.granted.get(bound.unit).unwrap_or(u64::MAX).max(1);
+                    u128::from(used(bound.unit)) * 1000 / u128::from(all)
+                };
+                others.into_iter().rev().max_by_key(|bound| (gone(bound), wide(bound))).filter(wide)
+            }
+        }
+    }
+
+    /// Which wider scope cut its time short, where it ran out of time after so many seconds by the supervisor's clock.
+    /// A builder keeps a part of its time to come to an end.
+    #[must_use]
+    pub fn out_of_time(&self, seconds: u64) -> Option<Bound> {
+        let bound = self.bounds.iter().find(|bound| bound.unit == Unit::Seconds)?;
+        let granted = self.granted.seconds?;
+        let kept = (granted / 4).min(3);
+        (bound.scope != BudgetScope::Attempt && seconds.saturating_add(kept) >= granted).then_some(*bound)
+    }
+}
+
+/// How much of a unit a builder says that it used, where it says so.
+const fn said(usage: Usage, unit: Unit) -> Option<u64> {
+    let (used, unsaid) = match unit {
+        Unit::Tokens => (usage.tokens(), usage.unsaid.tokens),
+        Unit::CostMicros => (usage.cost_micros, usage.unsaid.cost),
+        Unit::Calls => (usage.calls, usage.unsaid.calls),
+        Unit::Seconds | Unit::Files => (0, true),
+    };
+    if unsaid { None } else { Some(used) }
+}
+
+/// What a phase has besides the bounds that were asked for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseBudget {
+    /// Bounds that an operator set later; they take the place of those it was asked with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub raised: Caps,
+    /// What its last attempt got, and it was not enough, while others held the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<Short>,
+}
+
+impl PhaseBudget {
+    /// Whether there is nothing to say of it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// So much of a unit was not enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Short {
+    /// Of what.
+    pub unit: Unit,
+    /// What was granted.
+    pub got: u64,
 }
 
 /// What a run has besides the bounds of its file.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::domain::ids::{PhaseId, ProjectId, RunId};
-use crate::domain::usage::Usage;
+use crate::domain::usage::{Unsaid, Usage};
 
 const NOW: i64 = 1_700_000_000_000;
 
@@ -123,15 +123,106 @@ fn what_counts_is_never_more_than_was_reserved() {
 }
 
 #[test]
-fn the_wider_scope_that_ended_an_attempt_is_named() {
-    let bound = |unit, scope| Bound { unit, scope, limit: 7 };
-    let mut spend = spend(Caps { tokens: Some(10), calls: Some(3), ..Caps::default() }, true);
-    spend.bounds = vec![bound(Unit::Tokens, BudgetScope::Attempt), bound(Unit::Seconds, BudgetScope::Run)];
-    assert_eq!(spend.wider(), None);
-    spend.bounds = vec![bound(Unit::Tokens, BudgetScope::Run), bound(Unit::Calls, BudgetScope::Day)];
-    assert_eq!(spend.wider().unwrap().unit, Unit::Tokens);
-    spend.reported = Some(Usage { calls: 3, ..Usage::default() });
-    assert_eq!(spend.wider().unwrap().unit, Unit::Calls);
+fn what_nobody_said_counts_with_all_that_was_reserved() {
+    let granted = Caps { tokens: Some(100), cost_micros: Some(50), calls: Some(9), ..Caps::default() };
+    let settled = |usage| {
+        let mut spend = spend(granted, true);
+        spend.settle(Ending::Reported(Some(usage), 1));
+        (spend.counted.tokens, spend.counted.cost_micros, spend.counted.calls)
+    };
+    let nothing = Usage::default();
+    assert_eq!(settled(nothing), (0, 0, 0));
+    assert_eq!(settled(Usage::UNSAID), (100, 50, 9));
+    let unsaid = |tokens, cost, calls| Unsaid { tokens, cost, calls };
+    let killed = Usage { calls: 3, unsaid: unsaid(true, true, false), ..nothing };
+    assert_eq!(settled(killed), (100, 50, 3), "a killed agent whose calls were seen");
+    let unpriced = Usage { input_tokens: 20, calls: 1, unsaid: unsaid(false, true, false), ..nothing };
+    assert_eq!(settled(unpriced), (20, 50, 1));
+}
+
+/// One unit of an attempt: whose budget bounds it, how much was granted, how much is said to be used.
+type Part = (Unit, BudgetScope, u64, u64);
+
+fn ended(parts: &[Part], stop: Option<Stop>, of_call: bool) -> String {
+    let mut spend = spend(Caps::default(), true);
+    let mut usage = Usage::default();
+    for (unit, scope, granted, used) in parts {
+        spend.granted.set(*unit, Some(*granted));
+        spend.bounds.push(Bound { unit: *unit, scope: *scope, limit: 1000 });
+        match unit {
+            Unit::Tokens => usage.input_tokens = *used,
+            Unit::CostMicros => usage.cost_micros = *used,
+            Unit::Calls => usage.calls = *used,
+            Unit::Seconds | Unit::Files => {}
+        }
+    }
+    spend.reported = Some(usage);
+    let found = spend.ended_by(stop, of_call);
+    found.map_or_else(|| "own".to_owned(), |bound| format!("{} {}", bound.unit.as_str(), bound.scope.as_str()))
+}
+
+#[test]
+fn what_ended_an_attempt_is_named_and_never_a_wider_budget_for_its_own() {
+    use BudgetScope::{Attempt, Day, Run};
+    use Unit::{Calls, Seconds, Tokens};
+    let cases: &[(&[Part], Option<Stop>, bool, &str)] = &[
+        // The worker says which.
+        (&[(Tokens, Run, 1000, 0), (Calls, Attempt, 3, 3)], Some(Stop::Unit(Calls)), false, "own"),
+        (&[(Tokens, Run, 100, 97), (Calls, Attempt, 3, 1)], Some(Stop::Unit(Tokens)), false, "tokens run"),
+        (&[(Tokens, Run, 100, 97)], Some(Stop::Call), true, "own"),
+        // One of before says nothing.
+        (&[(Tokens, Run, 1000, 0), (Calls, Attempt, 3, 3)], None, false, "own"),
+        (&[(Tokens, Attempt, 10, 4), (Seconds, Run, 5, 0)], None, false, "own"),
+        (&[(Tokens, Run, 10, 0), (Calls, Day, 3, 3)], None, false, "calls day"),
+        (&[(Tokens, Run, 10, 0), (Calls, Day, 3, 0)], None, false, "tokens run"),
+        (&[(Tokens, Run, 100, 97), (Calls, Attempt, 3, 1)], None, false, "tokens run"),
+        (&[(Tokens, Run, 100, 20), (Calls, Attempt, 9, 8)], None, false, "own"),
+        (&[(Tokens, Run, 100, 20)], None, true, "own"),
+        (&[(Tokens, Run, 100, 100)], None, true, "tokens run"),
+        (&[], None, false, "own"),
+    ];
+    for (parts, stop, of_call, expected) in cases {
+        assert_eq!(ended(parts, *stop, *of_call), *expected, "{parts:?} {stop:?} {of_call}");
+    }
+    for word in ["tokens", "cost_micros", "calls", "call"] {
+        assert_eq!(Stop::read(word).map(Stop::as_str), Some(word));
+    }
+    assert_eq!((Stop::read(""), Stop::read("seconds")), (None, None));
+}
+
+#[test]
+fn time_that_a_wider_budget_cut_short_is_not_the_attempts() {
+    let cut = |scope, granted, seconds| {
+        let mut spend = spend(Caps { seconds: Some(granted), ..Caps::default() }, false);
+        spend.bounds = vec![Bound { unit: Unit::Seconds, scope, limit: 600 }];
+        spend.out_of_time(seconds).map(|bound| bound.scope)
+    };
+    assert_eq!(cut(BudgetScope::Run, 3, 3), Some(BudgetScope::Run));
+    assert_eq!(cut(BudgetScope::Run, 40, 37), Some(BudgetScope::Run), "some of it is kept for the end");
+    assert_eq!(cut(BudgetScope::Run, 40, 30), None, "it had time left: its builder's own limit ended it");
+    assert_eq!(cut(BudgetScope::Attempt, 3, 3), None);
+    assert_eq!(spend(Caps::default(), false).out_of_time(9), None);
+}
+
+#[test]
+fn who_did_not_get_enough_waits_for_more_or_for_the_end_of_the_others() {
+    // (limit, settled, reserved by others, what was not enough) -> what becomes of it
+    for (limit, used, held, short, expected) in [
+        (100, 50, 40, Some(10), "wait 90 of 100"),
+        (100, 50, 30, Some(10), "20"),
+        (100, 90, 0, Some(10), "10"),
+        (100, 50, 40, None, "10"),
+        (100, 100, 0, Some(10), "exhausted"),
+        (1000, 0, 40, Some(10), "40"),
+    ] {
+        let short = short.map(|got| Short { unit: Unit::Tokens, got });
+        let got = match admit_again(&[ledger(BudgetScope::Day, limit, used, held)], tokens(40), true, short, now()) {
+            Admission::Granted(caps, _) => caps.tokens.unwrap().to_string(),
+            Admission::Wait(hit) => format!("wait {} of {}", hit.used, hit.limit),
+            Admission::Exhausted(_) => "exhausted".to_owned(),
+        };
+        assert_eq!(got, expected, "{limit} {used} {held} {short:?}");
+    }
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::ids::Digest;
 use crate::domain::path::RepoPath;
 
 /// One command of a quality gate. It is the operator's, read at the fork commit, but it executes patched files.
@@ -84,12 +83,4 @@ impl Vanished {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// Identifies what a command does: what was measured of the same is the same.
-///
-/// # Errors
-/// Never: a command is plain data.
-pub fn command_digest(command: &GateCommand) -> Result<Digest, serde_json::Error> {
-    Digest::of_json(&("gate/1", &command.run, command.report, &command.report_path, command.timeout))
 }

@@ -18,6 +18,9 @@ const MAX_REPORT: usize = 256 * 1024;
 /// New failures of a command that are listed.
 const MAX_NEW: usize = 50;
 
+/// Items that the builder is told, with the one that says how many more there are.
+const MAX_ITEMS: usize = 50;
+
 /// Names of any other list.
 const MAX_LISTED: usize = 50;
 
@@ -48,6 +51,26 @@ pub enum Source {
     Missing(String),
 }
 
+/// How many names each list of a command lacks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct More {
+    /// New failures.
+    pub new: usize,
+    /// Failures that the base has too.
+    pub known: usize,
+    /// Flaky tests.
+    pub flaky: usize,
+    /// Tests that vanished.
+    pub vanished: usize,
+}
+
+impl More {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,11 +98,17 @@ pub struct CommandReport {
     /// Names that were left out of these lists.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: usize,
+    /// How many each list lacks.
+    #[serde(default, skip_serializing_if = "More::is_none")]
+    pub more: More,
     /// Where the baseline came from.
     pub baseline: Source,
     /// The baseline it was compared with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_digest: Option<Digest>,
+    /// What it printed, in all of its runs, where that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Digest>,
 }
 
 const fn is_zero(n: &usize) -> bool {
@@ -89,13 +118,14 @@ const fn is_zero(n: &usize) -> bool {
 impl CommandReport {
     /// Makes a report of a verdict.
     #[must_use]
-    pub fn new(name: &str, runs: Vec<End>, tests: usize, verdict: GateVerdict, baseline: Source) -> Self {
-        let sizes = [verdict.known.len(), verdict.flaky.len(), verdict.vanished.len()];
-        let left_out = sizes.iter().map(|len| len.saturating_sub(MAX_LISTED)).sum::<usize>()
-            + verdict.new.len().saturating_sub(MAX_NEW);
-        let listed = |names: BTreeSet<String>| names.into_iter().take(MAX_LISTED).collect();
-        let new = verdict.new.into_iter().take(MAX_NEW).map(|(test, message)| Finding { test, message });
-        Self {
+    pub fn new(name: &str, runs: Vec<End>, tests: usize, mut verdict: GateVerdict, baseline: Source) -> Self {
+        if verdict.untold {
+            let said = verdict.new.entry(COMMAND.to_owned()).or_default();
+            said.insert_str(0, "what vanished blocks, and cannot be told: which tests the base has is not known\n");
+        }
+        let new = verdict.new.into_iter().map(|(test, message)| Finding { test, message });
+        let listed = |names: BTreeSet<String>| names.into_iter().collect();
+        let mut report = Self {
             name: name.to_owned(),
             green: verdict.green,
             runs,
@@ -104,10 +134,29 @@ impl CommandReport {
             known: listed(verdict.known),
             flaky: listed(verdict.flaky),
             vanished: listed(verdict.vanished),
-            left_out,
+            left_out: 0,
+            more: More::default(),
             baseline,
             baseline_digest: None,
+            transcript: None,
+        };
+        report.bound([MAX_NEW, MAX_LISTED]);
+        report
+    }
+
+    /// Cuts new failures and the other lists to so many, and counts what goes.
+    fn bound(&mut self, [new, listed]: [usize; 2]) {
+        fn cut<T>(list: &mut Vec<T>, most: usize, more: &mut usize, left_out: &mut usize) {
+            let gone = list.len().saturating_sub(most);
+            list.truncate(most);
+            *more = more.saturating_add(gone);
+            *left_out = left_out.saturating_add(gone);
         }
+        let (more, left_out) = (&mut self.more, &mut self.left_out);
+        cut(&mut self.new, new, &mut more.new, left_out);
+        cut(&mut self.known, listed, &mut more.known, left_out);
+        cut(&mut self.flaky, listed, &mut more.flaky, left_out);
+        cut(&mut self.vanished, listed, &mut more.vanished, left_out);
     }
 
     /// One line.
@@ -119,16 +168,17 @@ impl CommandReport {
             (false, Some(end)) => format!("{} {end}", self.name),
             (false, None) => format!("{} did not run", self.name),
         };
-        let mut add = |count: usize, what: &str| {
+        let mut add = |listed: usize, more: usize, what: &str| {
+            let count = listed.saturating_add(more);
             if count > 0 {
                 // Writing to a String cannot fail.
                 let _infallible = write!(text, ", {count} {what}");
             }
         };
-        add(self.new.iter().filter(|f| f.test != COMMAND).count(), "new failures");
-        add(self.known.len(), "failures that the base has too");
-        add(self.flaky.len(), "flaky");
-        add(self.vanished.len(), "tests of the base that did not run");
+        add(self.new.iter().filter(|f| f.test != COMMAND).count(), self.more.new, "new failures");
+        add(self.known.len(), self.more.known, "failures that the base has too");
+        add(self.flaky.len(), self.more.flaky, "flaky");
+        add(self.vanished.len(), self.more.vanished, "tests of the base that did not run");
         if let Source::Missing(why) = &self.baseline {
             let _infallible = write!(text, "; no baseline: {why}");
         }
@@ -136,21 +186,17 @@ impl CommandReport {
     }
 
     fn shorten(&mut self) {
-        for names in [&mut self.known, &mut self.flaky, &mut self.vanished] {
-            self.left_out += names.len();
-            names.clear();
-        }
+        self.bound([MAX_NEW, 0]);
     }
 
     fn clean(&mut self) {
         self.name = word(&self.name);
-        self.new.truncate(MAX_NEW);
+        self.bound([MAX_NEW, MAX_LISTED]);
         for finding in &mut self.new {
             finding.test = word(&finding.test);
             finding.message = lines(&finding.message);
         }
         for names in [&mut self.known, &mut self.flaky, &mut self.vanished] {
-            names.truncate(MAX_LISTED);
             names.iter_mut().for_each(|name| *name = word(name));
         }
         self.runs.truncate(4);
@@ -212,35 +258,45 @@ impl Report {
         if red.is_empty() { format!("the gate is green: {} commands", self.commands.len()) } else { red.join("; ") }
     }
 
-    /// What the builder of the next attempt is told: at most [`MAX_FEEDBACK`] bytes.
+    /// What the builder of the next attempt is told: one line, and an item for each failure and each test that vanished
+    /// from a red command. At most [`MAX_FEEDBACK`] bytes of all; the last item says how many more there are.
     #[must_use]
-    pub fn feedback(&self) -> String {
-        let mut text = format!("gate_failed: {}", self.line());
-        let mut left_out = 0;
+    pub fn told(&self) -> (String, Vec<String>) {
+        let mut line = self.line();
+        while line.len() > MAX_FEEDBACK / 2 {
+            line.pop();
+        }
+        // Room for what stands before the line, and for the last item.
+        let mut room = MAX_FEEDBACK.saturating_sub(line.len() + 64);
+        let (mut items, mut left_out) = (Vec::new(), 0_usize);
         for command in self.commands.iter().filter(|c| !c.green) {
-            left_out += command.left_out;
+            left_out = left_out.saturating_add(command.more.new).saturating_add(command.more.vanished);
             let findings = command.new.iter().map(|finding| match finding.test.as_str() {
-                COMMAND => format!("\n- the command {}: {}", command.name, indented(&finding.message)),
-                test => format!("\n- {test}: {}", indented(&finding.message)),
+                COMMAND => format!("the command {}: {}", command.name, indented(&finding.message)),
+                test => format!("{test}: {}", indented(&finding.message)),
             });
-            let gone = command.vanished.iter().map(|name| format!("\n- {name} is there in the base and did not run"));
-            for entry in findings.chain(gone) {
-                // Room for the last line.
-                if text.len() + entry.len() > MAX_FEEDBACK - 64 {
-                    left_out += 1;
-                } else {
-                    text.push_str(&entry);
+            let gone = command.vanished.iter().map(|name| format!("{name} is there in the base and did not run"));
+            for item in findings.chain(gone) {
+                match room.checked_sub(item.len() + "\n- ".len()) {
+                    Some(left) if items.len() + 1 < MAX_ITEMS => {
+                        room = left;
+                        items.push(item);
+                    }
+                    Some(_) | None => left_out = left_out.saturating_add(1),
                 }
             }
         }
         if left_out > 0 {
-            // Writing to a String cannot fail.
-            let _infallible = write!(text, "\n({left_out} more)");
+            items.push(format!("({left_out} more)"));
         }
-        while text.len() > MAX_FEEDBACK {
-            text.pop();
-        }
-        text
+        (line, items)
+    }
+
+    /// The same as one text.
+    #[must_use]
+    pub fn feedback(&self) -> String {
+        let (line, items) = self.told();
+        std::iter::once(format!("gate_failed: {line}")).chain(items).collect::<Vec<_>>().join("\n- ")
     }
 }
 

@@ -86,6 +86,16 @@ fn the_table() {
         (GREEN, (0, "a=S b=P"), None, ["", "", "", "a"]),
         (A_FAILS, (0, "b=P"), None, ["", "", "", "a"]),
         (Some((0, "a=S b=P")), (0, "b=P"), None, ["", "", "", ""]),
+        // A run without a report says nothing of what is gone, and hides nothing of what another one says.
+        (GREEN, (1, "!"), Some((0, "b=P")), ["", "", "COMMAND", "a"]),
+        (GREEN, (1, "!"), Some((1, "!")), ["COMMAND", "", "", ""]),
+        // A crash that does not come again, on a base whose exit code is never 0.
+        (A_FAILS, (1, "!"), Some((1, "a=F b=P")), ["", "a", "COMMAND", ""]),
+        (A_FAILS, (1, "a=F b=P"), Some((139, "a=F b=P")), ["", "a", "COMMAND", ""]),
+        // What explains the code has to be known itself, and persistent.
+        (A_FAILS, (1, "!"), Some((1, "a=F b=F")), ["COMMAND b", "a", "", ""]),
+        (A_FAILS, (1, "a=P b=P"), Some((1, "a=F b=P")), ["COMMAND", "", "a", ""]),
+        (GREEN, (1, "!"), Some((1, "a=F b=P")), ["COMMAND a", "", "", ""]),
     ];
     for (base, first, second, expected) in rows {
         let base = base.and_then(|(code, tests)| Baseline::of(&[&seen(code, tests), &seen(code, tests)]).ok());
@@ -102,9 +112,36 @@ fn what_vanished_blocks_where_that_is_wanted() {
     let base = Baseline::of(&[&seen(0, "a=P b=P")]).unwrap();
     assert!(judge(Some(&base), &[&seen(0, "b=P")], Vanished::Report).green);
     assert!(!judge(Some(&base), &[&seen(0, "b=P")], Vanished::Block).green);
-    let trimmed = base.trimmed();
+    let half_a_crash = [&seen(1, "!"), &seen(0, "b=P")];
+    assert!(!judge(Some(&base), &half_a_crash, Vanished::Block).green, "the second run shows it");
+}
+
+#[test]
+fn what_vanished_and_cannot_be_told_blocks_where_that_is_wanted() {
+    let trimmed = Baseline::of(&[&seen(0, "a=P b=P")]).unwrap().trimmed();
     assert!(!trimmed.whole, "what is not listed cannot be said to be gone");
-    assert!(judge(Some(&trimmed), &[&seen(0, "b=P")], Vanished::Block).green);
+    for base in [None, Some(&trimmed)] {
+        assert!(!judge(base, &[&seen(0, "b=P")], Vanished::Block).green, "{base:?}");
+        assert!(judge(base, &[&seen(0, "b=P")], Vanished::Report).green, "{base:?}");
+        // Where there are no tests, none can vanish.
+        assert!(judge(base, &[&seen(0, "-")], Vanished::Block).green, "{base:?}");
+    }
+}
+
+#[test]
+fn a_base_has_shown_what_all_its_runs_show() {
+    let of = |first, second| Baseline::of(&[&first, &second]);
+    let failing = |first, second| words(of(first, second).unwrap().failing);
+    assert_eq!(failing(seen(1, "a=P"), seen(1, "a=P")), "COMMAND");
+    assert_eq!(failing(seen(1, "a=P"), seen(2, "a=P")), "", "two codes");
+    assert_eq!(failing(seen(1, "a=P b=P"), seen(1, "a=P b=F")), "", "explained once");
+    assert_eq!(failing(seen(1, "b=F"), seen(1, "a=F b=F")), "b", "a failed once");
+    // A run without a report is none of the two that it takes.
+    assert!(of(seen(1, "!"), seen(1, "b=F")).is_err() && of(seen(1, "b=F"), seen(1, "!")).is_err());
+    let crashed = Observation { end: End::Signal(9), ..seen(0, "b=F") };
+    assert!(of(crashed, seen(1, "b=F")).is_err());
+    let base = of(seen(1, "a=P b=P"), seen(1, "a=P b=F")).unwrap();
+    assert!(!judge(Some(&base), &[&seen(1, "a=P b=P"), &seen(1, "a=P b=P")], Vanished::Report).green);
 }
 
 #[test]
@@ -156,6 +193,20 @@ fn the_builder_is_told_enough_and_never_too_much() {
     assert!(!json.contains(&key) && !json.contains("\\u001b") && json.len() < 64 * 1024, "{}", json.len());
     assert_eq!(Report::read(&serde_json::to_string(&report).unwrap()).unwrap(), report);
     assert!(Report::read(r#"{"green":true}"#).is_err());
+}
+
+#[test]
+fn what_is_counted_is_more_than_what_is_listed() {
+    let tests: Vec<_> = (100..600).map(|n| format!("t{n}=F")).collect();
+    let verdict = judge(None, &[&seen(1, &tests.join(" "))], Vanished::Report);
+    let command = CommandReport::new("tests", vec![End::Exit(1)], 500, verdict, Source::NotNeeded);
+    let report = Report { green: false, base: Oid::ZERO, commands: vec![command] };
+    let read = Report::read(&serde_json::to_string(&report).unwrap()).unwrap();
+    assert_eq!(read.line(), "tests exited with 1, 500 new failures");
+    assert_eq!((read.commands[0].new.len(), read.commands[0].left_out), (50, 450));
+    let text = read.feedback();
+    assert!(text.starts_with("gate_failed: tests exited with 1, 500 new failures\n- t100: t100 broke\n"), "{text}");
+    assert!(text.ends_with("\n- (451 more)"), "{text}");
 }
 
 #[test]
@@ -216,8 +267,11 @@ proptest! {
             let loose = judge(Some(&base), &[&first, &second], Vanished::Report);
             prop_assert!(loose.new.keys().all(|name| strict.new.contains_key(name)));
             let excused: BTreeSet<_> = strict.new.keys().filter(|name| !loose.new.contains_key(*name)).cloned().collect();
-            prop_assert_eq!(&excused, &loose.known);
-            prop_assert!(excused.is_subset(&base.failing));
+            // A command that a run with known failures shows to work is flaky; nothing else is for the base to say.
+            let works = excused.contains(COMMAND) && loose.flaky.contains(COMMAND);
+            let known: BTreeSet<_> = loose.known.iter().cloned().chain(works.then(|| COMMAND.to_owned())).collect();
+            prop_assert_eq!(&excused, &known);
+            prop_assert!(loose.known.is_subset(&base.failing));
         }
     }
 
@@ -228,7 +282,7 @@ proptest! {
         let failed: BTreeSet<_> = first.failures().union(&second.failures()).cloned().collect();
         let told: BTreeSet<_> = verdict.new.keys().chain(&verdict.known).chain(&verdict.flaky).cloned().collect();
         prop_assert_eq!(failed, told);
-        prop_assert_eq!(verdict.green, verdict.new.is_empty() && verdict.vanished.is_empty());
+        prop_assert_eq!(verdict.green, verdict.new.is_empty() && verdict.vanished.is_empty() && !verdict.untold);
     }
 
     #[test]

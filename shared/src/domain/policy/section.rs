@@ -6,7 +6,7 @@ use toml::Spanned;
 use crate::domain::ids::Digest;
 use crate::domain::path::PathSet;
 use crate::domain::project::{ConfigError, Source};
-use crate::domain::sandbox::SandboxLevel;
+use crate::domain::sandbox::{SandboxLevel, SandboxProfile};
 
 use super::{ApprovalRules, BUILTIN_ORIGIN, Policy, Rule, RuleList, builtin};
 
@@ -46,6 +46,7 @@ pub(in crate::domain) struct PolicySection {
     #[serde(default)]
     approval: ApprovalRules,
     min_sandbox: Option<SandboxLevel>,
+    sandbox_profile: Option<SandboxProfile>,
 }
 
 #[derive(Debug, Default)]
@@ -79,13 +80,14 @@ impl PolicySection {
         let relaxed = lists.merge(&self, source)?;
         lists.add_floor();
         Ok(Policy {
-            digest: digest(&lists, &self.approval, self.min_sandbox),
+            digest: digest(&lists, &self.approval, self.min_sandbox, self.sandbox_profile),
             never: compile(lists.never, source)?,
             protected: compile(lists.protected, source)?,
             allowed: compile(lists.allowed, source)?,
             relaxed,
             approval: self.approval,
             min_sandbox: self.min_sandbox.unwrap_or_default(),
+            sandbox_profile: self.sandbox_profile.unwrap_or_default(),
         })
     }
 }
@@ -157,17 +159,23 @@ fn compile(rules: Vec<Rule>, source: &Source<'_>) -> Result<RuleList, ConfigErro
 }
 
 /// What the policy says, in an order of its own and without the places.
-fn digest(lists: &Lists, approval: &ApprovalRules, min_sandbox: Option<SandboxLevel>) -> Digest {
+fn digest(
+    lists: &Lists,
+    approval: &ApprovalRules,
+    min_sandbox: Option<SandboxLevel>,
+    profile: Option<SandboxProfile>,
+) -> Digest {
     let patterns = |rules: &[Rule]| {
         let mut patterns: Vec<String> = rules.iter().map(|rule| rule.pattern.clone()).collect();
         patterns.sort();
         patterns
     };
     let content = ("policy/1", patterns(&lists.never), patterns(&lists.protected), patterns(&lists.allowed), approval);
-    let digest = match min_sandbox {
-        // A policy that says nothing of it keeps the digest that it had before there were sandboxes.
-        None => Digest::of_json(&content),
-        Some(level) => Digest::of_json(&(content, level)),
+    // A policy that says nothing of these keeps the digest that it had before there were any.
+    let digest = match (min_sandbox, profile) {
+        (None, None) => Digest::of_json(&content),
+        (Some(level), None) => Digest::of_json(&(content, level)),
+        (level, Some(profile)) => Digest::of_json(&(content, level, profile)),
     };
     digest.expect("lists of texts and numbers are JSON")
 }

@@ -33,6 +33,12 @@ impl SecretsSection {
     pub fn asked_by(&self, purpose: LeasePurpose, phase: &PhaseSpec) -> Vec<String> {
         listed(&self.gate, &self.builders, purpose, phase)
     }
+
+    /// Whether a gate runs without secrets that the project's configuration names for it.
+    #[must_use]
+    pub fn withheld(&self, purpose: LeasePurpose, phase: &PhaseSpec) -> bool {
+        purpose == LeasePurpose::Verify && !self.gate.is_empty() && self.asked_by(purpose, phase).is_empty()
+    }
 }
 
 /// The list of a lease's processes: that of the gate, or that of the builder under its name.
@@ -78,6 +84,13 @@ mod tests {
         assert_eq!(asked(LeasePurpose::Verify, None), ["npm"]);
         assert_eq!(asked(LeasePurpose::Build, Some("fast")), ["db", "npm"]);
         assert!(asked(LeasePurpose::Build, Some("other")).is_empty() && asked(LeasePurpose::Build, None).is_empty());
+        let own = r#"{"id":"p","goal":"x","builder":{"kind":"patch","diff":""},"gate":[{"name":"own","run":"true"}]}"#;
+        let own: PhaseSpec = serde_json::from_str(own).unwrap();
+        let without = PhaseSpec { gate: Vec::new(), ..own.clone() };
+        assert!(config.secrets.withheld(LeasePurpose::Verify, &own));
+        assert!(!config.secrets.withheld(LeasePurpose::Verify, &without));
+        assert!(!config.secrets.withheld(LeasePurpose::Build, &own));
+        assert!(!SecretsSection::default().withheld(LeasePurpose::Verify, &own));
         for bad in ["gate = [\"../x\"]", "builders.fast = [\"\"]", "gates = []"] {
             assert!(ProjectConfig::parse(&format!("[secrets]\n{bad}\n"), "f").is_err(), "{bad}");
         }

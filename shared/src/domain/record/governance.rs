@@ -38,6 +38,9 @@ pub struct Decision {
     pub document: serde_json::Value,
     /// Lines it changes, by path class; the size windows sum them once it is applied.
     pub class_sizes: BTreeMap<String, u64>,
+    /// What the builder printed whose change was judged, where it printed anything and that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Digest>,
     /// When it was decided.
     pub decided_at: Timestamp,
 }

@@ -129,10 +129,46 @@ pub const SETTINGS: &[Setting] = &[
         about: "seconds after which such a connection is ended",
     },
     Setting {
+        key: "worker.sandbox_tree_mb",
+        kind: Kind::Count { min: 1, max: 1 << 24 },
+        default: Some("16384"),
+        about: "mebibytes that the tree of one builder or gate may take up on the disk",
+    },
+    Setting {
+        key: "worker.sandbox_tree_files",
+        kind: Kind::Count { min: 1, max: u64::MAX },
+        default: Some("1000000"),
+        about: "files that the tree of one builder or gate may have",
+    },
+    Setting {
+        key: "worker.sandbox_profile",
+        kind: Kind::Text,
+        default: Some("default"),
+        about: "default, or strict: only system calls that ordinary tools need, and no TCP; a policy may ask for it too",
+    },
+    Setting {
+        key: "worker.sandbox_selftest_seconds",
+        kind: Kind::Count { min: 1, max: 7 * 24 * 3600 },
+        default: Some("21600"),
+        about: "how long a self-test of the sandboxes is good; a changed kernel or bubblewrap is tested at once",
+    },
+    Setting {
         key: "worker.warm",
         kind: Kind::Count { min: 0, max: 64 },
         default: Some("2"),
         about: "worktrees of a project that are kept ready for the next leases; 0: none",
+    },
+    Setting {
+        key: "worker.transcript_mib",
+        kind: Kind::Count { min: 1, max: 16 },
+        default: Some("8"),
+        about: "mebibytes of what a builder, or a gate's commands together, print that are kept",
+    },
+    Setting {
+        key: "worker.report_mib",
+        kind: Kind::Count { min: 1, max: 256 },
+        default: Some("16"),
+        about: "mebibytes that the report of a gate command may have",
     },
     Setting {
         key: "supervisor.grace_seconds",
@@ -278,6 +314,18 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Count { min: 1, max: 10_000 },
         default: Some("8"),
         about: "attempts that may use one credential at once",
+    },
+    Setting {
+        key: "limits.transcript_days",
+        kind: Kind::Count { min: 0, max: 36_500 },
+        default: Some("90"),
+        about: "days that a transcript is kept which no decision names; 0: for good",
+    },
+    Setting {
+        key: "limits.transcript_mib",
+        kind: Kind::Count { min: 0, max: 1 << 30 },
+        default: Some("4096"),
+        about: "mebibytes of a project's transcripts above which the oldest go that no decision names; 0: any number",
     },
 ];
 

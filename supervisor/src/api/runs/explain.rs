@@ -1,6 +1,7 @@
 //! Why a run stands where it stands: which rule, which holder, since when, and what would free it.
 
 use autopack_shared::domain::budget::{BudgetScope, Hit, Unit};
+use autopack_shared::domain::ids::Timestamp;
 use autopack_shared::domain::record::{Checkout, Phase, Run};
 use autopack_shared::domain::state::{PhaseState, RequestState, RunState};
 use autopack_shared::wire::pb;
@@ -28,9 +29,14 @@ impl Core {
                 since_ms: lease.granted_at.as_millis(),
                 remedy,
                 failed: false,
+                until_ms: 0,
             });
         }
-        if let Some(denial) = fault.or_else(|| self.director().and_then(|d| d.denial(&run.id)))
+        let denied = fault.or_else(|| self.director().and_then(|d| d.denial(&run.id)));
+        if shown.rests_until_ms > 0 && denied.as_ref().is_none_or(|denial| denial.until.is_none()) {
+            blockers.extend(resting(&run, &shown));
+        }
+        if let Some(denial) = denied
             && !run.state.is_terminal()
         {
             blockers.push(pb::Blocker {
@@ -40,6 +46,7 @@ impl Core {
                 since_ms: denial.since.as_millis(),
                 remedy: denial.remedy,
                 failed: denial.failed,
+                until_ms: denial.until.map(Timestamp::as_millis).unwrap_or_default(),
             });
         }
         for phase in tx.phases(&run.id).await? {
@@ -47,6 +54,19 @@ impl Core {
         }
         Ok(pb::ExplainResponse { run: Some(shown), blockers })
     }
+}
+
+/// What a run waits for that is over by itself, where nobody who directs is here to say so.
+fn resting(run: &Run, shown: &pb::Run) -> Option<pb::Blocker> {
+    (run.state == RunState::Queued).then(|| pb::Blocker {
+        phase_id: String::new(),
+        kind: "resting".to_owned(),
+        what: shown.rests.clone(),
+        since_ms: run.updated_at.as_millis(),
+        remedy: "the end of that time".to_owned(),
+        failed: false,
+        until_ms: shown.rests_until_ms,
+    })
 }
 
 /// What a supervisor that does not direct can say, and what to do to hear more.
@@ -57,25 +77,25 @@ const ASK: &str = "autopack leases list names it; ask it by --server";
 fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     let blocker = |kind: &str, what: String, remedy: String| {
         let since_ms = run.updated_at.as_millis();
-        Some(pb::Blocker { phase_id: String::new(), kind: kind.to_owned(), what, since_ms, remedy, failed: false })
+        Some(pb::Blocker {
+            phase_id: String::new(),
+            kind: kind.to_owned(),
+            what,
+            since_ms,
+            remedy,
+            failed: false,
+            until_ms: 0,
+        })
     };
     let resume = format!("autopack runs resume {}", run.id);
     if let (RunState::Waiting, Some(Checkout { branch, path, command })) = (run.state, &run.checkout) {
         return blocker("checked_out", format!("{branch} is checked out at {path}"), command.clone());
     }
     match run.state {
-        RunState::Paused if run.budget.hit.is_some() => {
-            let hit = run.budget.hit.as_ref();
-            let more = match hit.map(|hit| (hit.scope, hit.until)) {
-                Some((_, Some(until))) => format!("it goes on by itself at {until}"),
-                Some((BudgetScope::Run, None)) => {
-                    format!("autopack runs budget {} --{} N", run.id, hit.map_or("tokens", flag))
-                }
-                Some((_, None)) | None => format!("a larger bound in the supervisor's [limits], then {resume}"),
-            };
-            blocker("budget_exhausted", hit.map(ToString::to_string).unwrap_or_default(), more)
+        RunState::Paused => {
+            let (kind, what, remedy) = paused(run);
+            blocker(kind, what, remedy)
         }
-        RunState::Paused => blocker("paused", "an operator paused it".to_owned(), resume),
         RunState::Cancelling => {
             blocker("cancelling", "it is being cancelled".to_owned(), "the end of its lease".to_owned())
         }
@@ -98,6 +118,24 @@ fn run_blocker(run: &Run, driven: bool, mode: &str) -> Option<pb::Blocker> {
     }
 }
 
+/// What a paused run waits for, and what lets it go on.
+fn paused(run: &Run) -> (&'static str, String, String) {
+    let resume = format!("autopack runs resume {}", run.id);
+    let Some(hit) = &run.budget.hit else { return ("paused", "an operator paused it".to_owned(), resume) };
+    if run.pause_requested {
+        return ("paused", format!("an operator paused it; besides, {hit}"), resume);
+    }
+    let more = match (hit.scope, hit.until, &hit.phase) {
+        (_, Some(until), _) => format!("it goes on by itself at {until}"),
+        (BudgetScope::Run, None, _) => format!("autopack runs budget {} --{} N", run.id, flag(hit)),
+        (BudgetScope::Phase, None, Some(phase)) => {
+            format!("autopack runs budget {} --phase {phase} --{} N", run.id, flag(hit))
+        }
+        (_, None, _) => format!("a larger bound in the supervisor's [limits], then {resume}"),
+    };
+    ("budget_exhausted", hit.to_string(), more)
+}
+
 /// The flag of `runs budget` that raises a bound.
 const fn flag(hit: &Hit) -> &'static str {
     match hit.unit {
@@ -118,6 +156,7 @@ async fn phase_blocker(tx: &mut dyn Tx, phase: &Phase) -> Result<Option<pb::Bloc
             since_ms: phase.updated_at.as_millis(),
             remedy,
             failed: false,
+            until_ms: 0,
         })
     };
     let request = match &phase.request {

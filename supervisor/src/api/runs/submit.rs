@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use autopack_shared::domain::anchor::IntentionAnchorV2;
 use autopack_shared::domain::audit::{ORIGIN, PHASE, ROW};
-use autopack_shared::domain::budget::RunBudget;
+use autopack_shared::domain::budget::{PhaseBudget, RunBudget};
 use autopack_shared::domain::ids::{Digest, Oid, RunId};
 use autopack_shared::domain::record::{Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_data;
@@ -186,6 +186,7 @@ pub(super) async fn insert_run(tx: &mut dyn Tx, run: &Run, change: Option<(Oid, 
             feedback: Vec::new(),
             rollback_ordered: false,
             retried: false,
+            budget: PhaseBudget::default(),
             reason: None,
             updated_at: run.created_at,
         };

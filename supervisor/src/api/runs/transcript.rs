@@ -1,4 +1,4 @@
-//! What a builder printed, on its way out.
+//! What a builder or a gate command printed, on its way out.
 
 use std::pin::Pin;
 
@@ -6,6 +6,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use autopack_shared::domain::ids::{Digest, PhaseId};
+use autopack_shared::domain::record::Attempt;
 use autopack_shared::wire::pb::{self, transcript_part};
 
 use crate::api::Core;
@@ -13,6 +14,10 @@ use crate::error::Error;
 
 /// Bytes in one message.
 const CHUNK: usize = 256 * 1024;
+
+/// What is said of one that has gone.
+const DELETED: &str =
+    "transcript (it was deleted after the time or for the room of limits.transcript_days and limits.transcript_mib) of";
 
 /// A transcript in parts.
 pub(super) type Parts = Pin<Box<dyn Stream<Item = Result<pb::TranscriptPart, Status>> + Send>>;
@@ -27,10 +32,20 @@ impl Core {
         tx.phase(&run.id, &phase).await?.ok_or_else(|| missing("phase"))?;
         let attempts = tx.attempts(&run.id, &phase).await?;
         let wanted = |number: u32| call.attempt == 0 || call.attempt == number;
-        let found = attempts.iter().rev().filter(|attempt| wanted(attempt.number));
-        let found = found.filter_map(|attempt| Some((attempt.number, attempt.transcript?))).next();
+        let of = |attempt: &Attempt| match call.gate.as_str() {
+            "" => attempt.transcript,
+            name => {
+                let commands = attempt.gate.iter().flat_map(|gate| &gate.commands);
+                commands.filter(|command| command.name == name).find_map(|command| command.transcript)
+            }
+        };
+        let mut found = attempts.iter().rev().filter(|attempt| wanted(attempt.number));
+        let found = found.find_map(|attempt| Some((attempt.number, of(attempt)?)));
         let (attempt, digest) = found.ok_or_else(|| missing("transcript of"))?;
-        let body = tx.transcript(&run.id, &digest).await?.ok_or_else(|| missing("transcript of"))?;
+        let Some(body) = tx.transcript(&run.id, &digest).await? else {
+            let gone = tx.gone_transcripts(&run.id).await?.iter().any(|one| one.digest == digest);
+            return Err(missing(if gone { DELETED } else { "transcript of" }));
+        };
         if Digest::of(&body) != digest {
             let why = format!("the transcript of {}/{phase} is not the one that was kept", run.id);
             return Err(crate::store::StoreError::Corrupt(why).into());

@@ -1,16 +1,21 @@
 //! What a verification came to: the phase moves on or back, and what was learned of the base and of flaky tests is kept.
 //! A report decides nothing that the outcome does not say too, and where the two differ the gate has not answered.
 
-use autopack_shared::domain::gate::{MAX_BASELINE, Measured, Report, command_digest};
+use std::collections::BTreeSet;
+
+use autopack_shared::domain::gate::{BaseData, MAX_BASELINE, Measured, Report, Setting, command_digest};
 use autopack_shared::domain::ids::{Oid, ProjectId};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal, Run, RunKind};
 use autopack_shared::domain::run_file::GateCommand;
+use autopack_shared::domain::sandbox::SandboxLevel;
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent};
 use autopack_shared::wire::pb;
 
 use crate::director::lease::lose_verify;
 use crate::director::{attempts, moves};
 use crate::error::Error;
+use crate::policy::PolicyInForce;
+use crate::sandbox;
 use crate::store::{Store, Tx};
 
 /// Bytes of all baselines that go with a grant.
@@ -32,19 +37,35 @@ pub(super) fn base_of(run: &Run, phase: &Phase, purpose: LeasePurpose) -> Option
     }
 }
 
-/// What is known of a base, of the commands that are about to run. What is too large goes without the tests that only
-/// tell what vanished.
+/// Where the processes of a lease will run, as far as that is known before a worker has it: the weakest sandbox that will
+/// do, and the kind of database.
+pub(super) fn setting(policy: &PolicyInForce, run: &Run, phase: &Phase, purpose: LeasePurpose) -> Setting {
+    let weakest = || sandbox::needed(policy, run, phase, purpose).unwrap_or(SandboxLevel::S0);
+    let secrets = &policy.config.secrets;
+    Setting {
+        sandbox: (!run.tainted).then(weakest),
+        secrets: secrets.asked_by(purpose, &phase.spec).into_iter().collect(),
+        withheld: secrets.withheld(purpose, &phase.spec),
+        data: if run.run_data.is_sqlite() { BaseData::Own } else { BaseData::OfTheRun },
+        lists: (base_of(run, phase, purpose) != Some(run.fork_commit)).then_some(run.fork_commit),
+    }
+}
+
+/// What is known of a base, of the commands that are about to run, in any setting that this may turn out to be. What is
+/// too large goes without the tests that only tell what vanished.
 pub(super) async fn known(
     store: &dyn Store,
     project: &ProjectId,
     base: Option<Oid>,
     commands: &[GateCommand],
+    setting: &Setting,
 ) -> Result<Vec<Measured>, Error> {
-    let Some(base) = base else { return Ok(Vec::new()) };
+    let Some(base) = base.filter(|_| !commands.is_empty()) else { return Ok(Vec::new()) };
     let bug = |e: serde_json::Error| Error::Bug(e.to_string());
-    let wanted = commands.iter().map(command_digest).collect::<Result<Vec<_>, _>>().map_err(bug)?;
-    let mut found = store.read().await?.baselines(project, base).await?;
-    found.retain(|known| wanted.contains(&known.command));
+    let settings = setting.on_any_worker();
+    let each = commands.iter().flat_map(|command| settings.iter().map(move |setting| (command, setting)));
+    let wanted = each.map(|(command, setting)| command_digest(command, setting)).collect::<Result<Vec<_>, _>>();
+    let found = store.read().await?.baselines_of(project, base, &wanted.map_err(bug)?).await?;
     let mut room = MAX_BASELINES;
     let mut fitting = Vec::new();
     for mut one in found {
@@ -101,6 +122,15 @@ pub(super) async fn accept(
     if !ok && result.reason != "gate_failed" {
         return lose_verify(tx, phase, &result.reason).await;
     }
+    let mut report = report;
+    for command in report.iter_mut().flat_map(|report| &mut report.commands) {
+        // What was not kept for this run cannot be shown to anybody.
+        if let Some(digest) = command.transcript
+            && !tx.has_transcript(&phase.run, &digest).await?
+        {
+            command.transcript = None;
+        }
+    }
     if let Some(report) = &report {
         learn(tx, lease, phase, report, &result.baselines_json).await?;
     }
@@ -110,7 +140,8 @@ pub(super) async fn accept(
         return moves::phase(tx, phase, PhaseEvent::Pass, Some(said), &Principal::system()).await;
     }
     phase.failed_attempts += 1;
-    attempts::tell_gate(phase, &report.map_or_else(|| said.clone(), |report| report.feedback()));
+    let (line, items) = report.map_or_else(|| (said.clone(), Vec::new()), |report| report.told());
+    attempts::tell_gate(phase, &line, items);
     moves::phase(tx, phase, PhaseEvent::RollBack, Some(said), &Principal::system()).await
 }
 
@@ -126,14 +157,9 @@ async fn keep(tx: &mut dyn Tx, phase: &Phase, report: Option<Report>, ok: bool) 
 
 /// Keeps what was learned: nothing of it is run state.
 async fn learn(tx: &mut dyn Tx, lease: &Lease, phase: &Phase, report: &Report, measured: &str) -> Result<(), Error> {
-    let mut flaky: Vec<_> =
-        report.commands.iter().flat_map(|c| c.flaky.iter().map(|test| (c.name.as_str(), test.as_str()))).collect();
-    // In one order, so that two that learn the same do not wait for each other.
-    flaky.sort_unstable();
-    flaky.dedup();
-    for (command, test) in flaky {
-        tx.note_flaky(&lease.project, command, test, &lease.run).await?;
-    }
+    let flaky: BTreeSet<_> =
+        report.commands.iter().flat_map(|c| c.flaky.iter().map(|test| (c.name.clone(), test.clone()))).collect();
+    tx.note_flaky(&lease.project, &flaky, &lease.run).await?;
     if measured.is_empty() {
         return Ok(());
     }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::future::join_all;
+
 use autopack_shared::domain::feedback::Feedback;
 use autopack_shared::domain::ids::{FencingToken, Oid, RunId};
 use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Run};
@@ -18,13 +20,18 @@ use super::seen::Seen;
 use super::session::SessionTask;
 use crate::api::Core;
 use crate::error::Error;
+use crate::hub::HubError;
 use crate::run_data::{RunDataError, Stint};
 use crate::sandbox;
 use crate::store::Tx;
 use crate::workers::WorkerOrder;
 
+/// How long it may take to put one grant together: less than a look at all that is new. What is opened for it is open
+/// when it is looked at again.
+const GRANT: Duration = Duration::from_secs(1);
+
 /// How long a session waits for the way to a run's data: it is known here, unless the server was never reached.
-const URL: Duration = Duration::from_secs(1);
+const URL: Duration = Duration::from_millis(800);
 
 impl SessionTask {
     /// Leases that are new, and those that ended other than by the worker's own result; and what the worker has been
@@ -48,8 +55,11 @@ impl SessionTask {
             .iter()
             .filter(|lease| lease.state == LeaseState::Held && sent.get(&lease.run) != Some(&lease.epoch))
             .collect();
-        for (lease, rows) in new.iter().zip(self.rows(&new).await?) {
-            match self.grant(lease, rows).await {
+        let rows = self.rows(&new).await?;
+        // Together, and each with a time of its own: one project's hub that hangs keeps no other's grant.
+        let made = new.iter().zip(rows).map(|(lease, rows)| self.grant_in_time(lease, rows));
+        for (lease, made) in new.iter().zip(join_all(made).await) {
+            match made {
                 Ok(Some(grant)) => {
                     after.insert(lease.run.clone(), lease.epoch);
                     news.push(supervisor_message::Body::Grant(grant));
@@ -90,6 +100,12 @@ impl SessionTask {
         Ok(rows)
     }
 
+    async fn grant_in_time(&self, lease: &Lease, rows: Option<(Run, Phase, Oid)>) -> Result<Option<pb::Grant>, Error> {
+        let silent = || HubError::Silent { project: lease.project.to_string(), seconds: GRANT.as_secs() };
+        let made = tokio::time::timeout(GRANT, Box::pin(self.grant(lease, rows))).await;
+        made.unwrap_or_else(|_| Err(silent().into()))
+    }
+
     /// All that the worker needs, with the builder entry and the gate of the fork commit.
     async fn grant(&self, lease: &Lease, rows: Option<(Run, Phase, Oid)>) -> Result<Option<pb::Grant>, Error> {
         let Some((run, mut phase, base)) = rows else { return Ok(None) };
@@ -108,7 +124,8 @@ impl SessionTask {
         let commands = policy.gate_of(&phase);
         let gate_base = gate::base_of(&run, &phase, lease.purpose);
         let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
-        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands).await?;
+        let setting = gate::setting(&policy, &run, &phase, lease.purpose);
+        let baselines = gate::known(core.store.as_ref(), &run.project, gate_base, &commands, &setting).await?;
         let allowance = spend.as_ref().map(|spend| spend.allowance(core.governing.budgets.call));
         if let Some(seconds) = spend.and_then(|spend| spend.granted.seconds) {
             phase.spec.timeout = phase.spec.timeout.min(seconds.max(1));
@@ -137,12 +154,14 @@ impl SessionTask {
             run_data,
             allowance_json: allowance.map(|a| json(serde_json::to_string(&a))).transpose()?.unwrap_or_default(),
             min_sandbox: min_sandbox.map(|level| level.to_string()).unwrap_or_default(),
+            sandbox_profile: policy.config.policy.sandbox_profile().as_str().to_owned(),
             gate_of_project: u32::try_from(policy.config.gate.commands.len()).unwrap_or(u32::MAX),
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
             flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
-            secrets: policy.config.secrets.asked_by(lease.purpose, &phase.spec),
             egress: policy.config.egress.asked_by(lease.purpose, &phase.spec),
+            secrets_withheld: setting.withheld,
+            secrets: setting.secrets.into_iter().collect(),
             trace: lease
                 .trace
                 .clone()

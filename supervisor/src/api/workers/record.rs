@@ -48,6 +48,8 @@ pub(super) struct Book {
     pub(super) heard: BTreeMap<(RunId, u64), Heard>,
     /// Where something is missing and was asked for.
     asked: BTreeSet<(String, u64)>,
+    /// Whether it has named an epoch that was never given.
+    pub(super) forged: bool,
     /// What the worker did not say it works on.
     missed: Missed,
 }
@@ -238,6 +240,9 @@ impl SessionTask {
                         // It is told to stop, so that one look is enough.
                         book.missed.add(run, epoch);
                     }
+                    if let Err(error) = tried(self.forged(&said, &error, book)).await {
+                        tracing::warn!(worker = %self.worker, %error, "a forged epoch could not be written down");
+                    }
                     return Some(self.refused(&said, &error));
                 }
             };
@@ -306,9 +311,27 @@ impl SessionTask {
     /// starts the run.
     async fn event(&self, event: &pb::RunEvent, book: &mut Book) -> Result<Stored, Error> {
         let (run, phase) = (RunId::new(event.run_id.clone())?, PhaseId::new(event.phase_id.clone())?);
-        let mut tx = self.cores.store().tx(&[Fence { scope: Scope::Run(run.clone()), epoch: event.epoch }]).await?;
-        tx.defer();
-        let lease = self.own(tx.as_mut(), &run, event.epoch).await?;
+        let (store, fence) = (self.cores.store(), Fence { scope: Scope::Run(run.clone()), epoch: event.epoch });
+        let tx = store.turn(std::slice::from_ref(&fence), &run, None).await?;
+        match self.write_event(tx, event, (&run, &phase), book).await {
+            // Somebody else wrote to the run meanwhile: now nobody can.
+            Err(Error::Store(StoreError::Conflict { .. })) => {
+                let mut tx = store.tx(&[fence]).await?;
+                tx.defer();
+                self.write_event(tx, event, (&run, &phase), book).await
+            }
+            done => done,
+        }
+    }
+
+    async fn write_event(
+        &self,
+        mut tx: Box<dyn Tx>,
+        event: &pb::RunEvent,
+        (run, phase): (&RunId, &PhaseId),
+        book: &mut Book,
+    ) -> Result<Stored, Error> {
+        let lease = self.own(tx.as_mut(), run, event.epoch).await?;
         let key = (run.clone(), event.epoch);
         let heard = self.heard(tx.as_mut(), &lease, event.run_seq, book).await?;
         match heard.next(event.run_seq) {
@@ -322,10 +345,10 @@ impl SessionTask {
         {
             moves::run(tx.as_mut(), &mut found, RunEvent::Start, None, &Principal::system()).await?;
         }
-        let mut stored = line(event, run.clone(), phase, tx.as_ref());
+        let mut stored = line(event, run.clone(), phase.clone(), tx.as_ref());
         tx.append_event(&mut stored).await?;
         // From here on nobody else writes to this run; who did in between may be this session's other stream.
-        let now = catch_up(tx.as_mut(), &run, event.epoch, heard, stored.seq).await?;
+        let now = catch_up(tx.as_mut(), run, event.epoch, heard, stored.seq).await?;
         if now.next(event.run_seq) != Next::New {
             return Ok(Stored::Upto(now.last()));
         }

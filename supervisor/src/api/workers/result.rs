@@ -3,32 +3,26 @@
 use std::time::Duration;
 
 use autopack_shared::domain::breaker::is_of_provider;
-use autopack_shared::domain::budget::Ending;
 use autopack_shared::domain::feedback::{self, FeedbackKind, Told};
 use autopack_shared::domain::ids::{Digest, Fence, Oid, PhaseId, RunId, Scope};
-use autopack_shared::domain::record::{Lease, LeasePurpose, Phase, Principal};
+use autopack_shared::domain::record::{LeasePurpose, Phase, Principal};
 use autopack_shared::domain::run_file::BuilderSpec;
 use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::state::{AttemptEvent, LeaseEvent, LeaseState, PhaseEvent, PhaseState};
-use autopack_shared::domain::usage::Usage;
 use autopack_shared::wire::pb;
 
+use super::account::{self, Account};
 use super::gate;
 use super::place::Next;
 use super::record::{Book, Stored};
 use super::session::SessionTask;
-use crate::director::breaker::{self, Heard};
-use crate::director::budget::Met;
 use crate::director::lease::release_run;
 use crate::director::locks::unlock;
 use crate::director::uploaded::mismatch;
-use crate::director::{Governing, budget, moves, run_blocking};
+use crate::director::{moves, run_blocking};
 use crate::error::Error;
 use crate::hub::{AttemptKey, HubError, RefName};
 use crate::store::Tx;
-
-/// What a builder says that was not allowed to use any more.
-const BUDGET_EXHAUSTED: &str = "budget_exhausted";
 
 /// How long a hub may take to say what was uploaded.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -92,9 +86,8 @@ impl SessionTask {
         let reason = (!ok).then(|| redact(&format!("{}: {}", result.reason, result.message)));
         match lease.purpose {
             LeasePurpose::Build => {
-                let governing = self.cores.named(&lease.project).await?.governing;
-                let short = accounted(tx.as_mut(), &found, &lease, result, &governing).await?;
-                accept_build(tx.as_mut(), &mut found, result, reason, short).await?;
+                let account = account::settle(tx.as_mut(), &found, &lease, result, &self.governing).await?;
+                accept_build(tx.as_mut(), &mut found, result, reason, account).await?;
             }
             LeasePurpose::Verify if found.state == PhaseState::Verifying => {
                 gate::accept(tx.as_mut(), &lease, &mut found, result, reason).await?;
@@ -128,8 +121,8 @@ impl SessionTask {
             run_blocking(move || hub.tip(&name)).await
         };
         match tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(silent().into())) {
-            // One project's hub that is away holds up no other's results: whoever judges the tree asks again.
-            Err(Error::Hub(error)) if error.is_away() => {
+            // A hub that cannot be asked says nothing of the result: whoever judges the tree asks again.
+            Err(Error::Hub(error)) if !error.is_of_the_ref() => {
                 tracing::warn!(run = %run, %error, "what was uploaded is not known yet: it is asked when it is judged");
                 Ok(())
             }
@@ -141,59 +134,12 @@ impl SessionTask {
     }
 }
 
-/// Settles what the attempt reserved, and takes in what it says of its builder. Whether a budget wider than the attempt
-/// itself ended it.
-async fn accounted(
-    tx: &mut dyn Tx,
-    phase: &Phase,
-    lease: &Lease,
-    result: &pb::AttemptResult,
-    governing: &Governing,
-) -> Result<bool, Error> {
-    let failed = result.outcome() == pb::Outcome::Failed;
-    let said = result.usage.map(|usage| Usage {
-        input_tokens: usage.input_tokens,
-        output_tokens: usage.output_tokens,
-        cost_micros: usage.cost_micros,
-        calls: usage.calls,
-    });
-    // A provider that gave no answer took nothing; a change that came of no call at all is not believed.
-    let nothing = (failed && is_of_provider(&result.reason)).then(Usage::default);
-    let usage = said.filter(|usage| failed || *usage != Usage::default()).or(nothing);
-    // By the supervisor's clock; what was begun counts.
-    let millis = u64::try_from(tx.now().millis_since(lease.granted_at)).unwrap_or(0);
-    let seconds = millis.div_ceil(1000);
-    let spend = budget::settle(tx, lease, Ending::Reported(usage, seconds)).await?;
-    let heard = Heard {
-        reason: failed.then_some(result.reason.as_str()),
-        credential: &result.credential,
-        retry_after_ms: result.retry_after_ms,
-    };
-    breaker::heard(tx, phase, &lease.project, heard, &governing.breakers).await?;
-    if result.reason != BUDGET_EXHAUSTED {
-        return Ok(false);
-    }
-    let (Some(spend), Some(mut run)) = (spend, tx.run(&lease.run).await?) else { return Ok(false) };
-    match budget::met(tx, &run, phase, &spend, &governing.budgets).await? {
-        Met::Allowance => return Ok(false),
-        Met::Held => {}
-        Met::Budget(hit) => {
-            // It pauses when its lease is released, which is next.
-            let why = hit.to_string();
-            run.budget.hit = Some(hit);
-            run.pause_requested = true;
-            moves::update_run(tx, &mut run, &Principal::system(), &why).await?;
-        }
-    }
-    Ok(true)
-}
-
 async fn accept_build(
     tx: &mut dyn Tx,
     phase: &mut Phase,
     result: &pb::AttemptResult,
     reason: Option<String>,
-    short: bool,
+    account: Account,
 ) -> Result<(), Error> {
     let system = Principal::system();
     let fenced = || Error::Forbidden {
@@ -206,14 +152,18 @@ async fn accept_build(
     let mut attempt = tx.attempt(&phase.run, &phase.id, result.attempt).await?.ok_or_else(fenced)?;
     attempt.notes = result.notes.iter().take(50).map(|n| redact(n).chars().take(500).collect()).collect();
     attempt.transcript = printed(tx, &phase.run, &result.transcript).await?;
+    if let (Some(reason), Account::Short(short)) = (&reason, account) {
+        // Others have used what there was, or hold it: neither the builder nor its worker failed. The next attempt waits
+        // until there is more.
+        moves::attempt(tx, &mut attempt, AttemptEvent::Lose, Some(reason.clone())).await?;
+        phase.budget.short = short;
+        return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;
+    }
     if let Some(reason) = &reason
-        && (result.reason.starts_with("fetch_")
-            || result.reason == "upload_cut"
-            || is_of_provider(&result.reason)
-            || short)
+        && (result.reason.starts_with("fetch_") || result.reason == "upload_cut" || is_of_provider(&result.reason))
     {
-        // The way to its objects or for its tree was cut, its provider is at fault, or others have used what there was:
-        // nothing is held against the builder.
+        // The way to its objects or for its tree was cut, or its provider is at fault: nothing is held against the
+        // builder.
         moves::attempt(tx, &mut attempt, AttemptEvent::Lose, Some(reason.clone())).await?;
         phase.lost_attempts += 1;
         return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;

@@ -72,7 +72,7 @@ impl Lookout {
     pub fn start(store: Arc<dyn Store>, tasks: &Tasks) -> Arc<Self> {
         let lookout = Arc::new(Self { store, seen: watch::Sender::new(None), sessions: Mutex::default() });
         let (looking, stop) = (lookout.clone(), tasks.stop().clone());
-        tasks.spawn("lookout", OnError::Log, async move {
+        tasks.spawn("lookout", OnError::Stop, async move {
             looking.serve(&stop).await;
             Ok::<_, Error>(())
         });

@@ -19,7 +19,8 @@ use super::said::{Pulse, Said};
 use super::seen::Lookout;
 use crate::api::cores::Cores;
 use crate::coordination::timers::Timers;
-use crate::coordination::{Coordinator, Renewal};
+use crate::coordination::{Coordinator, Renewal, SessionFacts};
+use crate::director::Governing;
 use crate::error::Error;
 use crate::workers::{Generation, WorkerOrder, Workers};
 
@@ -66,6 +67,8 @@ pub(super) struct SessionTask {
     pub(super) coordinator: Arc<dyn Coordinator>,
     pub(super) worker: WorkerId,
     pub(super) session: String,
+    /// What it said of itself when it came.
+    pub(super) facts: SessionFacts,
     /// What the worker said it works on when it came.
     pub(super) held: Vec<pb::HeldLease>,
     /// Whether the session outlives its stream.
@@ -73,6 +76,8 @@ pub(super) struct SessionTask {
     /// Whether etcd has it; else it was let in on the strength of its leases while etcd was away.
     pub(super) seen: bool,
     pub(super) timers: Timers,
+    /// What attempts may use.
+    pub(super) governing: Governing,
     /// Looks for leases for all sessions.
     pub(super) lookout: Arc<Lookout>,
     /// The survey that this stream has told its worker of. Never held across an await.
@@ -162,6 +167,7 @@ impl SessionTask {
         let mut heard = Instant::now();
         let mut key = Key { renewed: heard, seen: self.seen };
         let mut drained = false;
+        let mut facts = self.facts.clone();
         loop {
             let answer = tokio::select! {
                 order = orders.recv() => match order {
@@ -182,6 +188,7 @@ impl SessionTask {
                                 Err(ended) => return ended,
                             };
                             self.stays.store(marked == Some(false) && !beat.draining, Ordering::Relaxed);
+                            self.sandbox_news(&mut facts, beat.sandbox.as_ref()).await;
                             pulse.send_modify(|pulse| pulse.beat(beat.held));
                             // Of no run: the heartbeat itself.
                             if let Err(ended) = tell(&out, supervisor_message::Body::Ack(pb::Ack::default())).await {

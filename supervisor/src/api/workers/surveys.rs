@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use autopack_shared::domain::gap::GapReportV1;
-use autopack_shared::domain::ids::RowId;
+use autopack_shared::domain::ids::{RowId, Timestamp};
 use autopack_shared::domain::secret::redact;
 use autopack_shared::domain::survey::{MAX_REPORT, Survey, SurveyFailure};
 use autopack_shared::wire::pb;
@@ -35,7 +35,7 @@ impl SessionTask {
             Some(survey) if told.as_ref() == Some(&survey.id) => return Ok(None),
             Some(survey) => Some(survey),
             None if open.is_empty() || self.is_leaving() => None,
-            None => self.first_claimed(open).await?,
+            None => self.first_claimed(open, now).await?,
         };
         let order = given.as_ref().map(order).transpose()?;
         *self.scan.lock().unwrap_or_else(PoisonError::into_inner) = given.map(|survey| survey.id);
@@ -53,8 +53,9 @@ impl SessionTask {
     }
 
     /// The first of the free ones that nobody else was faster with.
-    async fn first_claimed(&self, open: Vec<Survey>) -> Result<Option<Survey>, Error> {
-        for mut survey in open {
+    async fn first_claimed(&self, open: Vec<Survey>, now: Timestamp) -> Result<Option<Survey>, Error> {
+        // Mostly somebody has it, which needs no transaction to be seen.
+        for mut survey in open.into_iter().filter(|survey| survey.is_free(now)) {
             let mut tx = self.cores.store().tx(&[]).await?;
             let now = tx.now();
             if !survey.is_free(now) {
@@ -120,11 +121,7 @@ impl SessionTask {
     }
 
     /// Writes a survey that `change` has changed, on top of whatever others wrote.
-    async fn change(
-        &self,
-        id: &RowId,
-        change: impl Fn(&mut Survey, autopack_shared::domain::ids::Timestamp) -> bool,
-    ) -> Result<(), Error> {
+    async fn change(&self, id: &RowId, change: impl Fn(&mut Survey, Timestamp) -> bool) -> Result<(), Error> {
         for _ in 0..TRIES {
             let mut tx = self.cores.store().tx(&[]).await?;
             let Some(mut survey) = tx.survey(id).await? else { return Ok(()) };

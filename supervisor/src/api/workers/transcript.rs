@@ -29,16 +29,16 @@ impl WorkerApi {
         request: Request<Streaming<pb::TranscriptChunk>>,
     ) -> Result<pb::TranscriptResult, Status> {
         let pass = Pass::of(&request);
-        let receive = self.receive(request.into_inner());
+        let receive = self.receive(&pass, request.into_inner());
         let received = tokio::time::timeout(DEADLINE, receive).await;
         let (header, body, _room) =
             received.map_err(|_| cut(format!("it took longer than {} s", DEADLINE.as_secs())))??;
-        pass.check(&header.worker_id)?;
         Ok(self.keep(&header, body).await?)
     }
 
     async fn receive(
         &self,
+        pass: &Pass,
         mut chunks: Streaming<pb::TranscriptChunk>,
     ) -> Result<(pb::TranscriptHeader, Vec<u8>, OwnedSemaphorePermit), Status> {
         let first = chunks.next().await.transpose()?.and_then(|chunk| chunk.body);
@@ -46,6 +46,9 @@ impl WorkerApi {
             let why = "a transcript starts with its header".to_owned();
             return Err(Error::Invalid { field: "header".to_owned(), why }.into());
         };
+        // Who may not, or has no lease, takes no room.
+        pass.check(&header.worker_id)?;
+        self.transcript_of(&header).await?;
         let too_large = |why: String| Error::Upload { reason: "too_large", why };
         if header.size > MAX {
             return Err(too_large(format!("a transcript has at most {MAX} bytes")).into());
@@ -66,12 +69,18 @@ impl WorkerApi {
         Ok((header, body, room))
     }
 
-    async fn keep(&self, header: &pb::TranscriptHeader, body: Vec<u8>) -> Result<pb::TranscriptResult, Error> {
+    /// The run that a transcript is of, for the holder of its lease only.
+    async fn transcript_of(&self, header: &pb::TranscriptHeader) -> Result<RunId, Error> {
         let (run, phase) = (RunId::new(header.run_id.clone())?, PhaseId::new(header.phase_id.clone())?);
         let lease = self.lease_of(&run, header.epoch, &header.worker_id, &header.session).await?;
         if lease.phase != phase || lease.attempt != header.attempt {
             return Err(not_theirs(&run));
         }
+        Ok(run)
+    }
+
+    async fn keep(&self, header: &pb::TranscriptHeader, body: Vec<u8>) -> Result<pb::TranscriptResult, Error> {
+        let run = self.transcript_of(header).await?;
         let told: Digest = header.digest.parse()?;
         let (digest, body) = run_blocking(move || {
             if Digest::of(&body) != told {

@@ -93,6 +93,12 @@ pub(super) struct WorkerValue {
     /// Absent in what a supervisor of before wrote.
     #[serde(default)]
     pub(super) draining: bool,
+    /// As that.
+    #[serde(default)]
+    pub(super) sandbox_report: (String, i64),
+    /// As that.
+    #[serde(default)]
+    pub(super) quarantine: String,
 }
 
 /// A lock of a run or of its workspace.

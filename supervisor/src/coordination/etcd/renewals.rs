@@ -10,7 +10,7 @@ use std::time::Duration;
 use etcd_client::KeyValue;
 use tokio::sync::{mpsc, oneshot};
 
-use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::runtime::process::{OnError, Tasks, caught};
 
 use super::link::Link;
 use crate::coordination::CoordinationError;
@@ -41,11 +41,17 @@ impl Drop for Renewals {
 impl Renewals {
     /// Starts looking. Ends with this value.
     pub(super) fn start(link: Arc<Link>) -> Self {
-        let (ask, asked) = mpsc::channel(QUEUE);
+        let (ask, mut asked) = mpsc::channel(QUEUE);
         let tasks = Tasks::new();
         let stop = tasks.stop().clone();
         tasks.spawn("looks at sessions", OnError::Log, async move {
-            stop.run_until_cancelled(serve(link, asked)).await;
+            let serving = async {
+                // Who asked when it panicked hears that nobody answers, and asks again.
+                while let Err(panic) = caught(Box::pin(serve(&link, &mut asked))).await {
+                    tracing::error!(error = panic, "looks at sessions begin anew");
+                }
+            };
+            stop.run_until_cancelled(serving).await;
             Ok::<_, Infallible>(())
         });
         Self { ask, tasks }
@@ -60,7 +66,7 @@ impl Renewals {
     }
 }
 
-async fn serve(link: Arc<Link>, mut asked: mpsc::Receiver<(String, oneshot::Sender<Answer>)>) {
+async fn serve(link: &Link, asked: &mut mpsc::Receiver<(String, oneshot::Sender<Answer>)>) {
     let mut turn = Vec::with_capacity(MOST);
     while asked.recv_many(&mut turn, MOST).await > 0 {
         if turn.len() < MOST {

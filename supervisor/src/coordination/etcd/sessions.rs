@@ -106,6 +106,8 @@ impl EtcdCoordinator {
             boot_id: facts.boot_id.clone(),
             slots: facts.slots,
             sandbox_level: facts.sandbox_level.clone(),
+            sandbox_report: facts.sandbox_report.clone(),
+            quarantine: facts.quarantine.clone(),
             via_replica: self.replica.id.clone(),
             since: since.as_millis(),
             draining,
@@ -190,8 +192,8 @@ impl EtcdCoordinator {
             let value: WorkerValue = parsed(&key, kv.value())?;
             let Some(life) = self.life(kv.lease(), value.since).await? else { continue };
             let WorkerValue { session_uuid: session, via_replica: holder, draining, .. } = value;
-            let WorkerValue { host, boot_id, slots, sandbox_level, .. } = value;
-            let facts = SessionFacts { host, boot_id, slots, sandbox_level };
+            let WorkerValue { host, boot_id, slots, sandbox_level, sandbox_report, quarantine, .. } = value;
+            let facts = SessionFacts { host, boot_id, slots, sandbox_level, sandbox_report, quarantine };
             all.push(SessionEntry { worker, session, facts, holder, draining, life });
         }
         Ok(all)
@@ -205,8 +207,8 @@ impl EtcdCoordinator {
             let key = String::from_utf8_lossy(kv.key()).into_owned();
             let Some(Ok(worker)) = key.strip_prefix(&prefix).map(str::parse) else { continue };
             let value: WorkerValue = parsed(&key, kv.value())?;
-            let WorkerValue { session_uuid: session, slots, draining, sandbox_level, .. } = value;
-            all.push(Seated { worker, session, slots, draining, sandbox_level });
+            let WorkerValue { session_uuid: session, slots, draining, sandbox_level, quarantine, .. } = value;
+            all.push(Seated { worker, session, slots, draining, sandbox_level, quarantine });
         }
         Ok(all)
     }

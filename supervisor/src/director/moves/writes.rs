@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use autopack_shared::domain::audit::{AuditDraft, ROW};
-use autopack_shared::domain::ids::Scope;
+use autopack_shared::domain::breaker::{Breaker, BreakerState, Credential};
+use autopack_shared::domain::ids::{RunId, Scope};
 use autopack_shared::domain::record::{Attempt, Command, Notice, Phase, Principal, Project, Run};
 
 use super::{Note, note, pin};
 use crate::error::Error;
 use crate::store::Tx;
 use crate::store::facts::FenceRow;
+use crate::store::transcripts::DueTranscript;
 
 /// Writes a run that stays where it is.
 ///
@@ -208,4 +210,78 @@ pub(crate) async fn project(
     };
     tx.append_audit(draft).await?;
     Ok(())
+}
+
+/// Lets a transcript go; whether it was there.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn forget_transcript(tx: &mut dyn Tx, due: &DueTranscript, why: &str) -> Result<bool, Error> {
+    let Some(gone) = tx.forget_transcript(&due.run, &due.digest).await? else { return Ok(false) };
+    let entry = Note {
+        actor: &Principal::system(),
+        run: &gone.run,
+        phase: None,
+        op: "transcript.deleted".to_owned(),
+        object: "transcript",
+        id: format!("{}/{}", gone.run, gone.digest),
+        moved: Some(("kept".to_owned(), "deleted".to_owned())),
+        digests: BTreeMap::from([(ROW.to_owned(), pin(&gone)?), ("transcript".to_owned(), gone.digest.to_string())]),
+        reason: why.to_owned(),
+        text: None,
+    };
+    note(tx, entry).await?;
+    Ok(true)
+}
+
+/// Logs that a breaker opened, closed, or lets one attempt try; nothing where it stays as it was. Its row counts besides
+/// what is of no weight by itself, so the row is not pinned.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn breaker(
+    tx: &mut dyn Tx,
+    breaker: &Breaker,
+    before: BreakerState,
+    actor: &Principal,
+) -> Result<(), Error> {
+    if breaker.state == before {
+        return Ok(());
+    }
+    let draft = AuditDraft {
+        chain: format!("project/{}", breaker.project),
+        actor: actor.clone(),
+        op: format!("breaker.{}", breaker.state.as_str()),
+        object_type: "breaker".to_owned(),
+        object_id: format!("{}/{}", breaker.project, breaker.builder),
+        before: Some(before.as_str().to_owned()),
+        after: Some(breaker.state.as_str().to_owned()),
+        fence: None,
+        digests: BTreeMap::from([("breaker".to_owned(), pin(breaker)?)]),
+        reason: format!("{} failures: {}", breaker.failures, breaker.reason.as_deref().unwrap_or("none")),
+        request: BTreeMap::new(),
+    };
+    Ok(tx.append_audit(draft).await?)
+}
+
+/// Logs that a provider told a credential to wait, with the run that was told.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn credential(tx: &mut dyn Tx, run: &RunId, credential: &Credential) -> Result<(), Error> {
+    let until = credential.not_before.map(|until| until.to_string()).unwrap_or_default();
+    let draft = AuditDraft {
+        chain: format!("run/{run}"),
+        actor: Principal::system(),
+        op: "credential.resting".to_owned(),
+        object_type: "credential".to_owned(),
+        object_id: credential.name.clone(),
+        before: None,
+        after: None,
+        fence: None,
+        digests: BTreeMap::from([("credential".to_owned(), pin(credential)?)]),
+        reason: format!("its provider told it to wait until {until}"),
+        request: BTreeMap::new(),
+    };
+    Ok(tx.append_audit(draft).await?)
 }

@@ -41,13 +41,19 @@ pub(super) fn record(row: &PgRow) -> StoreResult<AuditRecord> {
 }
 
 /// Records with the places that they have if the heads of their chains are what they are taken for.
-struct Sealed {
+pub(super) struct Sealed {
     /// The chains, by name.
     chains: Vec<String>,
     /// Their heads as they are taken to be.
     before: Vec<Head>,
     records: Vec<AuditRecord>,
     after: Vec<Head>,
+}
+
+impl Sealed {
+    pub(super) fn into_records(self) -> Vec<AuditRecord> {
+        self.records
+    }
 }
 
 /// Gives a statement the heads and the records as its next nine values.
@@ -92,7 +98,9 @@ impl PostgresTx {
                    $18, $19)";
         for _ in 0..2 {
             let sealed = self.sealed(&drafts);
-            let asked = bind(puts::bind(query(sql), &puts), &sealed, self.now()).bind(self.leases).bind(self.appended);
+            let asked = bind(puts::bind(query(sql), &puts.iter().collect::<Vec<_>>()), &sealed, self.now())
+                .bind(self.leases)
+                .bind(self.appended);
             let answer = self.rows(asked).await?;
             for row in &answer {
                 if let Some(refusal) = puts::refusal(&puts, row)? {
@@ -118,7 +126,7 @@ impl PostgresTx {
     }
 
     /// Seals records on the heads that are known; one that is not known is taken for that of an empty chain.
-    fn sealed(&self, drafts: &[AuditDraft]) -> Sealed {
+    pub(super) fn sealed(&self, drafts: &[AuditDraft]) -> Sealed {
         let names: BTreeSet<&str> = drafts.iter().map(|draft| draft.chain.as_str()).collect();
         let head = |name: &&str| self.heads.get(*name).copied().unwrap_or(NOTHING);
         let mut heads: BTreeMap<&str, Head> = names.iter().map(|name| (*name, head(name))).collect();

@@ -121,6 +121,14 @@ impl Spending for PostgresTx {
         Ok(spent)
     }
 
+    async fn orphans(&mut self, project: &ProjectId) -> StoreResult<Vec<Spend>> {
+        let sql = "SELECT s.doc::text, s.state, s.version, s.tokens, s.cost_micros, s.calls, s.seconds, s.files \
+                   FROM spend AS s WHERE s.state = 'reserved' AND s.project = $1 AND NOT EXISTS ( \
+                   SELECT 1 FROM lease AS l WHERE l.run_id = s.run_id AND l.state IN ('granting', 'held') \
+                   AND (l.doc->>'epoch')::bigint = s.epoch) ORDER BY s.run_id, s.epoch";
+        self.all(query(sql).bind(project.as_str())).await?.iter().map(spend).collect()
+    }
+
     async fn credential_uses(&mut self, name: &str) -> StoreResult<u64> {
         let sql = "SELECT count(*) FROM spend WHERE credential = $1 AND state = 'reserved'";
         let row = self.one(query(sql).bind(name)).await?;

@@ -1,11 +1,13 @@
 //! What gates have learned.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use sqlx::query;
 
 use autopack_shared::domain::gate::Measured;
-use autopack_shared::domain::ids::{Oid, ProjectId, RunId, Timestamp};
+use autopack_shared::domain::ids::{Digest, Oid, ProjectId, RunId, Timestamp};
 
 use super::error::Subject;
 use super::tx::{PostgresTx, limit, maybe_integer, natural, read_plain, text};
@@ -33,18 +35,42 @@ impl Gates for PostgresTx {
         rows.iter().map(read_plain).collect()
     }
 
+    async fn baselines_of(
+        &mut self,
+        project: &ProjectId,
+        base: Oid,
+        commands: &[Digest],
+    ) -> StoreResult<Vec<Measured>> {
+        let commands: Vec<String> = commands.iter().map(Digest::to_hex).collect();
+        let sql = "SELECT doc::text FROM gate_baseline WHERE project = $1 AND base = $2 AND command = ANY($3) \
+                   ORDER BY seq";
+        let sql = query(sql).bind(project.as_str()).bind(base.to_string()).bind(commands);
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
     async fn drop_baselines(&mut self, project: &ProjectId, base: Oid) -> StoreResult<u64> {
         let sql = query("DELETE FROM gate_baseline WHERE project = $1 AND base = $2");
         self.write(&Subject::new("baseline", base), sql.bind(project.as_str()).bind(base.to_string())).await
     }
 
-    async fn note_flaky(&mut self, project: &ProjectId, command: &str, test: &str, run: &RunId) -> StoreResult<()> {
-        let subject = Subject::new("flaky test", test);
+    async fn note_flaky(
+        &mut self,
+        project: &ProjectId,
+        tests: &BTreeSet<(String, String)>,
+        run: &RunId,
+    ) -> StoreResult<()> {
+        if tests.is_empty() {
+            return Ok(());
+        }
+        let subject = Subject::new("flaky tests", project);
+        let (commands, names): (Vec<String>, Vec<String>) = tests.iter().cloned().unzip();
         let sql = "INSERT INTO flaky_test (project, command, test, count, first_seen, last_seen, last_run) \
-                   VALUES ($1, $2, $3, 1, autopack.instant($4), autopack.instant($4), $5) ON CONFLICT (project, command, test) DO UPDATE \
+                   SELECT $1, command, test, 1, autopack.instant($4), autopack.instant($4), $5 \
+                   FROM unnest($2::text[], $3::text[]) AS seen (command, test) \
+                   ON CONFLICT (project, command, test) DO UPDATE \
                    SET count = flaky_test.count + 1, last_seen = excluded.last_seen, last_run = excluded.last_run";
         let now = self.now().as_millis();
-        let sql = query(sql).bind(project.as_str()).bind(command).bind(test).bind(now).bind(run.as_str());
+        let sql = query(sql).bind(project.as_str()).bind(commands).bind(names).bind(now).bind(run.as_str());
         self.write(&subject, sql).await?;
         let old = "DELETE FROM flaky_test WHERE (project, command, test) IN (SELECT project, command, test \
                    FROM flaky_test WHERE project = $1 ORDER BY last_seen DESC, command, test OFFSET $2)";

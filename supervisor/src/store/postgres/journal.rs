@@ -39,13 +39,13 @@ impl Journal for PostgresTx {
     async fn events(&mut self, run: &RunId, after: u64, limit: u32) -> StoreResult<Vec<Event>> {
         let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
         let sql = query(sql).bind(run.as_str()).bind(integer(after)).bind(i64::from(limit));
-        self.all(sql).await?.iter().map(read_plain).collect()
+        self.look(&["event"], sql).await?.iter().map(read_plain).collect()
     }
 
     async fn events_back(&mut self, run: &RunId, before: u64, limit: u32) -> StoreResult<Vec<Event>> {
         let sql = "SELECT doc::text FROM event WHERE run_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3";
         let sql = query(sql).bind(run.as_str()).bind(integer(before)).bind(i64::from(limit));
-        self.all(sql).await?.iter().map(read_plain).collect()
+        self.look(&["event"], sql).await?.iter().map(read_plain).collect()
     }
 
     async fn insert_notice(&mut self, notice: &Notice) -> StoreResult<()> {

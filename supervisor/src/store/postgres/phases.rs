@@ -44,13 +44,13 @@ impl Phases for PostgresTx {
 
     async fn phase(&mut self, run: &RunId, id: &PhaseId) -> StoreResult<Option<Phase>> {
         let sql = "SELECT doc::text, state, version FROM phase WHERE run_id = $1 AND id = $2";
-        let row = self.one(query(sql).bind(run.as_str()).bind(id.as_str())).await?;
-        row.map(|row| read_living(&row)).transpose()
+        let rows = self.look(&["phase"], query(sql).bind(run.as_str()).bind(id.as_str())).await?;
+        rows.first().map(read_living).transpose()
     }
 
     async fn phases(&mut self, run: &RunId) -> StoreResult<Vec<Phase>> {
         let sql = "SELECT doc::text, state, version FROM phase WHERE run_id = $1 ORDER BY ordinal";
-        self.all(query(sql).bind(run.as_str())).await?.iter().map(read_living).collect()
+        self.look(&["phase"], query(sql).bind(run.as_str())).await?.iter().map(read_living).collect()
     }
 
     async fn runs_with_phase(&mut self, state: PhaseState) -> StoreResult<Vec<RunId>> {
@@ -73,8 +73,8 @@ impl Phases for PostgresTx {
 
     async fn attempt(&mut self, run: &RunId, phase: &PhaseId, number: u32) -> StoreResult<Option<Attempt>> {
         let sql = "SELECT doc::text, state, version FROM attempt WHERE run_id = $1 AND phase_id = $2 AND number = $3";
-        let row = self.one(query(sql).bind(run.as_str()).bind(phase.as_str()).bind(i64::from(number))).await?;
-        row.map(|row| read_living(&row)).transpose()
+        let sql = query(sql).bind(run.as_str()).bind(phase.as_str()).bind(i64::from(number));
+        self.look(&["attempt"], sql).await?.first().map(read_living).transpose()
     }
 
     async fn attempts(&mut self, run: &RunId, phase: &PhaseId) -> StoreResult<Vec<Attempt>> {

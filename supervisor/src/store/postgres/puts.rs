@@ -44,6 +44,26 @@ impl Put {
         self
     }
 
+    /// The run that is written to.
+    pub(super) const fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// The table of the row.
+    pub(super) fn table(&self) -> &'static str {
+        self.what.trim_end_matches('+')
+    }
+
+    /// Which row of its run it is.
+    pub(super) fn row(&self) -> (&'static str, &str, i64) {
+        (self.table(), &self.id, self.number)
+    }
+
+    /// Whether it is the run's own, one of its phases or attempts, or a line of its history.
+    pub(super) fn is_of_a_run(&self) -> bool {
+        matches!(self.table(), "run" | "phase" | "attempt" | "event")
+    }
+
     /// With its project.
     pub(super) fn in_project(mut self, project: &str) -> Self {
         project.clone_into(&mut self.project);
@@ -52,8 +72,8 @@ impl Put {
 }
 
 /// Gives a statement the columns of writes as its next eight values.
-pub(super) fn bind<'q>(sql: Sql<'q>, puts: &[Put]) -> Sql<'q> {
-    let column = |of: fn(&Put) -> &str| puts.iter().map(|put| of(put).to_owned()).collect::<Vec<_>>();
+pub(super) fn bind<'q>(sql: Sql<'q>, puts: &[&'q Put]) -> Sql<'q> {
+    let column = |of: fn(&Put) -> &str| puts.iter().map(|put| of(put)).collect::<Vec<_>>();
     let sql = sql.bind(column(|put| put.what)).bind(column(|put| put.run.as_str())).bind(column(|put| &put.id));
     let sql = sql.bind(puts.iter().map(|put| put.number).collect::<Vec<_>>());
     let sql = sql.bind(column(|put| &put.project)).bind(column(|put| &put.state));
@@ -93,7 +113,7 @@ impl PostgresTx {
         }
         let sql =
             query("SELECT place, code, message, detail, name FROM autopack.put_all($1, $2, $3, $4, $5, $6, $7, $8)");
-        for row in self.rows(bind(sql, &puts)).await? {
+        for row in self.rows(bind(sql, &puts.iter().collect::<Vec<_>>())).await? {
             if let Some(refusal) = refusal(&puts, &row)? {
                 return Err(self.refused(refusal));
             }

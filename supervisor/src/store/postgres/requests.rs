@@ -60,9 +60,8 @@ impl Requests for PostgresTx {
     }
 
     async fn request(&mut self, id: &RequestId) -> StoreResult<Option<Request>> {
-        let row =
-            self.one(query("SELECT doc::text, state, version FROM request WHERE id = $1").bind(id.as_str())).await?;
-        row.map(|row| read_living(&row)).transpose()
+        let sql = query("SELECT doc::text, state, version FROM request WHERE id = $1").bind(id.as_str());
+        self.look(&["request"], sql).await?.first().map(read_living).transpose()
     }
 
     async fn requests(&mut self, filter: &RequestFilter) -> StoreResult<Vec<Request>> {

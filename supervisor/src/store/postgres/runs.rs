@@ -97,7 +97,7 @@ impl Runs for PostgresTx {
 
     async fn leases(&mut self, run: &RunId) -> StoreResult<Vec<Lease>> {
         let sql = "SELECT doc::text, state, version FROM lease WHERE run_id = $1 ORDER BY seq";
-        self.all(query(sql).bind(run.as_str())).await?.iter().map(read_living).collect()
+        self.look(&["lease"], query(sql).bind(run.as_str())).await?.iter().map(read_living).collect()
     }
 
     async fn update_lease(&mut self, lease: &mut Lease) -> StoreResult<()> {

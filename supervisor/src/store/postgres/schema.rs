@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use sqlx::migrate::{Migration, Migrator};
 use sqlx::{PgConnection, PgPool, Row as _, query, query_scalar, raw_sql};
 
-use super::error::failed;
+use super::error::{away, failed};
 use crate::store::{StoreError, StoreResult, state_tables};
 
 static MIGRATOR: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -47,8 +47,7 @@ pub(super) async fn prepare(pool: &PgPool) -> StoreResult<()> {
     let mut tx = pool.begin().await.map_err(sql)?;
     take_turn(&mut tx).await?;
     let applied = applied(&mut tx).await?;
-    let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
-    check(&applied, known)?;
+    check(&applied, known())?;
     for migration in MIGRATOR.iter() {
         match applied.iter().find(|a| a.version == migration.version) {
             Some(there) if there.checksum == *migration.checksum => {}
@@ -60,6 +59,23 @@ pub(super) async fn prepare(pool: &PgPool) -> StoreResult<()> {
         }
     }
     tx.commit().await.map_err(sql)
+}
+
+/// Refuses a store whose schema is not this program's, and changes nothing of it.
+pub(super) async fn is_current(pool: &PgPool) -> StoreResult<()> {
+    let mut link = pool.acquire().await.map_err(sql)?;
+    let known = MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0);
+    let there = "SELECT to_regclass('autopack.migration') IS NOT NULL";
+    let there: bool = query_scalar(there).fetch_one(&mut *link).await.map_err(sql)?;
+    let applied = if there { applied(&mut link).await? } else { Vec::new() };
+    check(&applied, known)?;
+    let same = |m: &Migration| applied.iter().any(|a| a.version == m.version && a.checksum == *m.checksum);
+    if MIGRATOR.iter().all(same) {
+        return Ok(());
+    }
+    let found = applied.iter().map(|a| a.version).max().unwrap_or(0);
+    let why = format!("its schema is {found}, this program's is {known}, and nothing is to be written");
+    Err(away(why, "do it without --dry-run, or start a supervisor of this version before"))
 }
 
 /// What the store has seen; the table for it is made where there is nothing yet.
@@ -94,6 +110,18 @@ fn check(applied: &[Applied], known: i64) -> StoreResult<()> {
         Some(found) => Err(StoreError::Schema { found, known }),
         None => Ok(()),
     }
+}
+
+/// The newest schema that this program knows.
+pub(super) fn known() -> i64 {
+    MIGRATOR.iter().map(|m| m.version).max().unwrap_or(0)
+}
+
+/// The newest migration under which this program may not go on using the store, as another one may have applied while
+/// this one has it open; none where it may.
+pub(super) async fn outgrown(pool: &PgPool) -> Result<Option<i64>, sqlx::Error> {
+    let sql = "SELECT max(version) FROM autopack.migration WHERE version > $1 AND compatible > $1";
+    query_scalar(sql).bind(known()).fetch_one(pool).await
 }
 
 async fn apply(link: &mut PgConnection, migration: &Migration) -> StoreResult<()> {

@@ -109,7 +109,7 @@ impl PostgresTx {
         let mut found = Vec::new();
         for table in TABLES {
             // Row by row: memory goes by what is wrong.
-            let mut rows = query(table.sql).fetch(&mut *self.link);
+            let mut rows = query(table.sql).fetch(self.link().await?);
             let failure = loop {
                 match rows.try_next().await {
                     Ok(Some(row)) if skewed(&row, table.pointers)? => {

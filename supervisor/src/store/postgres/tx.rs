@@ -8,17 +8,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Postgres, Row as _, Transaction, query, raw_sql};
+use sqlx::{PgConnection, Postgres, Row as _, Transaction, query, raw_sql};
 
 use autopack_shared::domain::audit::AuditDraft;
 use autopack_shared::domain::ids::{Fence, RunId, Timestamp};
 use autopack_shared::domain::record::Event;
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
+use super::SILENCE;
 use super::audit::Head;
+use super::base::Commits;
 use super::error::{Subject, away, failed, within};
 use super::puts::Put;
-use super::{Commits, SILENCE};
+use super::sheet::Sheet;
 use crate::store::{StoreError, StoreResult, Tx, doc};
 
 /// A statement with its values.
@@ -26,7 +28,10 @@ pub(super) type Sql<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// One transaction.
 pub(super) struct PostgresTx {
-    pub(super) link: Transaction<'static, Postgres>,
+    /// Its connection; none as long as it is a sheet.
+    link: Option<Transaction<'static, Postgres>>,
+    /// What it was shown, as long as nothing is locked.
+    pub(super) sheet: Option<Box<Sheet>>,
     now: Timestamp,
     /// Where commits are announced; a read view has nowhere.
     commits: Option<Commits>,
@@ -55,10 +60,11 @@ pub(super) struct PostgresTx {
 }
 
 impl PostgresTx {
-    pub(super) fn new(link: Transaction<'static, Postgres>, commits: Option<Commits>) -> Self {
+    pub(super) fn new(link: Option<Transaction<'static, Postgres>>, commits: Option<Commits>) -> Self {
         let now = Timestamp::from_millis(0);
         Self {
             link,
+            sheet: None,
             now,
             commits,
             broken: false,
@@ -113,23 +119,41 @@ impl PostgresTx {
         self.writes()?;
         self.flush().await?;
         let save = if self.saved { "RELEASE SAVEPOINT w; SAVEPOINT w" } else { "SAVEPOINT w" };
-        if let Err(error) = within(self.silence, raw_sql(save).execute(&mut *self.link)).await {
-            return Err(self.give_up(&error, None));
-        }
+        self.raw(save).await?;
         self.saved = true;
-        match within(self.silence, sql.execute(&mut *self.link)).await {
+        let silence = self.silence;
+        match within(silence, sql.execute(self.link().await?)).await {
             Ok(done) => Ok(done.rows_affected()),
             Err(error) => {
                 let refusal = self.give_up(&error, Some(subject));
-                if !self.broken
-                    && let Err(error) =
-                        within(self.silence, raw_sql("ROLLBACK TO SAVEPOINT w").execute(&mut *self.link)).await
-                {
-                    return Err(self.give_up(&error, None));
+                if !self.broken {
+                    self.raw("ROLLBACK TO SAVEPOINT w").await?;
                 }
                 Err(refusal)
             }
         }
+    }
+
+    async fn raw(&mut self, sql: &'static str) -> StoreResult<()> {
+        let silence = self.silence;
+        match within(silence, raw_sql(sql).execute(self.link().await?)).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.give_up(&error, None)),
+        }
+    }
+
+    /// Its connection. A sheet becomes a transaction first, which holds what it was shown.
+    pub(super) async fn link(&mut self) -> StoreResult<&mut PgConnection> {
+        if self.link.is_none() {
+            self.link = Some(Box::pin(self.open()).await?);
+        }
+        let gone = || StoreError::Corrupt("a transaction without a connection".to_owned());
+        Ok(&mut **self.link.as_mut().ok_or_else(gone)?)
+    }
+
+    /// The transaction that it has begun, for a sheet that becomes one.
+    pub(super) fn begun(self) -> Option<Transaction<'static, Postgres>> {
+        self.link
     }
 
     /// Runs a compare-and-set on a version; on success the caller's version rises too.
@@ -154,7 +178,8 @@ impl PostgresTx {
     pub(super) async fn one(&mut self, sql: Sql<'_>) -> StoreResult<Option<PgRow>> {
         self.usable()?;
         self.flush().await?;
-        match within(self.silence, sql.fetch_optional(&mut *self.link)).await {
+        let silence = self.silence;
+        match within(silence, sql.fetch_optional(self.link().await?)).await {
             Ok(row) => Ok(row),
             Err(error) => Err(self.give_up(&error, None)),
         }
@@ -177,7 +202,8 @@ impl PostgresTx {
     /// The same, while writes wait on.
     pub(super) async fn rows(&mut self, sql: Sql<'_>) -> StoreResult<Vec<PgRow>> {
         self.usable()?;
-        match within(self.silence, sql.fetch_all(&mut *self.link)).await {
+        let silence = self.silence;
+        match within(silence, sql.fetch_all(self.link().await?)).await {
             Ok(rows) => Ok(rows),
             Err(error) => Err(self.give_up(&error, None)),
         }
@@ -190,7 +216,7 @@ impl PostgresTx {
         Ok(())
     }
 
-    fn usable(&self) -> StoreResult<()> {
+    pub(super) fn usable(&self) -> StoreResult<()> {
         if self.broken {
             return Err(away("an earlier statement of this transaction failed".to_owned(), "begin again"));
         }
@@ -215,16 +241,23 @@ impl Tx for PostgresTx {
     async fn commit(mut self: Box<Self>) -> StoreResult<()> {
         self.usable()?;
         let Some(commits) = self.commits.clone() else { return Ok(()) };
-        self.finish().await?;
-        if let Err(error) = within(self.silence, self.link.commit()).await {
-            let error = failed(&error, None);
-            let StoreError::Unavailable { why, .. } = error else { return Err(error) };
-            let hint = "whether this was committed is not known: look before you repeat it";
-            return Err(away(format!("the commit was not acknowledged: {why}"), hint));
+        if self.commit_with_others().await? {
+            return Ok(());
         }
+        self.finish().await?;
+        let Some(link) = self.link.take() else { return Ok(()) };
+        within(self.silence, link.commit()).await.map_err(|error| unknown(&error))?;
         commits.announce();
         Ok(())
     }
+}
+
+/// What a failure of a commit means: the server has refused it, or nobody knows.
+pub(super) fn unknown(error: &sqlx::Error) -> StoreError {
+    let error = failed(error, None);
+    let StoreError::Unavailable { why, .. } = error else { return error };
+    let hint = "whether this was committed is not known: look before you repeat it";
+    away(format!("the commit was not acknowledged: {why}"), hint)
 }
 
 /// Names of the fields that rows with a life keep in columns.

@@ -1,11 +1,13 @@
 //! What gates have learned.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 
 use autopack_shared::domain::gate::Measured;
-use autopack_shared::domain::ids::{Oid, ProjectId, RunId, Timestamp};
+use autopack_shared::domain::ids::{Digest, Oid, ProjectId, RunId, Timestamp};
 
 use super::error::Subject;
 use super::tx::{SqliteTx, limit, maybe_integer, natural, read_plain, text};
@@ -33,18 +35,40 @@ impl Gates for SqliteTx {
         rows.iter().map(read_plain).collect()
     }
 
+    async fn baselines_of(
+        &mut self,
+        project: &ProjectId,
+        base: Oid,
+        commands: &[Digest],
+    ) -> StoreResult<Vec<Measured>> {
+        let commands: Vec<String> = commands.iter().map(Digest::to_hex).collect();
+        let sql = "SELECT doc FROM gate_baseline WHERE project = $1 AND base = $2 \
+                   AND command IN (SELECT value FROM json_each($3)) ORDER BY seq";
+        let sql = query(sql).bind(project.as_str()).bind(base.to_string()).bind(list(&commands)?);
+        self.all(sql).await?.iter().map(read_plain).collect()
+    }
+
     async fn drop_baselines(&mut self, project: &ProjectId, base: Oid) -> StoreResult<u64> {
         let sql = query("DELETE FROM gate_baseline WHERE project = $1 AND base = $2");
         self.write(&Subject::new("baseline", base), sql.bind(project.as_str()).bind(base.to_string())).await
     }
 
-    async fn note_flaky(&mut self, project: &ProjectId, command: &str, test: &str, run: &RunId) -> StoreResult<()> {
-        let subject = Subject::new("flaky test", test);
+    async fn note_flaky(
+        &mut self,
+        project: &ProjectId,
+        tests: &BTreeSet<(String, String)>,
+        run: &RunId,
+    ) -> StoreResult<()> {
+        if tests.is_empty() {
+            return Ok(());
+        }
+        let subject = Subject::new("flaky tests", project);
         let sql = "INSERT INTO flaky_test (project, command, test, count, first_seen, last_seen, last_run) \
-                   VALUES ($1, $2, $3, 1, $4, $4, $5) ON CONFLICT (project, command, test) DO UPDATE \
+                   SELECT $1, json_extract(value, '$[0]'), json_extract(value, '$[1]'), 1, $3, $3, $4 \
+                   FROM json_each($2) WHERE true ON CONFLICT (project, command, test) DO UPDATE \
                    SET count = count + 1, last_seen = excluded.last_seen, last_run = excluded.last_run";
         let now = self.now().as_millis();
-        let sql = query(sql).bind(project.as_str()).bind(command).bind(test).bind(now).bind(run.as_str());
+        let sql = query(sql).bind(project.as_str()).bind(list(tests)?).bind(now).bind(run.as_str());
         self.write(&subject, sql).await?;
         let old = "DELETE FROM flaky_test WHERE (project, command, test) IN (SELECT project, command, test \
                    FROM flaky_test WHERE project = $1 ORDER BY last_seen DESC, command, test LIMIT -1 OFFSET $2)";
@@ -71,4 +95,9 @@ fn flaky(project: &ProjectId, row: &SqliteRow) -> StoreResult<FlakyTest> {
         last_seen: instant(4)?,
         last_run: RunId::new(text(row, 5)?.to_owned()).map_err(|e| StoreError::Corrupt(e.to_string()))?,
     })
+}
+
+/// A list as SQLite reads it.
+fn list(list: &impl serde::Serialize) -> StoreResult<String> {
+    serde_json::to_string(list).map_err(|e| StoreError::Corrupt(e.to_string()))
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use autopack_shared::domain::usage::Usage;
+use autopack_shared::domain::usage::{Unsaid, Usage};
 
 use super::transcript::Transcript;
 use crate::builder::BuildError;
@@ -104,13 +104,7 @@ impl Session<'_> {
         *id = Some(session.clone());
         let text = json!([{ "type": "text", "text": prompt }]);
         let said = self.ask("session/prompt", json!({ "sessionId": session, "prompt": text }), end + STOP).await?;
-        let used = |name: &str| said["usage"][name].as_u64().unwrap_or(0).min(1 << 40);
-        self.transcript.used(Usage {
-            input_tokens: used("inputTokens"),
-            output_tokens: used("outputTokens"),
-            calls: 1,
-            cost_micros: 0,
-        });
+        self.transcript.used(used(&said["usage"]));
         match said["stopReason"].as_str() {
             Some("end_turn") => Ok(()),
             Some(other) => {
@@ -204,6 +198,20 @@ impl Session<'_> {
 
     async fn send(&mut self, message: &Value) -> Result<(), BuildError> {
         self.writer.write(&format!("{message}\n")).await.map_err(|e| broken(format!("it does not listen: {e}")))
+    }
+}
+
+/// What a turn was said to cost; an agent need not say it.
+fn used(usage: &Value) -> Usage {
+    let count = |name: &str| usage[name].as_u64().map(|count| count.min(1 << 40));
+    let (sent, received) = (count("inputTokens"), count("outputTokens"));
+    let silent = sent.is_none() && received.is_none();
+    Usage {
+        input_tokens: sent.unwrap_or(0),
+        output_tokens: received.unwrap_or(0),
+        calls: u64::from(!silent),
+        cost_micros: 0,
+        unsaid: Unsaid { tokens: silent, cost: true, calls: silent },
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use autopack_shared::domain::usage::Usage;
+use autopack_shared::domain::budget::Stop;
+use autopack_shared::domain::project::ModelConfig;
+use autopack_shared::domain::usage::{Unsaid, Usage};
 
 use crate::builder::BuildError;
 use crate::egress::{Egress, Seen};
 use crate::process::Cage;
+use crate::providers::Provider;
 use crate::sandbox::WS;
 
 /// The way out of a cage.
@@ -28,6 +31,20 @@ pub(super) fn tree(cage: &Cage, tree: &Path) -> Result<String, BuildError> {
     }
 }
 
+/// The model with its provider, as the agent is told of them.
+pub(super) fn model<'a>(
+    cage: &Cage,
+    asked: Option<(&'a ModelConfig, &'a Provider)>,
+    shown: Option<&'a Provider>,
+) -> Result<Option<(&'a ModelConfig, &'a Provider)>, BuildError> {
+    match (cage, asked, shown) {
+        (Cage::None, asked, _) => Ok(asked),
+        (Cage::Sandboxed(..), None, _) => Ok(None),
+        (Cage::Sandboxed(..), Some((model, _)), Some(shown)) => Ok(Some((model, shown))),
+        (Cage::Sandboxed(..), Some(_), None) => Err(BuildError::new("sandbox_failed", "no way leads to its model")),
+    }
+}
+
 /// The same cage, into which these variables of the agent's plan go too, and its home.
 pub(super) fn with_variables(cage: &Cage, plan: &[(String, String)]) -> Cage {
     let mut cage = cage.clone();
@@ -40,8 +57,10 @@ pub(super) fn with_variables(cage: &Cage, plan: &[(String, String)]) -> Cage {
 
 /// What was used: what an agent says of itself, and no less than what went over the wire.
 pub(super) fn measured(egress: Option<&Egress>, said: Usage) -> Usage {
-    let Some(seen) = egress.map(Egress::usage) else { return said };
+    // Without a route to a model nothing was seen of it.
+    let Some(seen) = egress.filter(|egress| egress.shown().is_some()).map(Egress::usage) else { return said };
     Usage {
+        unsaid: Unsaid::default(),
         input_tokens: said.input_tokens.max(seen.input_tokens),
         output_tokens: said.output_tokens.max(seen.output_tokens),
         cost_micros: said.cost_micros.max(seen.cost_micros),
@@ -63,6 +82,9 @@ pub(super) fn cause(egress: Option<&Egress>, credential: Option<&str>, error: Bu
             told("provider_unavailable", "did not answer, or with an error of its own").of_credential(name, None)
         }
         Seen::Refuses(status) => told("provider_refused", &format!("answered {status}")).of_credential(name, None),
-        Seen::UsedUp => told("budget_exhausted", "was not asked any more: the attempt's allowance is used up"),
+        Seen::UsedUp(unit) => {
+            let text = format!("{name} was not asked any more: the attempt's allowance is used up; {}", error.message);
+            BuildError::exhausted(Stop::Unit(unit), text)
+        }
     }
 }

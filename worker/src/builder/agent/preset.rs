@@ -164,7 +164,8 @@ fn aider(ask: &Ask<'_>) -> Plan {
         argv.extend(words(&["--model", &format!("{}/{}", family(provider.api), model.model)]));
     }
     argv.extend(ask.files.iter().cloned());
-    Plan { argv, files: vec![("prompt.md".to_owned(), ask.prompt.to_owned())], ..Plan::default() }
+    let env = vars(&[PRICES]);
+    Plan { argv, env, files: vec![("prompt.md".to_owned(), ask.prompt.to_owned())], ..Plan::default() }
 }
 
 fn mini(ask: &Ask<'_>) -> Plan {
@@ -179,10 +180,14 @@ fn mini(ask: &Ask<'_>) -> Plan {
         ("MSWEA_SILENT_STARTUP", "1"),
         // A model that its price list does not know is no error: ours is the one that counts.
         ("MSWEA_COST_TRACKING", "ignore_errors"),
+        PRICES,
     ]);
     env.push(("MSWEA_GLOBAL_CONFIG_DIR".to_owned(), ask.place("home")));
     Plan { argv, env, ..Plan::default() }
 }
+
+/// LiteLLM takes the price list that it brings along, instead of one from a network that a builder need not reach.
+const PRICES: (&str, &str) = ("LITELLM_LOCAL_MODEL_COST_MAP", "True");
 
 /// The prefix of a model's name for tools that go by LiteLLM.
 const fn family(api: Api) -> &'static str {

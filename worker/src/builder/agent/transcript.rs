@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use autopack_shared::domain::project::Preset;
 use autopack_shared::domain::secret;
-use autopack_shared::domain::usage::Usage;
+use autopack_shared::domain::secret::key::{KeyLine, KeyLines, MARK};
+use autopack_shared::domain::usage::{Unsaid, Usage};
 
 /// Lines that are kept: the last ones.
 const MOST_LINES: usize = 60;
@@ -22,12 +23,13 @@ pub(super) struct Transcript {
     lines: VecDeque<String>,
     usage: Usage,
     failed: Option<String>,
+    /// Whether the next line may be one of a private key.
+    key: KeyLines,
 }
 
 impl Transcript {
     pub(super) const fn of(preset: Preset) -> Self {
-        let usage = Usage { input_tokens: 0, output_tokens: 0, cost_micros: 0, calls: 0 };
-        Self { preset, lines: VecDeque::new(), usage, failed: None }
+        Self { preset, lines: VecDeque::new(), usage: Usage::UNSAID, failed: None, key: KeyLines::OUTSIDE }
     }
 
     /// What people are shown, and what was used.
@@ -38,12 +40,22 @@ impl Transcript {
     /// Keeps words, line by line, without secrets.
     pub(super) fn say(&mut self, words: &str) {
         for line in words.lines().filter(|line| !line.trim().is_empty()).take(MOST_LINES) {
+            let line = match self.key.next(line.as_bytes()) {
+                KeyLine::Inside => continue,
+                KeyLine::Begins(at) => format!("{}{MARK}", line.get(..at).unwrap_or_default()),
+                KeyLine::Other => line.to_owned(),
+            };
             let plain: String = line.chars().filter(|c| !c.is_control()).take(MOST_CHARS).collect();
             if self.lines.len() == MOST_LINES {
                 self.lines.pop_front();
             }
             self.lines.push_back(secret::redact(&plain));
         }
+    }
+
+    /// It was never started: nothing was used.
+    pub(super) fn never_began(&mut self) {
+        self.usage = Usage::default();
     }
 
     /// Adds what was used.
@@ -85,7 +97,7 @@ impl Transcript {
 
     fn claude(&mut self, event: &Value) {
         if event["type"] == "assistant" {
-            self.used(Usage { calls: 1, ..Usage::default() });
+            self.used(Usage { calls: 1, unsaid: Unsaid { calls: false, ..Unsaid::ALL }, ..Usage::default() });
             for block in event["message"]["content"].as_array().into_iter().flatten() {
                 match block["type"].as_str() {
                     Some("text") => self.say(block["text"].as_str().unwrap_or_default()),
@@ -101,6 +113,8 @@ impl Transcript {
                 output_tokens: count(&usage["output_tokens"]),
                 cost_micros: micros(&event["total_cost_usd"]),
                 calls: 0,
+                // A result follows what was counted.
+                unsaid: unsaid(&[&usage["input_tokens"], &usage["output_tokens"]], &event["total_cost_usd"]),
             });
             if event["is_error"] == true {
                 let words = event["result"].as_str().or(event["subtype"].as_str()).unwrap_or("it failed");
@@ -121,6 +135,7 @@ impl Transcript {
                 output_tokens: count(&event["usage"]["output_tokens"]),
                 calls: 1,
                 cost_micros: 0,
+                unsaid: unsaid(&[&event["usage"]["input_tokens"], &event["usage"]["output_tokens"]], &Value::Null),
             }),
             Some("turn.failed") => self.failed = Some(short(event["error"]["message"].as_str().unwrap_or("it failed"))),
             Some("error") => self.say(event["message"].as_str().unwrap_or_default()),
@@ -139,6 +154,7 @@ impl Transcript {
                     output_tokens: count(&stats["output_tokens"]),
                     calls: 1,
                     cost_micros: 0,
+                    unsaid: unsaid(&[&stats["input_tokens"], &stats["output_tokens"]], &Value::Null),
                 });
                 if event["status"] == "error" {
                     self.failed = Some(short(event["error"]["message"].as_str().unwrap_or("it failed")));
@@ -161,6 +177,7 @@ impl Transcript {
                     output_tokens: count(&part["tokens"]["output"]),
                     cost_micros: micros(&part["cost"]),
                     calls: 1,
+                    unsaid: unsaid(&[&part["tokens"]["input"], &part["tokens"]["output"]], &part["cost"]),
                 });
             }
             Some("error") => {
@@ -175,7 +192,8 @@ impl Transcript {
     /// `Tokens: 1.2k sent, 300 received. Cost: ...`
     fn aider(&mut self, line: &str) {
         let Some(rest) = line.trim().strip_prefix("Tokens: ") else { return };
-        let mut usage = Usage { calls: 1, ..Usage::default() };
+        let unsaid = Unsaid { tokens: false, cost: true, calls: false };
+        let mut usage = Usage { calls: 1, unsaid, ..Usage::default() };
         for part in rest.split(", ") {
             let mut words = part.split(' ');
             match (words.next().and_then(amount), words.next()) {
@@ -201,8 +219,19 @@ impl Transcript {
             usage.input_tokens = usage.input_tokens.saturating_add(count(&one["prompt_tokens"]));
             usage.output_tokens = usage.output_tokens.saturating_add(count(&one["completion_tokens"]));
         }
+        let messages = all["messages"].as_array().into_iter().flatten();
+        let counted = messages.map(|message| &message["extra"]["response"]["usage"]["prompt_tokens"]);
+        usage.unsaid = Unsaid {
+            calls: stats["api_calls"].as_u64().is_none(),
+            ..unsaid(&counted.collect::<Vec<_>>(), &stats["instance_cost"])
+        };
         self.used(usage);
     }
+}
+
+/// What is not said, by whether there is a number.
+fn unsaid(tokens: &[&Value], cost: &Value) -> Unsaid {
+    Unsaid { tokens: tokens.iter().all(|count| count.as_u64().is_none()), cost: cost.as_f64().is_none(), calls: false }
 }
 
 fn short(words: &str) -> String {
@@ -247,8 +276,13 @@ mod tests {
             r#"{"type":"assistant","message":{"content":[{"type":"text","text":"hi"},{"type":"tool_use","name":"Write"}]}}"#,
             r#"{"type":"result","is_error":false,"total_cost_usd":0.0012,"usage":{"input_tokens":5,"output_tokens":7,"cache_read_input_tokens":3}}"#,
         ];
-        let used =
-            |input_tokens, output_tokens, cost_micros, calls| Usage { input_tokens, output_tokens, cost_micros, calls };
+        let used = |input_tokens, output_tokens, cost_micros, calls| Usage {
+            input_tokens,
+            output_tokens,
+            cost_micros,
+            calls,
+            unsaid: Unsaid { cost: cost_micros == 0, ..Unsaid::default() },
+        };
         let (said, usage, failed) = read(Preset::ClaudeCode, &claude);
         assert_eq!((said, usage, failed), (vec!["hi".to_owned(), "uses Write".to_owned()], used(8, 7, 1200, 1), None));
         let codex =
@@ -268,6 +302,32 @@ mod tests {
     }
 
     #[test]
+    fn what_an_agent_does_not_say_is_unsaid() {
+        let unsaid = |preset, lines: &[&str]| {
+            let unsaid = read(preset, lines).1.unsaid;
+            (unsaid.tokens, unsaid.cost, unsaid.calls)
+        };
+        let working = r#"{"type":"assistant","message":{"content":[]}}"#;
+        assert_eq!(unsaid(Preset::ClaudeCode, &[]), (true, true, true));
+        assert_eq!(unsaid(Preset::ClaudeCode, &[working]), (true, true, false), "killed before its end");
+        let end = r#"{"type":"result","total_cost_usd":0,"usage":{"input_tokens":0}}"#;
+        assert_eq!(unsaid(Preset::ClaudeCode, &[working, end]), (false, false, false), "nothing, but said");
+        assert_eq!(unsaid(Preset::Codex, &[r#"{"type":"turn.completed"}"#]), (true, true, false));
+        assert_eq!(unsaid(Preset::Aider, &["hello"]), (true, true, true));
+        let mut never = Transcript::of(Preset::Aider);
+        never.never_began();
+        assert_eq!(never.done().1, Usage::default());
+    }
+
+    #[test]
+    fn no_line_of_a_private_key_is_kept() {
+        let (name, body) = (["PRIVATE", "KEY"].join(" "), "MIIEpAIBAAKCAQEA7bq8x9".repeat(3));
+        let text = format!("one\n-----BEGIN {name}-----\n{body}\n-----END {name}-----\ntwo");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(read(Preset::Aider, &lines).0, ["one", "[private key]", "two"]);
+    }
+
+    #[test]
     fn rubbish_is_neither_believed_nor_kept_whole() {
         let hostile = [
             "{\"type\":\"result\",\"usage\":{\"input_tokens\":-5,\"output_tokens\":1e300},\"total_cost_usd\":-1}",
@@ -277,7 +337,7 @@ mod tests {
             "null",
         ];
         let (said, usage, _) = read(Preset::ClaudeCode, &hostile);
-        assert_eq!(usage, Usage::default());
+        assert_eq!((usage.tokens(), usage.cost_micros, usage.calls), (0, 0, 0));
         assert!(said.iter().all(|line| !line.contains('\u{1b}') && !line.contains("AKIAQ3EGRIDTZ7VKS2WB")), "{said:?}");
         let many: Vec<String> = (0..500).map(|n| format!("{n} {}", "x".repeat(1000))).collect();
         let lines: Vec<&str> = many.iter().map(String::as_str).collect();

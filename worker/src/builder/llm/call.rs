@@ -1,4 +1,4 @@
-//! One call of a model: what is asked goes out by the client library, and what comes back is an answer or one of four
+//! One call of a model: what is asked goes out by the client library, and what comes back is an answer or one of five
 //! kinds of trouble. Nothing of a request is logged, and no key is ever part of a message.
 
 use std::panic::AssertUnwindSafe;
@@ -58,17 +58,19 @@ pub(super) async fn ask(question: &Question<'_>) -> Result<Reply, Trouble> {
     let request = ChatRequest::new(vec![ChatMessage::user(question.prompt.user.as_str())])
         .with_system(question.prompt.system.as_str());
     let options = ChatOptions::default().with_max_tokens(question.most_tokens);
+    // Who was reached may have begun to work on it.
+    let broken = |why: String| if narrow.reached() { Trouble::Cut { why: provider.shown(&why) } } else { away(why) };
     // An answer that the library stumbles over must not take the job with it.
     let call = AssertUnwindSafe(client.exec_chat(target, request, Some(&options))).catch_unwind();
     let done = tokio::select! {
         done = tokio::time::timeout(question.timeout, call) => done,
-        error = narrow.carry() => return Err(away(format!("the socket failed: {error}"))),
+        error = narrow.carry() => return Err(broken(format!("the socket failed: {error}"))),
     };
     match done {
         Ok(Ok(Ok(response))) => reply(response, provider),
-        Ok(Ok(Err(error))) => Err(narrow.fault().map_or_else(|| trouble(&error, provider), away)),
+        Ok(Ok(Err(error))) => Err(narrow.fault().map_or_else(|| trouble(&error, provider), broken)),
         Ok(Err(_)) => Err(Trouble::Garbage { why: "its answer cannot be read".to_owned() }),
-        Err(_) => Err(away(format!("no answer within {} s", question.timeout.as_secs()))),
+        Err(_) => Err(broken(format!("no answer within {} s", question.timeout.as_secs()))),
     }
 }
 
@@ -148,7 +150,9 @@ fn web_trouble(error: &genai::webc::Error, provider: &Provider) -> Trouble {
         Web::JsonValueExt(cause) => {
             Trouble::Garbage { why: provider.shown(&format!("its answer lacks a part: {cause}")) }
         }
-        Web::Reqwest(cause) => Trouble::Away { after: None, why: provider.shown(&causes(cause)) },
+        // A connection did not come about; anything later may have been after it was asked.
+        Web::Reqwest(cause) if cause.is_connect() => Trouble::Away { after: None, why: provider.shown(&causes(cause)) },
+        Web::Reqwest(cause) => Trouble::Cut { why: provider.shown(&causes(cause)) },
     }
 }
 

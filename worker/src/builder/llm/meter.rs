@@ -1,13 +1,23 @@
 //! What models may still be asked for, decided before every call; and what a call is charged with. A pure core.
 
+use autopack_shared::domain::budget::{Stop, Unit};
 use autopack_shared::domain::project::ModelConfig;
-use autopack_shared::domain::usage::{Allowance, Usage};
+use autopack_shared::domain::usage::{Allowance, Unsaid, Usage};
 
 /// An answer of fewer tokens cannot hold a change, and is not asked for.
 const LEAST_ANSWER: u64 = 64;
 
 /// A million, as prices are given for.
 const MILLION: u128 = 1_000_000;
+
+/// Why nothing may be asked any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// Which bound.
+    pub(super) stop: Stop,
+    /// For people.
+    pub(super) why: String,
+}
 
 /// Counts one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +28,7 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) const fn new(allowance: Allowance) -> Self {
-        Self { allowance, used: Usage { input_tokens: 0, output_tokens: 0, cost_micros: 0, calls: 0 } }
+        Self { allowance, used: Usage { unsaid: Unsaid { tokens: false, cost: false, calls: false }, ..Usage::UNSAID } }
     }
 
     pub(super) const fn used(&self) -> Usage {
@@ -29,28 +39,30 @@ impl Meter {
     ///
     /// # Errors
     /// What is used up; nothing may be asked then.
-    pub(super) fn reserve(&self, model: &ModelConfig, question: usize) -> Result<u32, String> {
+    pub(super) fn reserve(&self, model: &ModelConfig, question: usize) -> Result<u32, Spent> {
         let question = expected(question);
         if let Some(calls) = self.allowance.calls
             && self.used.calls >= calls
         {
-            return Err(format!("{calls} calls of models are allowed, and all are used"));
+            let why = format!("{calls} calls of models are allowed, and all are used");
+            return Err(Spent { stop: Stop::Unit(Unit::Calls), why });
         }
         let mut answer = u64::from(model.max_output_tokens);
         let spent = self.used.tokens();
-        let tokens = [(self.allowance.tokens, spent), (self.allowance.call_tokens, 0)];
-        for (tokens, spent) in tokens.into_iter().filter_map(|(most, spent)| Some((most?, spent))) {
+        let all = (Stop::Unit(Unit::Tokens), self.allowance.tokens, spent);
+        let tokens = [all, (Stop::Call, self.allowance.call_tokens, 0)];
+        for (stop, tokens, spent) in tokens.into_iter().filter_map(|(stop, most, spent)| Some((stop, most?, spent))) {
             let left = tokens.saturating_sub(spent);
             let after = left.saturating_sub(question);
             if after < LEAST_ANSWER.min(answer) {
-                return Err(format!(
-                    "{left} tokens are left of {tokens}, and the question alone takes about {question}"
-                ));
+                let why = format!("{left} tokens are left of {tokens}, and the question alone takes about {question}");
+                return Err(Spent { stop, why });
             }
             answer = answer.min(after);
         }
-        let costs = [(self.allowance.cost_micros, self.used.cost_micros), (self.allowance.call_cost_micros, 0)];
-        for (micros, spent) in costs.into_iter().filter_map(|(most, spent)| Some((most?, spent))) {
+        let all = (Stop::Unit(Unit::CostMicros), self.allowance.cost_micros, self.used.cost_micros);
+        let costs = [all, (Stop::Call, self.allowance.call_cost_micros, 0)];
+        for (stop, micros, spent) in costs.into_iter().filter_map(|(stop, most, spent)| Some((stop, most?, spent))) {
             let left = micros.saturating_sub(spent);
             let after = left.saturating_sub(price(question, model.input_price));
             let affordable = match model.output_price {
@@ -59,7 +71,8 @@ impl Meter {
             };
             let free = model.input_price == 0 && model.output_price == 0;
             if !free && (after == 0 || affordable < LEAST_ANSWER.min(answer)) {
-                return Err(format!("{left} millionths of the currency are left of {micros}, which pays no answer"));
+                let why = format!("{left} millionths of the currency are left of {micros}, which pays no answer");
+                return Err(Spent { stop, why });
             }
             answer = answer.min(affordable);
         }
@@ -71,11 +84,16 @@ impl Meter {
         let one = Usage {
             input_tokens: said.0.unwrap_or_else(|| expected(bytes.0)),
             output_tokens: said.1.unwrap_or_else(|| expected(bytes.1)),
-            cost_micros: 0,
             calls: 1,
+            ..Usage::default()
         };
         let cost = cost(model, one);
         self.used = self.used.and(Usage { cost_micros: cost, ..one });
+    }
+
+    /// Charges a call that was sent and brought nothing back: whoever answers it may do so all the same.
+    pub(super) fn charge_cut(&mut self, model: &ModelConfig, question: usize, most_tokens: u32) {
+        self.charge(model, (None, Some(u64::from(most_tokens))), (question, 0));
     }
 
     /// Charges a call that was turned away: a call, and no tokens.
@@ -120,9 +138,12 @@ mod tests {
         let meter = |allowance| Meter::new(allowance).reserve(&model(), 300);
         assert_eq!(meter(Allowance::default()), Ok(1000));
         assert_eq!(meter(Allowance { tokens: Some(400), ..Allowance::default() }), Ok(300));
-        assert!(meter(Allowance { tokens: Some(150), ..Allowance::default() }).unwrap_err().contains("150 tokens"));
+        assert!(meter(Allowance { tokens: Some(150), ..Allowance::default() }).unwrap_err().why.contains("150 tokens"));
         assert_eq!(meter(Allowance { tokens: Some(900), call_tokens: Some(400), ..Allowance::default() }), Ok(300));
-        assert!(meter(Allowance { calls: Some(0), ..Allowance::default() }).unwrap_err().contains("0 calls"));
+        let none = meter(Allowance { calls: Some(0), ..Allowance::default() }).unwrap_err();
+        assert!(none.why.contains("0 calls") && none.stop == Stop::Unit(Unit::Calls), "{none:?}");
+        let one = Allowance { tokens: Some(900), call_tokens: Some(100), ..Allowance::default() };
+        assert_eq!(meter(one).unwrap_err().stop, Stop::Call, "what one call may take");
         // 100 tokens for the question cost 40, 360 pay 225 tokens.
         assert_eq!(meter(Allowance { cost_micros: Some(400), ..Allowance::default() }), Ok(225));
         assert!(meter(Allowance { cost_micros: Some(60), ..Allowance::default() }).is_err());
@@ -135,9 +156,14 @@ mod tests {
     fn a_provider_that_says_nothing_is_charged_all_the_same() {
         let mut meter = Meter::new(Allowance::default());
         meter.charge(&model(), (None, Some(10)), (300, 3000));
-        assert_eq!(meter.used(), Usage { input_tokens: 100, output_tokens: 10, cost_micros: 56, calls: 1 });
+        assert_eq!(
+            meter.used(),
+            Usage { input_tokens: 100, output_tokens: 10, cost_micros: 56, calls: 1, ..Usage::default() }
+        );
         meter.charge_refused();
         assert_eq!((meter.used().calls, meter.used().tokens()), (2, 110));
+        meter.charge_cut(&model(), 300, 1000);
+        assert_eq!((meter.used().calls, meter.used().tokens()), (3, 1210), "it may have been answered to the end");
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ pub(super) struct Narrow {
     port: u16,
     most: u64,
     fault: Mutex<Option<String>>,
+    reached: AtomicBool,
 }
 
 impl Narrow {
@@ -32,7 +34,16 @@ impl Narrow {
         let listener = UnixListener::bind(&socket)?;
         // The brackets belong to the spelling in an address, not to the name.
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { _folder: folder, socket, listener, host, port, most, fault: Mutex::default() })
+        Ok(Self {
+            _folder: folder,
+            socket,
+            listener,
+            host,
+            port,
+            most,
+            fault: Mutex::default(),
+            reached: AtomicBool::new(false),
+        })
     }
 
     pub(super) fn socket(&self) -> PathBuf {
@@ -42,6 +53,11 @@ impl Narrow {
     /// What stood in the way, where something did.
     pub(super) fn fault(&self) -> Option<String> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether there was anybody at the other end.
+    pub(super) fn reached(&self) -> bool {
+        self.reached.load(Ordering::SeqCst)
     }
 
     /// Carries one connection after the other, for as long as it is polled.
@@ -65,6 +81,7 @@ impl Narrow {
             Ok(Err(error)) => return Err(format!("{place} cannot be reached: {error}")),
             Err(_) => return Err(format!("{place} cannot be reached within {} s", CONNECT.as_secs())),
         };
+        self.reached.store(true, Ordering::SeqCst);
         let (mut near_read, mut near_write) = near.split();
         let (mut far_read, mut far_write) = far.split();
         let there = async {
@@ -114,7 +131,7 @@ mod tests {
             error = narrow.carry() => panic!("{error}"),
         };
         assert_eq!(got, 100_000);
-        assert!(narrow.fault().unwrap().contains("longer than 100000 bytes"));
+        assert!(narrow.fault().unwrap().contains("longer than 100000 bytes") && narrow.reached());
     }
 
     #[tokio::test]
@@ -134,6 +151,6 @@ mod tests {
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
             error = narrow.carry() => panic!("{error}"),
         }
-        assert!(narrow.fault().unwrap().contains("cannot be reached"));
+        assert!(narrow.fault().unwrap().contains("cannot be reached") && !narrow.reached());
     }
 }

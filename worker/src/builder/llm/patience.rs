@@ -8,6 +8,9 @@ const FIRST: Duration = Duration::from_millis(500);
 /// The longest pause that nobody asked for.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// The time that a try has at least.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// How often one question is asked at most.
 const TRIES: u32 = 10;
 
@@ -19,8 +22,10 @@ const GARBAGE: u32 = 3;
 pub(super) enum Trouble {
     /// Too many requests; perhaps it says when to come back.
     Busy { after: Option<Duration>, why: String },
-    /// It is not there, broke off, took too long or met an error of its own.
+    /// It is not there, or met an error of its own.
     Away { after: Option<Duration>, why: String },
+    /// It was asked, and then it broke off or said nothing in time: what it does may cost all the same.
+    Cut { why: String },
     /// It answered, and nothing could be read from it.
     Garbage { why: String },
     /// It will not answer this, however often it is asked.
@@ -31,7 +36,7 @@ impl Trouble {
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Busy { .. } => "provider_rate_limited",
-            Self::Away { .. } => "provider_unavailable",
+            Self::Away { .. } | Self::Cut { .. } => "provider_unavailable",
             Self::Garbage { .. } => "provider_malformed",
             Self::Refused { .. } => "provider_refused",
         }
@@ -41,13 +46,14 @@ impl Trouble {
     pub(super) const fn after(&self) -> Option<Duration> {
         match self {
             Self::Busy { after, .. } | Self::Away { after, .. } => *after,
-            Self::Garbage { .. } | Self::Refused { .. } => None,
+            Self::Cut { .. } | Self::Garbage { .. } | Self::Refused { .. } => None,
         }
     }
 
     pub(super) fn why(&self) -> &str {
         match self {
-            Self::Busy { why, .. } | Self::Away { why, .. } | Self::Garbage { why } | Self::Refused { why } => why,
+            Self::Busy { why, .. } | Self::Away { why, .. } => why,
+            Self::Cut { why } | Self::Garbage { why } | Self::Refused { why } => why,
         }
     }
 }
@@ -74,11 +80,13 @@ impl Patience {
                 grown
             }
             Trouble::Busy { after, .. } | Trouble::Away { after, .. } => after.unwrap_or(grown).max(FIRST),
+            Trouble::Cut { .. } => grown,
         };
         if self.tries >= TRIES {
             return Err(format!("it was asked {TRIES} times"));
         }
-        if pause >= left {
+        // A try without time for an answer would only hide what went wrong before.
+        if pause + LEAST >= left {
             let (pause, left) = (pause.as_secs().max(1), left.as_secs());
             return Err(format!("the next try is due in {pause} s and the attempt has {left} s left"));
         }

@@ -50,6 +50,7 @@ fn phase(run: &RunId, spec: PhaseSpec, ordinal: u32) -> Phase {
         feedback: Vec::new(),
         rollback_ordered: false,
         retried: false,
+        budget: Default::default(),
         reason: None,
         updated_at: Timestamp::from_millis(0),
     }
