@@ -4,6 +4,8 @@
 //! loudly and passes; with AUTOPACK_AGENTS=required it fails instead. What downloads very much is run with
 //! AUTOPACK_AGENTS=all only, which requires the others too.
 
+mod caged;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +15,9 @@ use crate::harness::standin::{Asked, Say, Standin};
 use crate::harness::{Bench, SITE, kinds};
 
 const MINI: &str = "mini-swe-agent==2.4.6";
+/// The key, which only the worker and the stand-in know.
+const KEY: &str = "canary-of-the-key-5f1d2a";
+
 const OPENCODE: &str = "opencode-linux-x64@1.18.33";
 const AIDER: &str = "aider-chat==0.86.2";
 const CLAUDE: &str = "@anthropic-ai/claude-code@2.1.197";
@@ -50,23 +55,28 @@ fn installed(name: &str, program: &str, steps: &dyn Fn(&Path) -> Vec<Command>) -
     Some(program)
 }
 
-/// The program of mini-swe-agent.
-pub(crate) fn mini() -> Option<PathBuf> {
-    installed("mini", "bin/mini", &|folder| {
+/// The program of mini-swe-agent, and the folders that it needs in a sandbox.
+pub(crate) fn mini() -> Option<(PathBuf, Vec<PathBuf>)> {
+    let program = installed("mini", "bin/mini", &|folder| {
         let mut venv = Command::new("python3");
         venv.args(["-m", "venv"]).arg(folder);
         let mut pip = Command::new(folder.join("bin/pip"));
         pip.args(["install", "--quiet", "--disable-pip-version-check", MINI]);
         vec![venv, pip]
-    })
+    })?;
+    // Its interpreter is another folder's.
+    let python = cache("mini").join("bin/python3").canonicalize().unwrap();
+    Some((program, vec![cache("mini"), python.ancestors().nth(2).unwrap().to_path_buf()]))
 }
 
-fn opencode() -> Option<PathBuf> {
-    installed("opencode", "node_modules/opencode-linux-x64/bin/opencode", &|folder| {
+/// The same of OpenCode.
+pub(crate) fn opencode() -> Option<(PathBuf, Vec<PathBuf>)> {
+    let program = installed("opencode", "node_modules/opencode-linux-x64/bin/opencode", &|folder| {
         let mut npm = Command::new("npm");
         npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(folder).arg(OPENCODE);
         vec![npm]
-    })
+    })?;
+    Some((program, vec![cache("opencode")]))
 }
 
 /// Whether agents are run that download very much.
@@ -123,15 +133,40 @@ fn site_of(provider: &str, agent: &str) -> Bench {
     bench
 }
 
-/// Submits and drives the run; its one phase.
-fn driven(bench: &Bench, server: &Standin, code: i32) -> Value {
-    bench.run(&["runs", "submit", "../run.yaml", "--insecure-no-sandbox"]).expect(0);
-    let (key, url) = ("sk-stand-in", server.url());
-    let env =
-        [("OPENAI_API_KEY", key), ("OPENAI_BASE_URL", &url), ("ANTHROPIC_API_KEY", key), ("ANTHROPIC_BASE_URL", &url)];
+/// Submits and drives the run in sandboxes that have these folders; its one phase.
+fn driven(bench: &Bench, server: &Standin, folders: &[PathBuf], more: &[(&str, &str)], code: i32) -> Value {
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    let folders = std::env::join_paths(folders).unwrap().into_string().unwrap();
+    let url = server.url();
+    let mut env = vec![("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &url), ("AUTOPACK_WORKER_SANDBOX_PATHS", &folders)];
+    env.extend([("ANTHROPIC_API_KEY", KEY), ("ANTHROPIC_BASE_URL", &url)]);
+    env.extend(more);
     let resumed = bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env);
     assert_eq!(resumed.code, code, "{resumed:?} {:?}", server.asked().iter().map(Asked::text).collect::<Vec<_>>());
     bench.run(&["runs", "show", "a", "-o", "json"]).expect(0).json()["phases"][0].clone()
+}
+
+/// Everything that people can see of the run.
+fn told(bench: &Bench) -> String {
+    let mut text = String::new();
+    for words in [
+        &["runs", "logs", "a"][..],
+        &["runs", "show", "a", "-o", "json"],
+        &["runs", "diff", "a"],
+        &["runs", "transcript", "a", "code"],
+    ] {
+        let ran = bench.run(words);
+        text.push_str(&ran.stdout);
+        text.push_str(&ran.stderr);
+    }
+    text
+}
+
+/// Whether every question came with the real key, and nothing else was asked with it.
+fn asked_with_the_key(server: &Standin) -> bool {
+    let asked = server.asked();
+    !asked.is_empty()
+        && asked.iter().all(|one| one.headers.to_lowercase().contains(&format!("authorization: bearer {KEY}")))
 }
 
 /// Whether the model was told what a tool came to.
@@ -141,7 +176,7 @@ pub(crate) fn has_tool_result(asked: &Asked) -> bool {
 
 #[test]
 fn mini_swe_agent_works_offline() {
-    let Some(program) = mini() else { return };
+    let Some((program, folders)) = mini() else { return };
     let server = Standin::by(|asked| {
         let command = if has_tool_result(asked) {
             "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
@@ -151,8 +186,9 @@ fn mini_swe_agent_works_offline() {
         Say::tool("bash", json!({ "command": command }))
     });
     let bench = site(&format!("preset = \"mini-swe-agent\"\nargv = [{program:?}]\n"));
-    // What was built without a sandbox is asked about.
-    assert_eq!(driven(&bench, &server, 4)["state"], "APPROVAL_PENDING");
+    let phase = driven(&bench, &server, &folders, &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
+    assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
     let asked = server.asked();
     assert!(asked.len() >= 2 && asked[0].path == "/v1/chat/completions", "{}", asked.len());
     assert!(asked[0].text().contains("write examples/made.md"), "{}", asked[0].text());
@@ -171,10 +207,12 @@ fn writes_once(asked: &Asked) -> Say {
 
 #[test]
 fn opencode_works_offline() {
-    let Some(program) = opencode() else { return };
+    let Some((program, folders)) = opencode() else { return };
     let server = Standin::by(writes_once);
     let bench = site(&format!("preset = \"opencode\"\nargv = [{program:?}]\n"));
-    assert_eq!(driven(&bench, &server, 4)["state"], "APPROVAL_PENDING");
+    let phase = driven(&bench, &server, &folders, &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
+    assert!(asked_with_the_key(&server) && !told(&bench).contains(KEY));
 }
 
 /// What Claude Code is told: write the file, then stop.
@@ -194,8 +232,10 @@ fn aider_works_offline() {
     let Some(program) = aider() else { return };
     let server = Standin::by(|_| Say::text("Here it is.\n\nexamples/made.md\n```\n# Made\n```\n"));
     let bench = site(&format!("preset = \"aider\"\nargv = [{program:?}]\n"));
-    let phase = driven(&bench, &server, 4);
-    assert_eq!(phase["state"], "APPROVAL_PENDING", "{phase}");
+    let python = cache("aider").join("bin/python3").canonicalize().unwrap();
+    let folders = [cache("aider"), python.ancestors().nth(2).unwrap().to_path_buf()];
+    let phase = driven(&bench, &server, &folders, &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
     assert!(server.asked()[0].text().contains("write examples/made.md"));
     let usage = &phase["attempts"][0]["usage"];
     assert!(usage["input_tokens"].as_u64().unwrap() >= 100 && usage["calls"].as_u64().unwrap() >= 1, "{usage}");
@@ -206,24 +246,13 @@ fn claude_code_works_offline() {
     let Some(program) = claude() else { return };
     let server = Standin::by(writes_in_claudes_way);
     let bench = site_of("anthropic", &format!("preset = \"claude-code\"\nargv = [{program:?}]\n"));
-    let phase = driven(&bench, &server, 4);
-    assert_eq!(phase["state"], "APPROVAL_PENDING", "{phase}");
+    let phase = driven(&bench, &server, &[cache("claude")], &[], 0);
+    assert_eq!(phase["state"], "APPLIED", "{phase}");
     let asked = server.asked();
     assert!(asked.iter().any(|one| one.text().contains("write examples/made.md")), "{}", asked.len());
-    assert!(asked.iter().all(|one| one.path == "/v1/messages" && one.headers.contains("sk-stand-in")));
+    assert!(asked.iter().all(|one| one.path == "/v1/messages" && one.headers.contains(KEY)));
     let usage = &phase["attempts"][0]["usage"];
     assert!(usage["input_tokens"].as_u64().unwrap() >= 200 && usage["calls"].as_u64().unwrap() >= 2, "{usage}");
-}
-
-#[test]
-fn an_agent_needs_a_sandbox_or_a_word_of_its_operator() {
-    let bench = site("preset = \"opencode\"\n");
-    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
-    let env = [("OPENAI_API_KEY", "sk-stand-in")];
-    bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env).expect(1);
-    let shown = bench.run(&["runs", "show", "a", "-o", "json"]).expect(0).json();
-    let reason = shown["phases"][0]["reason"].as_str().unwrap_or_default();
-    assert!(reason.starts_with("sandbox_required: "), "{reason}");
 }
 
 /// An agent of the protocol in a few lines of shell: it asks for leave to edit, and for leave to run something.
@@ -252,8 +281,8 @@ fn a_run_with_one_phase_of_each_kind() {
     bench.write("autopack.toml", &config);
     bench.commit("builders");
     bench.write("../run.json", &kinds::run_file("a").to_string());
-    bench.run(&["runs", "submit", "../run.json", "--insecure-no-sandbox"]).expect(0);
-    approved(&bench, &server);
+    bench.run(&["runs", "submit", "../run.json"]).expect(0);
+    approved(&bench, &server, &mini().map(|(_, folders)| folders).unwrap_or_default());
     let shown = bench.run(&["runs", "show", "a", "-o", "json"]).expect(0).json();
     kinds::is_done(&shown, &bench.run(&["runs", "diff", "a"]).expect(0).stdout);
     if real {
@@ -261,9 +290,12 @@ fn a_run_with_one_phase_of_each_kind() {
     }
 }
 
-/// Drives the run to its end; what was built without a sandbox is asked about, one phase after the other.
-fn approved(bench: &Bench, server: &Standin) {
-    let env = [("OPENAI_API_KEY", "sk-stand-in"), ("OPENAI_BASE_URL", &server.url())];
+/// Drives the run to its end in sandboxes that have these folders; what is asked about is approved.
+fn approved(bench: &Bench, server: &Standin, folders: &[PathBuf]) {
+    let folders = std::env::join_paths(folders).unwrap().into_string().unwrap();
+    let url = server.url();
+    let mut env = vec![("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", url.as_str())];
+    env.extend((!folders.is_empty()).then_some(("AUTOPACK_WORKER_SANDBOX_PATHS", folders.as_str())));
     for _ in 0..6 {
         let ran = bench.run_in(&bench.repo(), &["runs", "resume", "a", "--no-wait"], &env);
         if ran.code == 0 {
@@ -284,8 +316,9 @@ fn approved(bench: &Bench, server: &Standin) {
 fn what_an_agent_asks_leave_for_is_answered_by_policy() {
     let server = Standin::of([]);
     let bench = Bench::with(SITE);
-    bench.write("../agent.sh", ACP_AGENT);
-    let agent = bench.path().join("agent.sh");
+    bench.write("../tools/agent.sh", ACP_AGENT);
+    let tools = bench.path().join("tools");
+    let agent = tools.join("agent.sh");
     let config =
         format!("[policy]\nextends = \"autopack\"\n\n[builders.coder]\nkind = \"agent\"\nargv = [\"sh\", {agent:?}]\n");
     bench.write("autopack.toml", &config);
@@ -293,8 +326,8 @@ fn what_an_agent_asks_leave_for_is_answered_by_policy() {
     let phase = "  - id: agent\n    goal: add a page\n    category: documentation\n    scope: {paths: [examples/]}\n    \
                  builder: {kind: agent, preset: coder}\n";
     bench.write("../run.yaml", &format!("run_id: a\nphases:\n{phase}"));
-    bench.run(&["runs", "submit", "../run.yaml", "--insecure-no-sandbox"]).expect(0);
-    approved(&bench, &server);
+    bench.run(&["runs", "submit", "../run.yaml"]).expect(0);
+    approved(&bench, &server, &[tools]);
     let diff = bench.run(&["runs", "diff", "a"]).expect(0).stdout;
     assert!(diff.contains("+made"), "{diff}");
     assert!(!diff.contains("b/ran"), "leave to run something was refused: {diff}");

@@ -1,6 +1,7 @@
 //! Real attacks from inside a real sandbox, with things outside that they aim at; by bubblewrap and by the built-in
 //! way, for both have one contract.
 
+mod egress;
 mod filesystem;
 mod fuzz;
 mod level;
@@ -11,6 +12,7 @@ mod resources;
 mod runs;
 mod started;
 mod strict;
+mod talks;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use autopack_worker::egress::Egress;
 use autopack_worker::process::{self, Cage, ProcEnd, ProcError, ProcReport, ProcSpec};
 use autopack_worker::sandbox::{Bounds, Place, Sandbox, SandboxConfig};
 
@@ -28,6 +31,7 @@ struct Jail {
     sandbox: Arc<Sandbox>,
     timeout: Duration,
     env: Vec<(String, String)>,
+    egress: Option<Arc<Egress>>,
 }
 
 /// The ways there are on this machine.
@@ -53,7 +57,7 @@ impl Jail {
         config.bounds = Bounds { memory: 512 << 20, pids: 64, cpu_percent: 400 };
         change(&mut config);
         let sandbox = Arc::new(Sandbox::open(config).unwrap());
-        Self { dir, sandbox, timeout: Duration::from_secs(60), env: Vec::new() }
+        Self { dir, sandbox, timeout: Duration::from_secs(60), env: Vec::new(), egress: None }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -61,7 +65,8 @@ impl Jail {
     }
 
     fn spec(&self, argv: &[&str]) -> ProcSpec {
-        let place = Place { tree: self.path("tree"), scratch: self.path("task"), ..Place::default() };
+        let (tree, scratch, egress) = (self.path("tree"), self.path("task"), self.egress.clone());
+        let place = Place { tree, scratch, egress, ..Place::default() };
         ProcSpec {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             cwd: self.path("tree"),

@@ -35,7 +35,7 @@ use autopack_worker::daemon::{Drain, Worker, WorkerConfig};
 use autopack_worker::line::{Servers, Token};
 
 use self::remote::Headers;
-pub(crate) use self::worker::{builder_env, provision, warm_limits};
+pub(crate) use self::worker::{builder_env, egress_limits, provision, warm_limits};
 use crate::artifact;
 use crate::context::{Context, Place};
 use crate::exit::{CliError, During as _};

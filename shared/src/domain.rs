@@ -5,6 +5,7 @@ pub mod audit;
 pub mod breaker;
 pub mod budget;
 pub mod change;
+pub mod egress;
 pub mod evaluate;
 pub mod feedback;
 pub mod gap;

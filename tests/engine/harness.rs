@@ -167,6 +167,7 @@ impl Rig {
             providers: Arc::default(),
             warm: WarmLimits { count: 1, ..WarmLimits::default() },
             provision: site.provision.clone(),
+            egress: autopack_worker::egress::Limits::default(),
         };
         let serving = daemon::run(worker, rig.channel.clone(), rig.engine.tasks().clone());
         rig.engine.tasks().spawn("worker", OnError::Log, serving);

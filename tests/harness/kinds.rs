@@ -32,7 +32,7 @@ pub(crate) fn config() -> (String, bool) {
     let models = |name: &str| format!("[[builders.{name}.models]]\nprovider = \"openai\"\nmodel = \"stand-in\"\n");
     let mini = agents::mini();
     let agent = match &mini {
-        Some(program) => format!("preset = \"mini-swe-agent\"\nargv = [{program:?}]\n{}", models("coder")),
+        Some((program, _)) => format!("preset = \"mini-swe-agent\"\nargv = [{program:?}]\n{}", models("coder")),
         None => format!("argv = [\"sh\", \"-c\", {SMALL:?}]\n"),
     };
     let builders =

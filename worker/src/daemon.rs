@@ -62,6 +62,8 @@ pub struct WorkerConfig {
     pub warm: WarmLimits,
     /// What projects may have besides their commits.
     pub provision: Provision,
+    /// Bounds of the way out of its sandboxes.
+    pub egress: crate::egress::Limits,
 }
 
 /// Asks a worker to take no more work, and to leave when it has none.
@@ -153,6 +155,7 @@ impl Worker {
             providers: config.providers,
             warm: config.warm,
             provision: Arc::new(config.provision),
+            egress: config.egress,
             wish: Arc::default(),
             frozen: watch::Sender::new(false),
             open: tokio::sync::Mutex::default(),

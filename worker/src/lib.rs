@@ -3,6 +3,7 @@
 pub mod builder;
 pub mod contact;
 pub mod daemon;
+pub mod egress;
 mod fetch;
 pub mod gate;
 mod jobs;

@@ -112,6 +112,14 @@ pub struct Line {
 }
 
 impl Line {
+    /// Where supervisors are, as URLs; none for one in this process.
+    pub(crate) fn places(&self) -> &[String] {
+        match &self.servers {
+            Servers::Here(_) => &[],
+            Servers::Any(urls) => urls,
+        }
+    }
+
     /// A line that is not connected yet.
     #[must_use]
     pub fn new(servers: Servers, token: Token) -> Self {

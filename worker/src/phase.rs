@@ -41,6 +41,7 @@ mod room;
 mod sink;
 mod trace;
 mod verify;
+mod way_out;
 
 pub use data::JobData;
 pub(crate) use ending::last_word;
@@ -96,6 +97,8 @@ pub struct Job {
     pub allowance: Allowance,
     /// The secrets that the project's configuration names for it.
     pub secrets: Vec<String>,
+    /// The hosts that the project's configuration names for it.
+    pub egress: Vec<String>,
     /// Whether the project's gate has secrets that this one does not get.
     pub secrets_withheld: bool,
     /// The grant in its trace.
@@ -160,6 +163,7 @@ impl Job {
             data: JobData::read(grant.run_data.as_ref())?,
             allowance,
             secrets: grant.secrets.clone(),
+            egress: grant.egress.clone(),
             secrets_withheld: grant.secrets_withheld,
             trace: grant.trace.clone().map(|trace| TraceContext { parent: trace.traceparent, state: trace.tracestate }),
         })
@@ -201,6 +205,8 @@ pub struct Runner {
     pub providers: Arc<Providers>,
     /// What the operator provides.
     pub provision: Arc<Provision>,
+    /// Bounds of the way out of its sandboxes.
+    pub egress: crate::egress::Limits,
     /// Whether its processes stand still.
     pub frozen: Frozen,
 }
@@ -248,6 +254,7 @@ impl Runner {
         if !cancel.is_cancelled() {
             let mut result = ending::result(&job, sink.said(), sink.told(done));
             result.transcript = sink.transcript();
+            result.notes.splice(0..0, sink.contacts());
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
             let _gone = out.send(JobOutput::Done(result)).await;
@@ -300,7 +307,9 @@ impl Runner {
         cancel: &CancellationToken,
     ) -> Result<Left, BuildError> {
         let span = info_span!("build");
-        let (cage, env) = self.confine(job, space, &span, cage::starts_processes(&job.spec.builder)).await?;
+        let output = Output::recording(self.transcript_limit, sink.hidden.clone());
+        let starts = cage::starts_processes(&job.spec.builder);
+        let (cage, env) = self.confine(job, space, &span, (starts, &output)).await?;
         let task = Task {
             run: job.run.to_string(),
             phase: job.spec.clone(),
@@ -312,7 +321,7 @@ impl Runner {
             env,
             scratch: space.scratch().to_path_buf(),
             log_budget: self.log_budget,
-            output: Output::recording(self.transcript_limit, sink.hidden.clone()),
+            output,
             frozen: self.frozen.clone(),
             seconds: builder::seconds(&job.spec, job.entry.as_ref()),
             allowance: job.allowance,
@@ -320,7 +329,9 @@ impl Runner {
         sink.asks();
         let work = builder.build(&task, space.tree(), cancel).instrument(span);
         let (report, printed) = printed::told(work, &task.output, sink).await;
-        let silent = printed.is_none();
+        sink.tell_contacts(&task.cage).await;
+        // What an agent says is heard, not printed.
+        let silent = printed.is_none() || matches!(job.spec.builder, BuilderSpec::Agent { .. });
         if let Some(printed) = printed
             && let Some(digest) = self.keep(job, printed, sink, cancel).await
         {

@@ -149,7 +149,13 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
         _thawed = frozen.wait_for(|frozen| !*frozen) => {}
         () = cancel.cancelled() => return Ok(ProcReport::never()),
     }
-    let (mut child, mut confined) = start(spec, &program).await?;
+    let (mut child, mut confined) = match &spec.cage {
+        Cage::Sandboxed(sandbox, place) => {
+            let (child, confined) = sandbox.start(place, spec, None).await?;
+            (child, Some(confined))
+        }
+        Cage::None => (bare(spec, &program, Stdio::null())?, None),
+    };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let out = child.stdout.take();
     let err = child.stderr.take();
@@ -173,16 +179,7 @@ pub async fn run(spec: &ProcSpec, cancel: &CancellationToken) -> Result<ProcRepo
     };
     // What stands still cannot end by itself, and what fills up the disk has no time to.
     let gently = matches!(ended, Err(ProcEnd::Timeout | ProcEnd::Cancelled)) && !*frozen.borrow();
-    if let Some(confined) = confined.as_ref().filter(|_| gently) {
-        // A signal to the process outside would end all at once.
-        confined.ask_to_end();
-        let _ended = tokio::time::timeout(TERM_GRACE, child.wait()).await;
-    }
-    stop_group(group, &mut child, gently && confined.is_none()).await;
-    let inside = match &mut confined {
-        Some(confined) => confined.end().await,
-        None => None,
-    };
+    let inside = end(group, &mut child, &mut confined, gently).await;
     // Whoever still holds the pipe was in the group and is gone; the deadline is for one that left it.
     let (out, err) = match output {
         Some(drained) => drained,
@@ -226,14 +223,6 @@ fn exit_of(status: std::process::ExitStatus) -> ProcEnd {
     status.code().map_or_else(|| ProcEnd::Signal(status.signal().unwrap_or(0)), ProcEnd::Exit)
 }
 
-async fn start(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined>), ProcError> {
-    if let Cage::Sandboxed(sandbox, place) = &spec.cage {
-        let (child, confined) = sandbox.start(place, spec).await?;
-        return Ok((child, Some(confined)));
-    }
-    Ok((bare(spec, program, Stdio::null())?, None))
-}
-
 /// Starts a process that nothing confines.
 fn bare(spec: &ProcSpec, program: &str, stdin: Stdio) -> Result<Child, ProcError> {
     let mut command = Command::new(program);
@@ -250,6 +239,20 @@ fn bare(spec: &ProcSpec, program: &str, stdin: Stdio) -> Result<Child, ProcError
         .kill_on_drop(true);
     sys::die_with_parent(&mut command);
     command.spawn().map_err(|source| ProcError::Start { program: program.to_owned(), source })
+}
+
+/// Ends what is left of a process; how the one program of a sandbox ended.
+async fn end(group: Option<Pid>, child: &mut Child, confined: &mut Option<Confined>, gently: bool) -> Option<ProcEnd> {
+    if let Some(confined) = confined.as_ref().filter(|_| gently) {
+        // A signal to the process outside would end all at once.
+        confined.ask_to_end();
+        let _ended = tokio::time::timeout(TERM_GRACE, child.wait()).await;
+    }
+    stop_group(group, child, gently && confined.is_none()).await;
+    match confined {
+        Some(confined) => confined.end().await,
+        None => None,
+    }
 }
 
 async fn stop_group(group: Option<Pid>, child: &mut Child, gently: bool) {

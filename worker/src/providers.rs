@@ -11,6 +11,10 @@ use autopack_shared::domain::provider::{self, Api, ProviderConfig};
 use autopack_shared::domain::secret;
 use autopack_shared::runtime::config::Environment;
 
+mod retry;
+
+pub(crate) use retry::retry_after;
+
 /// A key that is longer is no key.
 const MOST_KEY: u64 = 16 * 1024;
 
@@ -19,6 +23,16 @@ const MOST_KEY: u64 = 16 * 1024;
 pub struct Key(String);
 
 impl Key {
+    /// One that opens nothing, for who has to hold something.
+    pub(crate) fn placeholder() -> Self {
+        Self("autopack-holds-the-key".to_owned())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The key itself, for a request.
     #[must_use]
     pub(crate) fn reveal(&self) -> &str {

@@ -45,6 +45,7 @@ pub(crate) struct Runners {
     pub(crate) providers: Arc<Providers>,
     pub(crate) warm: WarmLimits,
     pub(crate) provision: Arc<Provision>,
+    pub(crate) egress: crate::egress::Limits,
     /// Told when worktrees could be prepared.
     pub(crate) wish: Arc<Notify>,
     /// Whether builders stand still.
@@ -111,6 +112,7 @@ impl Runners {
             report_limit: self.report_limit,
             providers: self.providers.clone(),
             provision: self.provision.clone(),
+            egress: self.egress,
             frozen: self.frozen.subscribe(),
         });
         open.insert(key, runner.clone());

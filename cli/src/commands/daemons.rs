@@ -24,7 +24,7 @@ use autopack_worker::runners::Objects;
 
 use crate::args::cluster::{Role, Supervisor, Token, TokenNew, WorkerArgs};
 use crate::commands::sandbox;
-use crate::connect::{builder_env, provision, warm_limits};
+use crate::connect::{builder_env, egress_limits, provision, warm_limits};
 use crate::context::Context;
 use crate::drive::Leave;
 use crate::exit::{CliError, During as _, Exit};
@@ -152,6 +152,7 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
     let header = Header::new(token.as_deref())
         .map_err(|why| CliError::invalid("the token cannot be used", why, "autopack token new makes one that can"))?;
     let leave = Leave::new()?;
+    let settings = ctx.host_settings()?;
     let config = WorkerConfig {
         identity: Identity {
             worker: args.name.to_string(),
@@ -169,9 +170,10 @@ pub(crate) async fn worker(ctx: &Context, args: WorkerArgs) -> Result<Exit, CliE
         log_budget: LOG_BUDGET,
         transcript_limit: args.transcript_mib * 1024 * 1024,
         report_limit: args.report_mib * 1024 * 1024,
-        providers: crate::connect::providers::providers(ctx, ctx.host_settings()?.providers_file.as_deref())?,
+        providers: crate::connect::providers::providers(ctx, settings.providers_file.as_deref())?,
         warm: warm_limits(args.warm),
         provision: provision(args.provision.as_deref())?,
+        egress: egress_limits(&settings.worker_egress),
     };
     private_dir(&config.root)?;
     let worker = Worker::open(config, Servers::Any(args.supervisor), header)

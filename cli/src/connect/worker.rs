@@ -1,10 +1,13 @@
 //! What a worker of this process is made of.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use autopack_shared::domain::provision::Provisions;
 use autopack_shared::domain::sandbox::SandboxLevel;
+use autopack_shared::runtime::config::EgressSettings;
 use autopack_worker::daemon::WorkerConfig;
+use autopack_worker::egress;
 use autopack_worker::link::Identity;
 use autopack_worker::pool::WarmLimits;
 use autopack_worker::provision::Provision;
@@ -54,7 +57,20 @@ pub(super) fn config(ctx: &Context, place: &Place, root: PathBuf) -> Result<Work
             include: Some(place.root.clone()),
             ..provision(place.settings.provision_file.as_deref())?
         },
+        egress: egress_limits(&place.settings.worker_egress),
     })
+}
+
+/// Bounds of what a builder or a gate sends and receives.
+pub(crate) fn egress_limits(settings: &EgressSettings) -> egress::Limits {
+    egress::Limits {
+        up: settings.up_mb << 20,
+        down: settings.down_mb << 20,
+        connections: settings.connections as usize,
+        head: (settings.head_kb as usize) << 10,
+        idle: Duration::from_secs(settings.idle_seconds.into()),
+        total: Duration::from_secs(settings.total_seconds.into()),
+    }
 }
 
 /// How many worktrees of a project a worker keeps ready; the other bounds are the built-in ones.

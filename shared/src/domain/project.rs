@@ -1,7 +1,8 @@
 //! The part of `autopack.toml` that belongs to the repository and is read from a commit: `[project] [policy] [gate]
-//! [builders.*]`. The sections of the host are known by name and left alone.
+//! [builders.*] [secrets] [egress]`. The sections of the host are known by name and left alone.
 
 mod asked;
+mod egress;
 mod error;
 mod secrets;
 
@@ -16,6 +17,7 @@ use super::policy::{Policy, PolicySection};
 use super::run_file::{self, GateReport, Vanished};
 
 pub use asked::{AnswerForm, ModelConfig, Permission, Preset};
+pub use egress::EgressSection;
 pub(super) use error::Source;
 pub use error::{ConfigError, suggest};
 pub use secrets::SecretsSection;
@@ -38,6 +40,8 @@ pub struct ProjectConfig {
     pub builders: BTreeMap<String, BuilderConfig>,
     /// The secrets that gate and builders are to have.
     pub secrets: SecretsSection,
+    /// The hosts that gate and builders want to reach.
+    pub egress: EgressSection,
 }
 
 /// `[project]`.
@@ -170,6 +174,8 @@ struct File {
     builders: BTreeMap<String, BuilderConfig>,
     #[serde(default)]
     secrets: SecretsSection,
+    #[serde(default)]
+    egress: EgressSection,
     limits: Option<IgnoredAny>,
     notify: Option<IgnoredAny>,
     supervisor: Option<IgnoredAny>,
@@ -205,8 +211,8 @@ impl ProjectConfig {
             Some(section) => section.build(&source)?,
             None => without_policy(&source)?,
         };
-        let File { project, gate, builders, secrets, .. } = file;
-        let config = Self { project, policy, gate, builders, secrets };
+        let File { project, gate, builders, secrets, egress, .. } = file;
+        let config = Self { project, policy, gate, builders, secrets, egress };
         config.check(&source)?;
         Ok(config)
     }
@@ -233,6 +239,9 @@ impl ProjectConfig {
         }
         if let Some(name) = self.secrets.unfit() {
             return Err(source.invalid(name, "it cannot name a secret"));
+        }
+        if let Some((host, why)) = self.egress.unfit() {
+            return Err(source.invalid(host, &why));
         }
         for (name, builder) in &self.builders {
             if builder.timeout_seconds == 0 {

@@ -1,4 +1,5 @@
-//! What the operator of a worker lets a project have besides its commit: a folder of ignored files, and secrets by name.
+//! What the operator of a worker lets a project have besides its commit: a folder of ignored files, secrets by name, and
+//! hosts to connect to.
 //! A project's own configuration names what it wants; here stands what it may get.
 
 use std::collections::BTreeMap;
@@ -6,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::egress::HostRule;
 use super::ids::ProjectId;
 
 /// The longest name of a secret.
@@ -29,6 +31,8 @@ struct ProjectProvision {
     include: Option<PathBuf>,
     /// The secrets that it may ask for.
     secrets: Vec<String>,
+    /// The hosts that it may ask for.
+    egress: Vec<String>,
 }
 
 /// Where a secret is.
@@ -49,6 +53,14 @@ pub enum ProvisionError {
         origin: String,
         /// What the reader says.
         why: String,
+    },
+    /// A project asks for a host that it may not have.
+    #[error("this worker lets {project} reach no {rule}")]
+    Host {
+        /// The project.
+        project: ProjectId,
+        /// The host as it was asked for.
+        rule: String,
     },
     /// A project asks for a secret that it may not have, or that this worker does not have.
     #[error("this worker gives {project} no secret {name}")]
@@ -80,6 +92,9 @@ impl Provisions {
             if let Some(name) = may.secrets.iter().find(|name| !read.secrets.contains_key(*name)) {
                 return Err(invalid(format!("{project} may have {name:?}, which is no secret here")));
             }
+            for text in &may.egress {
+                text.parse::<HostRule>().map_err(|error| invalid(format!("{project}: {error}")))?;
+            }
         }
         Ok(read)
     }
@@ -88,6 +103,20 @@ impl Provisions {
     #[must_use]
     pub fn include(&self, project: &ProjectId) -> Option<&Path> {
         self.projects.get(project)?.include.as_deref()
+    }
+
+    /// The hosts that a project asks for, as rules: all of them, or none.
+    ///
+    /// # Errors
+    /// [`ProvisionError::Host`] for one that it may not have.
+    pub fn egress(&self, project: &ProjectId, asked: &[String]) -> Result<Vec<HostRule>, ProvisionError> {
+        let texts = self.projects.get(project).map_or(&[][..], |may| &may.egress);
+        let may: Vec<HostRule> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+        let one = |text: &String| {
+            let rule = text.parse::<HostRule>().ok().filter(|rule| may.iter().any(|may| may.covers(rule)));
+            rule.ok_or_else(|| ProvisionError::Host { project: project.clone(), rule: text.chars().take(80).collect() })
+        };
+        asked.iter().map(one).collect()
     }
 
     /// The file of a secret that a project asks for.
@@ -134,6 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn a_project_reaches_what_its_operator_lists_and_nothing_else() {
+        let text = "[projects.shop]\negress = [\"*.npmjs.org\", \"private:127.0.0.1:80\"]\n";
+        let read = Provisions::parse(text, "p").unwrap();
+        let ask = |who: &str, hosts: &[&str]| {
+            let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+            read.egress(&project(who), &hosts).map(|rules| rules.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(ask("shop", &["registry.npmjs.org", "private:127.0.0.1:80"]), Ok(2));
+        assert_eq!((ask("shop", &[]), ask("other", &[])), (Ok(0), Ok(0)));
+        let refused = Err("this worker lets shop reach no crates.io".to_owned());
+        assert_eq!(ask("shop", &["registry.npmjs.org", "crates.io"]), refused);
+        assert!(
+            ask("other", &["registry.npmjs.org"]).is_err() && ask("shop", &["private:registry.npmjs.org"]).is_err()
+        );
+    }
+
+    #[test]
     fn a_file_that_is_wrong_is_refused_whole() {
         for bad in [
             "[projects.shop]\nsecrets = [\"npm\"]\n",
@@ -142,6 +188,7 @@ mod tests {
             "[secrets.\"a/b\"]\nfile = \"/x\"\n",
             "[secrets.npm]\nvalue = \"s3cret\"\n",
             "[project.shop]\n",
+            "[projects.shop]\negress = [\"http://x\"]\n",
         ] {
             let error = Provisions::parse(bad, "p.toml").unwrap_err().to_string();
             assert!(error.starts_with("p.toml: ") && !error.contains("s3cret"), "{error}");

@@ -13,7 +13,7 @@ use serde::Serialize;
 pub use table::{Kind, SETTINGS, Setting};
 
 /// The sections of `autopack.toml` that belong to the repository; they are read from a commit, by the domain.
-const PROJECT_SECTIONS: &[&str] = &["project", "policy", "gate", "builders", "secrets"];
+const PROJECT_SECTIONS: &[&str] = &["project", "policy", "gate", "builders", "secrets", "egress"];
 
 /// Sections that exist for the cluster's parts; a build without them refuses their keys instead of ignoring them.
 const HOST_SECTIONS: &[&str] = &["limits", "notify", "supervisor", "worker", "store", "etcd", "otel", "auth"];
@@ -182,6 +182,23 @@ pub struct SpendSettings {
     pub transcript_mib: u32,
 }
 
+/// Bounds of what one builder or gate sends to hosts and models and receives from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EgressSettings {
+    /// Mebibytes sent.
+    pub up_mb: u64,
+    /// Mebibytes received.
+    pub down_mb: u64,
+    /// Connections at once.
+    pub connections: u32,
+    /// Kibibytes of the head of one request.
+    pub head_kb: u32,
+    /// Seconds without a byte.
+    pub idle_seconds: u32,
+    /// Seconds of one connection.
+    pub total_seconds: u32,
+}
+
 /// Every setting of the host, ready to use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -203,6 +220,8 @@ pub struct Settings {
     pub worker_sandbox_paths: Vec<PathBuf>,
     /// Mebibytes of memory of one builder or gate.
     pub worker_sandbox_memory: u64,
+    /// Bounds of what one builder or gate sends and receives.
+    pub worker_egress: EgressSettings,
     /// Mebibytes and files of the tree of one builder or gate.
     pub worker_sandbox_tree: (u64, u64),
     /// How much sandboxes let through.
@@ -291,6 +310,14 @@ impl Settings {
                 .map(|paths| std::env::split_paths(&paths).collect())
                 .unwrap_or_default(),
             worker_sandbox_memory: small("worker.sandbox_memory_mb").map_or(4096, u64::from),
+            worker_egress: EgressSettings {
+                up_mb: number("worker.egress_up_mb").unwrap_or(1),
+                down_mb: number("worker.egress_down_mb").unwrap_or(1),
+                connections: small("worker.egress_connections").unwrap_or(1),
+                head_kb: small("worker.egress_head_kb").unwrap_or(8),
+                idle_seconds: small("worker.egress_idle_seconds").unwrap_or(1),
+                total_seconds: small("worker.egress_total_seconds").unwrap_or(1),
+            },
             worker_sandbox_tree: (
                 number("worker.sandbox_tree_mb").unwrap_or(16_384),
                 number("worker.sandbox_tree_files").unwrap_or(1_000_000),

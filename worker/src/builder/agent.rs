@@ -18,11 +18,13 @@ use super::command::last_lines;
 use super::llm::{meter, provider_of};
 use super::{BuildError, BuildReport, Builder, Task};
 use crate::process::piped::{self, Heard, Lines, Writer};
-use crate::process::{ProcEnd, ProcError, ProcReport, ProcSpec};
+use crate::process::{Cage, ProcEnd, ProcError, ProcReport, ProcSpec};
 use crate::providers::{Provider, Providers};
+use crate::sandbox::SandboxError;
 use crate::scan::beneath::Beneath;
 
 mod acp;
+mod caged;
 mod preset;
 mod transcript;
 
@@ -81,15 +83,19 @@ impl AgentBuilder {
 #[async_trait]
 impl Builder for AgentBuilder {
     async fn build(&self, task: &Task, tree: &Path, cancel: &CancellationToken) -> Result<BuildReport, BuildError> {
-        if !task.insecure_no_sandbox {
-            let text = "an agent builder has to reach its model, and no sandbox of this version lets it; \
-                        --insecure-no-sandbox runs it as you, marks the run, and makes every patch of it need approval";
+        if matches!(task.cage, Cage::None) && !task.insecure_no_sandbox {
+            let text = "an agent builder needs a sandbox; --insecure-no-sandbox runs it as you, marks the run, and makes \
+                        every patch of it need approval";
             return Err(BuildError::new("sandbox_required", text).unasked());
         }
         if let Some(stop) = nothing_left(task.allowance) {
             return Err(BuildError::exhausted(stop, "nothing is left that an agent could spend").unasked());
         }
-        let model = self.model(task.attempt).map_err(BuildError::unasked)?;
+        let egress = caged::egress(&task.cage);
+        // In a sandbox the provider is somewhere else, and has no key.
+        let shown = egress.and_then(|egress| egress.shown());
+        let asked = self.model(task.attempt).map_err(BuildError::unasked)?;
+        let model = caged::model(&task.cage, asked, shown.as_ref()).map_err(BuildError::unasked)?;
         let prompt = prompt(task);
         let files = named_files(tree, task);
         let ask = Ask {
@@ -109,15 +115,13 @@ impl Builder for AgentBuilder {
             // By its price list, where the tokens are known.
             usage.unsaid.cost &= usage.unsaid.tokens;
         }
+        let credential = model.map(|(model, _)| model.provider.as_str());
+        usage = caged::measured(egress, usage);
+        let fail = |error: BuildError| Err(caged::cause(egress, credential, error).after(usage));
         match (done, failed) {
-            (Err(error), _) => Err(error.after(usage)),
-            (Ok(()), Some(why)) => Err(BuildError::new("builder_failed", why).after(usage)),
-            (Ok(()), None) => Ok(BuildReport {
-                notes,
-                usage,
-                credential: model.map(|(model, _)| model.provider.to_string()),
-                patch: None,
-            }),
+            (Err(error), _) => fail(error),
+            (Ok(()), Some(why)) => fail(BuildError::new("builder_failed", why)),
+            (Ok(()), None) => Ok(BuildReport { notes, usage, credential: credential.map(str::to_owned), patch: None }),
         }
     }
 }
@@ -134,7 +138,8 @@ impl AgentBuilder {
         let spec = spec(&plan, task, tree).inspect_err(|_| transcript.never_began())?;
         let ended = if self.preset == Preset::Acp {
             let allow = self.entry.as_ref().map_or(&[][..], |entry| &entry.allow);
-            let host = acp::Host::new(tree, &task.phase.scope.paths, allow);
+            let root = caged::tree(&task.cage, tree);
+            let host = root.and_then(|root| acp::Host::new(tree, root, &task.phase.scope.paths, allow));
             let host = host.inspect_err(|_| transcript.never_began())?;
             let prompt = prompt(task);
             let heard = &mut *transcript;
@@ -177,11 +182,19 @@ fn nothing_left(allowance: Allowance) -> Option<Stop> {
 }
 
 fn not_run(error: ProcError, transcript: &mut Transcript) -> BuildError {
-    if matches!(error, ProcError::Start { .. }) {
+    if matches!(error, ProcError::Start { .. } | ProcError::Sandbox(_)) {
         transcript.never_began();
     }
-    let missing = matches!(&error, ProcError::Start { source, .. } if source.kind() == ErrorKind::NotFound);
-    BuildError::new(if missing { "unsupported" } else { "builder_failed" }, error.to_string())
+    let reason = match &error {
+        ProcError::Start { source, .. } if source.kind() == ErrorKind::NotFound => "unsupported",
+        ProcError::Sandbox(SandboxError::NoProgram { .. }) => {
+            let text = format!("{error}; worker.sandbox_paths names folders that are there in it (docs/BUILDERS.md)");
+            return BuildError::new("unsupported", text);
+        }
+        ProcError::Sandbox(SandboxError::Failed(_)) => error.reason(),
+        ProcError::Start { .. } | ProcError::Empty | ProcError::Wait { .. } => "builder_failed",
+    };
+    BuildError::new(reason, error.to_string())
 }
 
 /// How an agent ended, as a result. `said` is what its talk came to, none where it was cut off.
@@ -261,6 +274,7 @@ fn spec(plan: &Plan, task: &Task, tree: &Path) -> Result<ProcSpec, BuildError> {
         ("AUTOPACK_ATTEMPT".to_owned(), task.attempt.to_string()),
     ]);
     env.extend(plan.env.iter().cloned());
+    let cage = caged::with_variables(&task.cage, &plan.env);
     Ok(ProcSpec {
         argv: plan.argv.clone(),
         cwd: tree.to_path_buf(),
@@ -270,8 +284,7 @@ fn spec(plan: &Plan, task: &Task, tree: &Path) -> Result<ProcSpec, BuildError> {
         log_budget: task.log_budget,
         frozen: task.frozen.clone(),
         output: task.output.clone(),
-        // What it says is heard as a talk, and it has to reach its model: no sandbox lets it yet.
-        cage: crate::process::Cage::None,
+        cage,
     })
 }
 

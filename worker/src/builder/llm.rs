@@ -24,7 +24,7 @@ mod answer;
 mod apply;
 mod call;
 mod context;
-pub(super) mod meter;
+pub(crate) mod meter;
 mod narrow;
 mod patience;
 mod prompt;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tracing::Span;
 
@@ -14,6 +15,7 @@ use super::data::{Data, JobData};
 use super::{Job, Runner};
 use crate::builder::BuildError;
 use crate::process::Cage;
+use crate::process::output::Output;
 use crate::sandbox::{DatabaseDoor, Place};
 use crate::workspace::Workspace;
 
@@ -85,13 +87,14 @@ impl Runner {
     /// The sandbox for a job's processes, and their environment in the host's paths.
     ///
     /// # Errors
-    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must.
+    /// `sandbox_required` where there is none, `sandbox_too_weak` where it does not hold as far as it must,
+    /// `egress_refused` for a host that the project may not have.
     pub(super) async fn confine(
         &self,
         job: &Job,
         space: &Workspace,
         span: &Span,
-        starts: bool,
+        (starts, output): (bool, &Output),
     ) -> Result<(Cage, Vec<(String, String)>), BuildError> {
         let mut env = self.env.clone();
         env.extend(job.variables(span));
@@ -121,7 +124,9 @@ impl Runner {
         }
         let mut place =
             Place { tree: space.tree().to_path_buf(), scratch: space.scratch().to_path_buf(), ..Place::default() };
-        place.reports = job.purpose == LeasePurpose::Verify;
+        // An agent keeps its home and its own logs there.
+        place.reports = job.purpose == LeasePurpose::Verify || matches!(job.spec.builder, BuilderSpec::Agent { .. });
+        place.egress = self.way_out(job, sandbox, output).await?.map(Arc::new);
         place.profile = job.sandbox_profile;
         match job.data.confined(folder.as_deref(), &job.run).map_err(|e| BuildError::of("workspace", &e))? {
             Data::None => {}
@@ -132,7 +137,7 @@ impl Runner {
             Data::Server { name, url } => {
                 let door = DatabaseDoor::open(sandbox, &url).map_err(|e| BuildError::of("sandbox_failed", &e))?;
                 env.push((name, door.url().to_owned()));
-                place.door = Some(std::sync::Arc::new(door));
+                place.door = Some(Arc::new(door));
             }
         }
         Ok((Cage::Sandboxed(sandbox.clone(), Box::new(place)), env))

@@ -19,6 +19,8 @@ pub struct EventSink {
     seq: AtomicU64,
     /// The digest of what was printed, once it is kept.
     transcript: Mutex<String>,
+    /// Which hosts were tried.
+    contacts: Mutex<Vec<String>>,
     /// Whether a builder was asked for anything.
     asked: AtomicBool,
     pub(super) began: tokio::time::Instant,
@@ -32,6 +34,7 @@ impl EventSink {
             out,
             seq: AtomicU64::new(0),
             transcript: Mutex::default(),
+            contacts: Mutex::default(),
             asked: AtomicBool::new(false),
             began,
             hidden: Hidden::default(),
@@ -71,6 +74,14 @@ impl EventSink {
 
     pub(super) fn has_transcript(&self, digest: String) {
         *self.transcript.lock().unwrap_or_else(PoisonError::into_inner) = digest;
+    }
+
+    pub(super) fn has_contacts(&self, lines: Vec<String>) {
+        *self.contacts.lock().unwrap_or_else(PoisonError::into_inner) = lines;
+    }
+
+    pub(super) fn contacts(&self) -> Vec<String> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn transcript(&self) -> String {

@@ -88,11 +88,12 @@ impl Runner {
                 break;
             }
         }
+        sink.tell_contacts(&bench.context.cage).await;
         Ok(Built { gate: Some(Gated { report, learned: bench.learned }), ..Built::of(Oid::ZERO) })
     }
 
     async fn gate_context(&self, job: &Job, space: &Workspace, span: &Span) -> Result<GateContext, BuildError> {
-        let (cage, env) = self.confine(job, space, span, !job.gate.is_empty()).await?;
+        let (cage, env) = self.confine(job, space, span, (!job.gate.is_empty(), &Output::default())).await?;
         Ok(GateContext {
             cage,
             tree: space.tree().to_path_buf(),

@@ -84,6 +84,17 @@ impl Output {
         }
     }
 
+    /// Adds a line of our own at once, between whole lines of the process: it counts as one of them.
+    pub(crate) fn remark(&self, line: &str) {
+        let Some(shared) = &self.0 else { return };
+        if let Some(mut recorder) = self.recorder() {
+            let line = format!("{line}\n");
+            recorder.bytes += line.len() as u64;
+            recorder.whole_lines(Stream::Err, line.as_bytes());
+        }
+        shared.news.notify_one();
+    }
+
     /// Puts a line of our own between what is printed, which is none of what was printed.
     pub(crate) fn note(&self, line: &str) {
         if let Some(mut recorder) = self.recorder() {

@@ -5,12 +5,14 @@ use std::io;
 use std::process::Stdio;
 
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{ChildStdin, ChildStdout};
+use tokio::io::{AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::pipe;
+use tokio::process::{Child, ChildStdout};
 use tokio_util::sync::CancellationToken;
 
 use super::output::Stream;
-use super::{ProcEnd, ProcError, ProcReport, ProcSpec, TERM_GRACE, bare, drain, exit_of, hold, stop_group};
+use super::{Cage, ProcEnd, ProcError, ProcReport, ProcSpec, TERM_GRACE, bare, drain, end, exit_of, hold};
+use crate::sandbox::Confined;
 
 /// What a process prints, a line at a time.
 #[derive(Debug)]
@@ -68,9 +70,8 @@ impl Lines {
     }
 }
 
-/// What a process reads.
-#[derive(Debug)]
-pub struct Writer(ChildStdin);
+/// What a process reads; its end is the process's end of file.
+pub struct Writer(Box<dyn AsyncWrite + Send + Unpin>);
 
 impl Writer {
     /// Writes a text and sends it off.
@@ -100,15 +101,13 @@ pub async fn converse<T, F: Future<Output = T>>(
         _thawed = frozen.wait_for(|frozen| !*frozen) => {}
         () = cancel.cancelled() => return Ok((None, ProcReport::never())),
     }
-    let mut child = bare(spec, &program, Stdio::piped())?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     let lost = |source| ProcError::Wait { program: program.clone(), source };
-    let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(lost(io::ErrorKind::BrokenPipe.into()));
-    };
+    let (mut child, mut confined, writer) = started(spec, &program).await?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let Some(stdout) = child.stdout.take() else { return Err(lost(io::ErrorKind::BrokenPipe.into())) };
     let errors = drain(child.stderr.take(), spec.log_budget, (&spec.output, Stream::Err));
     let lines = Lines { reader: BufReader::new(stdout), most_line, left: spec.log_budget };
-    let talk = talk(Writer(stdin), lines);
+    let talk = talk(writer, lines);
     let limit = tokio::time::sleep(spec.timeout);
     tokio::pin!(talk, errors, limit);
     let (mut said, mut tail) = (None, None);
@@ -126,11 +125,14 @@ pub async fn converse<T, F: Future<Output = T>>(
             drained = &mut errors, if tail.is_none() => tail = Some(drained),
             () = &mut limit => break Err(ProcEnd::Timeout),
             () = cancel.cancelled() => break Err(ProcEnd::Cancelled),
-            () = hold(group, None, &mut frozen) => {}
+            never = Confined::beat_of(confined.as_ref()) => match never {},
+            why = Confined::overfull(confined.as_ref()) => break Err(ProcEnd::Overfull(why)),
+            () = hold(group, confined.as_ref(), &mut frozen) => {}
         }
     };
     // What stands still cannot end by itself.
-    stop_group(group, &mut child, !matches!(ended, Ok(Some(_))) && !*frozen.borrow()).await;
+    let gently = !matches!(ended, Ok(Some(_)) | Err(ProcEnd::Overfull(_))) && !*frozen.borrow();
+    let inside = end(group, &mut child, &mut confined, gently).await;
     if said.is_none() && ended.is_ok() {
         // What it printed last is still to be read.
         said = tokio::time::timeout(TERM_GRACE, talk).await.ok();
@@ -141,11 +143,26 @@ pub async fn converse<T, F: Future<Output = T>>(
     };
     let end = match ended {
         // It did all that was asked, and was ended because it stayed.
-        Ok(status) => status.map_or(ProcEnd::Exit(0), exit_of),
+        Ok(None) => ProcEnd::Exit(0),
+        Ok(Some(status)) => inside.unwrap_or_else(|| exit_of(status)),
         Err(end) => end,
     };
     let truncated = tail.total > spec.log_budget;
     Ok((said, ProcReport { end, tail: tail.text(), printed: tail.total, truncated }))
+}
+
+/// Starts a process whose streams are ours.
+async fn started(spec: &ProcSpec, program: &str) -> Result<(Child, Option<Confined>, Writer), ProcError> {
+    let broken = |source| ProcError::Start { program: program.to_owned(), source };
+    if let Cage::Sandboxed(sandbox, place) = &spec.cage {
+        let (theirs, ours) = io::pipe().map_err(broken)?;
+        let ours = pipe::Sender::from_owned_fd(ours.into()).map_err(broken)?;
+        let (child, confined) = sandbox.start(place, spec, Some(theirs.into())).await?;
+        return Ok((child, Some(confined), Writer(Box::new(ours))));
+    }
+    let mut child = bare(spec, program, Stdio::piped())?;
+    let stdin = child.stdin.take().ok_or_else(|| broken(io::ErrorKind::BrokenPipe.into()))?;
+    Ok((child, None, Writer(Box::new(stdin))))
 }
 
 #[cfg(test)]

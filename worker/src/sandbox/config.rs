@@ -14,7 +14,7 @@ use super::cgroup::{Bounds, Group, Groups};
 use super::layout::{self, Place};
 use super::quota::{Used, Watched};
 use super::slots::Slot;
-use super::spec::{Inner, Mount, Outer, Rlimits, Way, Weakness};
+use super::spec::{EGRESS_PORT, Inner, Mount, Outer, Rlimits, Way, Weakness};
 use super::standing::Standing;
 use super::{etc, landlocked, outer};
 use crate::process::ProcSpec;
@@ -203,9 +203,11 @@ impl Sandbox {
             host_net: self.host_net,
             landlock_abi: self.landlock_abi,
             strict,
-            tcp: strict.then(|| place.port.into_iter().collect()),
+            tcp: strict.then(|| place.port.into_iter().chain(place.egress.as_ref().map(|_| EGRESS_PORT)).collect()),
             deadman_ms: DEADMAN_MS,
             weak: weak.clone(),
+            stdin: false,
+            egress: place.egress.as_ref().map(|_| EGRESS_PORT),
         };
         Ok(Parts { outer, inner, group, slot })
     }

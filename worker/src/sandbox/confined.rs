@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use super::cgroup::Group;
 use super::config::{Parts, Sandbox, SandboxError};
 use super::entry::BUILD;
+use super::handover;
 use super::layout::Place;
 use super::quota::Quota;
 use super::slots::Slot;
@@ -40,12 +41,18 @@ pub(crate) struct Confined {
 }
 
 impl Sandbox {
-    /// Starts a process in a sandbox of its own; it runs when this returns.
+    /// Starts a process in a sandbox of its own; it runs when this returns. It reads from `input`, or nothing.
     ///
     /// # Errors
     /// [`SandboxError`]; nothing ran then, and nothing is left.
-    pub(crate) async fn start(&self, place: &Place, spec: &ProcSpec) -> Result<(Child, Confined), SandboxError> {
-        let parts = self.parts(place, spec)?;
+    pub(crate) async fn start(
+        &self,
+        place: &Place,
+        spec: &ProcSpec,
+        input: Option<OwnedFd>,
+    ) -> Result<(Child, Confined), SandboxError> {
+        let mut parts = self.parts(place, spec)?;
+        parts.inner.stdin = input.is_some();
         let failed = |what: &str, e: std::io::Error| SandboxError::Failed(format!("{what}: {e}"));
         let frames = [frame(&parts.outer), frame(&parts.inner)];
         let [outer, inner] = frames.map(|frame| frame.map_err(|e| failed("cannot describe it", e)));
@@ -54,7 +61,7 @@ impl Sandbox {
         let Parts { group, slot, .. } = parts;
         let quota = Quota::watch(self.watched(place, group.as_ref()));
         let mut confined = Confined { socket, heard: Vec::new(), group, quota, _slot: slot };
-        let stood = confined.stand(child.id(), &outer?, &inner?).await;
+        let stood = confined.stand(child.id(), &outer?, &inner?, input).await;
         let Err(why) = stood else { return Ok((child, confined)) };
         let _killed = child.start_kill();
         confined.clear().await;
@@ -99,7 +106,13 @@ async fn last_words(child: &mut Child) -> String {
 
 impl Confined {
     /// Says how it is built and what runs in it, and waits until that runs.
-    async fn stand(&mut self, pid: Option<u32>, outer: &[u8], inner: &[u8]) -> Result<(), SandboxError> {
+    async fn stand(
+        &mut self,
+        pid: Option<u32>,
+        outer: &[u8],
+        inner: &[u8],
+        input: Option<OwnedFd>,
+    ) -> Result<(), SandboxError> {
         let stands = async {
             // A side that gives up early says why before it goes.
             let _gone = self.socket.write_all(outer).await;
@@ -111,6 +124,9 @@ impl Confined {
             if joined.is_ok() {
                 let _gone = self.socket.write_all(&[GO]).await;
                 let _gone = self.socket.write_all(inner).await;
+                if let Some(input) = input {
+                    let _gone = handover::send(&self.socket, input).await;
+                }
             } else {
                 // Nothing runs then; why it is gone it may have said itself.
                 let _closed = self.socket.shutdown().await;

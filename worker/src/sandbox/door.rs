@@ -63,7 +63,7 @@ impl DatabaseDoor {
 }
 
 /// Listens on a socket that everybody who sees the folder may use, however long its path is.
-pub(super) fn listen(folder: &Path, name: &str) -> io::Result<UnixListener> {
+pub(crate) fn listen(folder: &Path, name: &str) -> io::Result<UnixListener> {
     let held = std::fs::File::open(folder)?;
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", held.as_raw_fd()))?;
     std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o666))?;

@@ -2,6 +2,8 @@
 //! it, when the program ends, when the worker is gone, and when the worker is silent for too long.
 
 use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -19,21 +21,27 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::outer::lacks;
 use super::spec::{BEAT, CONT, Inner, Record, Rlimits, STOP, TERM, Weakness, read_frame};
-use super::{Trouble, landlocked, say, syscalls};
+use super::{Trouble, forward, handover, landlocked, say, syscalls};
 
 /// The code of a sandbox that ended because its worker is gone or silent.
 pub(super) const ORPHANED: u8 = 124;
 
 /// Stands as PID 1 until the end; the code this process ends with.
 pub(super) fn stand(mut socket: UnixStream) -> u8 {
-    let ready = read_frame::<Inner>(&mut socket)
-        .map_err(|e| Trouble::of("cannot read what to run", &e))
-        .and_then(|inner| harden(&inner).map(|()| inner));
-    let inner = match ready {
-        Ok(inner) => inner,
+    let ready =
+        read_frame::<Inner>(&mut socket).map_err(|e| Trouble::of("cannot read what to run", &e)).and_then(|inner| {
+            let input = inner.stdin.then(|| handover::receive(&socket)).transpose();
+            let input = input.map_err(|e| Trouble::of("cannot take what it reads", &e))?;
+            // Before the rules hold, which may let nothing listen; and before the program, which may want it at once.
+            let way_out = inner.egress.map(forward::listen).transpose();
+            let way_out = way_out.map_err(|e| Trouble::of("cannot listen for the way out", &e))?;
+            harden(&inner).map(|()| (inner, input, way_out))
+        });
+    let (inner, input, way_out) = match ready {
+        Ok(ready) => ready,
         Err(trouble) => return say(&socket, &Record::Failed(trouble.0)),
     };
-    match watch_and_run(&socket, &inner) {
+    match watch_and_run(&socket, &inner, (input, way_out)) {
         Ok(code) => code,
         Err(error) => say(&socket, &Record::Failed(format!("cannot watch what runs inside: {error}"))),
     }
@@ -84,8 +92,12 @@ fn limit(limits: Rlimits) -> io::Result<()> {
     Ok(())
 }
 
-fn watch_and_run(socket: &UnixStream, inner: &Inner) -> io::Result<u8> {
-    let child = match start(inner) {
+fn watch_and_run(
+    socket: &UnixStream,
+    inner: &Inner,
+    (input, way_out): (Option<OwnedFd>, Option<TcpListener>),
+) -> io::Result<u8> {
+    let child = match start(inner, input) {
         Ok(child) => child,
         Err(error) => return Ok(say(socket, &Record::NoProgram(error.to_string()))),
     };
@@ -93,6 +105,8 @@ fn watch_and_run(socket: &UnixStream, inner: &Inner) -> io::Result<u8> {
     let mut ends = SigSet::empty();
     ends.add(Signal::SIGCHLD);
     ends.thread_block()?;
+    // Its thread holds the same signals back.
+    way_out.map(forward::carry).transpose()?;
     let ended = SignalFd::with_flags(&ends, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     say(socket, &Record::Started);
     socket.set_nonblocking(true)?;
@@ -133,7 +147,7 @@ fn now() -> Duration {
     Duration::new(at.tv_sec.unsigned_abs(), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
-fn start(inner: &Inner) -> io::Result<Child> {
+fn start(inner: &Inner, input: Option<OwnedFd>) -> io::Result<Child> {
     let (program, arguments) =
         inner.argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no program is named"))?;
     Command::new(program)
@@ -141,7 +155,7 @@ fn start(inner: &Inner) -> io::Result<Child> {
         .env_clear()
         .envs(inner.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&inner.cwd)
-        .stdin(Stdio::null())
+        .stdin(input.map_or_else(Stdio::null, Stdio::from))
         .process_group(0)
         .spawn()
 }

@@ -7,7 +7,8 @@ use autopack_shared::domain::sandbox::SandboxProfile;
 
 use super::cgroup::Bounds;
 use super::door::DatabaseDoor;
-use super::spec::{AP, INIT, Mount, WS};
+use super::spec::{AP, EGRESS_SOCKET, INIT, Mount, WS};
+use crate::egress::Egress;
 use crate::process::ProcSpec;
 
 /// Folders of the system. Where one is a link it is a link inside too.
@@ -42,12 +43,14 @@ pub struct Place {
     pub tree: PathBuf,
     /// The folder of the task, to be read at `/run/ap/task`.
     pub scratch: PathBuf,
-    /// Whether that can be written: for reports of a gate.
+    /// Whether that can be written: for reports of a gate, and for what an agent keeps beside the tree.
     pub reports: bool,
     /// A folder for the run's own data, at `/run/ap/data`.
     pub data: Option<PathBuf>,
     /// The way to the server for the run's data.
     pub door: Option<Arc<DatabaseDoor>>,
+    /// The way out.
+    pub egress: Option<Arc<Egress>>,
     /// Folders that are there as they are on the host, where the files are left open to prove a point.
     pub exposed: Vec<PathBuf>,
     /// Variables that go inside besides the ones that always do.
@@ -78,7 +81,7 @@ impl Place {
     }
 
     /// A text with the paths it has inside.
-    pub(super) fn inside(&self, text: &str) -> String {
+    pub(crate) fn inside(&self, text: &str) -> String {
         self.names().iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
     }
 
@@ -86,6 +89,7 @@ impl Place {
     pub(super) fn environment(&self, spec: &ProcSpec, all: bool) -> Vec<(String, String)> {
         let mut env: Vec<(String, String)> =
             vec![("HOME".to_owned(), "/tmp/home".to_owned()), ("TMPDIR".to_owned(), "/tmp".to_owned())];
+        env.extend(self.egress.iter().flat_map(|egress| egress.variables()));
         for (name, value) in &spec.env {
             if all || VARIABLES.contains(&name.as_str()) || self.variables.contains(name) {
                 env.retain(|(other, _)| other != name);
@@ -121,6 +125,7 @@ impl Place {
         mounts.extend(self.data.iter().map(|data| own(data, format!("{AP}/data"), true)));
         let door = self.door.as_ref().map(|door| door.mounted());
         mounts.extend(door.iter().map(|(from, name)| own(from, format!("{AP}/{name}"), false)));
+        mounts.extend(self.egress.iter().map(|egress| own(&egress.socket(), EGRESS_SOCKET.to_owned(), false)));
         mounts.extend(self.unmapped.iter().map(|(from, name)| plain(from, &Path::new(AP).join(name))));
         mounts
     }

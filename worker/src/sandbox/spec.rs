@@ -24,9 +24,13 @@ pub(crate) const CONT: u8 = b'c';
 /// The user and the group inside.
 pub(crate) const INSIDE_ID: u32 = 1000;
 /// Where the tree is inside.
-pub(crate) const WS: &str = "/ws";
+pub const WS: &str = "/ws";
 /// Where files of this program are inside.
 pub(crate) const AP: &str = "/run/ap";
+/// The socket of the way out inside.
+pub(crate) const EGRESS_SOCKET: &str = "/run/ap/egress.sock";
+/// Where programs inside find the way out on their loopback.
+pub const EGRESS_PORT: u16 = 3128;
 /// The program inside that stands as PID 1.
 pub(crate) const INIT: &str = "/run/ap/init";
 
@@ -143,6 +147,10 @@ pub(crate) struct Inner {
     pub(crate) deadman_ms: u64,
     /// Layers left out.
     pub(crate) weak: Vec<Weakness>,
+    /// What it reads comes over the socket as an open file; nothing otherwise.
+    pub(crate) stdin: bool,
+    /// The port on the loopback that leads to the way out, where there is one.
+    pub(crate) egress: Option<u16>,
 }
 
 /// What is said of what runs inside.

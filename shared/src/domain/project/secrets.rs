@@ -31,22 +31,7 @@ impl SecretsSection {
     /// configuration, so that a run file that brings its own command gets none.
     #[must_use]
     pub fn asked_by(&self, purpose: LeasePurpose, phase: &PhaseSpec) -> Vec<String> {
-        let name = match (purpose, &phase.builder) {
-            // Commands that a run file brings run beside the project's own: then nobody gets any.
-            (LeasePurpose::Verify, _) if phase.gate.is_empty() => return self.gate.clone(),
-            (LeasePurpose::Verify, _) => return Vec::new(),
-            (LeasePurpose::Build, BuilderSpec::Command { name: Some(name), .. }) => name,
-            (LeasePurpose::Build, BuilderSpec::Agent { preset }) => preset,
-            (
-                LeasePurpose::Build,
-                BuilderSpec::Command { name: None, .. }
-                | BuilderSpec::Llm { .. }
-                | BuilderSpec::Patch { .. }
-                | BuilderSpec::Landing { .. }
-                | BuilderSpec::Remediation { .. },
-            ) => return Vec::new(),
-        };
-        self.builders.get(name).cloned().unwrap_or_default()
+        listed(&self.gate, &self.builders, purpose, phase)
     }
 
     /// Whether a gate runs without secrets that the project's configuration names for it.
@@ -54,6 +39,31 @@ impl SecretsSection {
     pub fn withheld(&self, purpose: LeasePurpose, phase: &PhaseSpec) -> bool {
         purpose == LeasePurpose::Verify && !self.gate.is_empty() && self.asked_by(purpose, phase).is_empty()
     }
+}
+
+/// The list of a lease's processes: that of the gate, or that of the builder under its name.
+pub(super) fn listed(
+    gate: &[String],
+    builders: &BTreeMap<String, Vec<String>>,
+    purpose: LeasePurpose,
+    phase: &PhaseSpec,
+) -> Vec<String> {
+    let name = match (purpose, &phase.builder) {
+        // Commands that a run file brings run beside the project's own: then nobody gets any.
+        (LeasePurpose::Verify, _) if phase.gate.is_empty() => return gate.to_vec(),
+        (LeasePurpose::Verify, _) => return Vec::new(),
+        (LeasePurpose::Build, BuilderSpec::Command { name: Some(name), .. }) => name,
+        (LeasePurpose::Build, BuilderSpec::Agent { preset }) => preset,
+        (
+            LeasePurpose::Build,
+            BuilderSpec::Command { name: None, .. }
+            | BuilderSpec::Llm { .. }
+            | BuilderSpec::Patch { .. }
+            | BuilderSpec::Landing { .. }
+            | BuilderSpec::Remediation { .. },
+        ) => return Vec::new(),
+    };
+    builders.get(name).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -93,6 +93,42 @@ pub const SETTINGS: &[Setting] = &[
         about: "mebibytes of memory of one builder or gate",
     },
     Setting {
+        key: "worker.egress_up_mb",
+        kind: Kind::Count { min: 1, max: 1 << 20 },
+        default: Some("256"),
+        about: "mebibytes that one builder or gate may send to hosts and models",
+    },
+    Setting {
+        key: "worker.egress_down_mb",
+        kind: Kind::Count { min: 1, max: 1 << 20 },
+        default: Some("1024"),
+        about: "mebibytes that one builder or gate may receive from hosts and models",
+    },
+    Setting {
+        key: "worker.egress_connections",
+        kind: Kind::Count { min: 1, max: 1024 },
+        default: Some("64"),
+        about: "connections of one builder or gate to hosts and models at once",
+    },
+    Setting {
+        key: "worker.egress_head_kb",
+        kind: Kind::Count { min: 8, max: 1024 },
+        default: Some("64"),
+        about: "kibibytes of the head of one request to hosts and models",
+    },
+    Setting {
+        key: "worker.egress_idle_seconds",
+        kind: Kind::Count { min: 1, max: 86_400 },
+        default: Some("600"),
+        about: "seconds without a byte after which such a connection is ended",
+    },
+    Setting {
+        key: "worker.egress_total_seconds",
+        kind: Kind::Count { min: 1, max: 604_800 },
+        default: Some("7200"),
+        about: "seconds after which such a connection is ended",
+    },
+    Setting {
         key: "worker.sandbox_tree_mb",
         kind: Kind::Count { min: 1, max: 1 << 24 },
         default: Some("16384"),

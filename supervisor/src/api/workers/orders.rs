@@ -159,6 +159,7 @@ impl SessionTask {
             gate_base: gate_base.map(|base| base.to_string()).unwrap_or_default(),
             baselines_json: if baselines.is_empty() { String::new() } else { json(serde_json::to_string(&baselines))? },
             flaky_json: if flaky.is_empty() { String::new() } else { json(serde_json::to_string(&flaky))? },
+            egress: policy.config.egress.asked_by(lease.purpose, &phase.spec),
             secrets_withheld: setting.withheld,
             secrets: setting.secrets.into_iter().collect(),
             trace: lease

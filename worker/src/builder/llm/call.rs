@@ -9,17 +9,16 @@ use genai::adapter::AdapterKind;
 use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatResponse};
 use genai::resolver::{AuthData, Endpoint};
 use genai::{Client, ModelIden, ServiceTarget};
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::HeaderMap;
 use reqwest::{StatusCode, Url};
 
 use autopack_shared::domain::project::ModelConfig;
 use autopack_shared::domain::provider::Api;
-use autopack_shared::runtime::clock::{Clock as _, SystemClock};
 
 use super::narrow::Narrow;
-use super::patience::{Trouble, retry_after};
+use super::patience::Trouble;
 use super::prompt::Prompt;
-use crate::providers::Provider;
+use crate::providers::{Provider, retry_after};
 
 /// Bytes of one answer on the wire that are read at most.
 const MOST_BYTES: u64 = 16 << 20;
@@ -158,9 +157,7 @@ fn web_trouble(error: &genai::webc::Error, provider: &Provider) -> Trouble {
 }
 
 fn status_trouble(status: StatusCode, headers: &HeaderMap, body: &str, provider: &Provider) -> Trouble {
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let (wait, date) = (header(RETRY_AFTER.as_str()), header(DATE.as_str()));
-    let after = retry_after(wait, header("retry-after-ms"), date, SystemClock::default().wall());
+    let after = retry_after(headers);
     let why = provider.shown(&format!("it answered {}: {}", status.as_u16(), head(body)));
     match status.as_u16() {
         429 => Trouble::Busy { after, why },

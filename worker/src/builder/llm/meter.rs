@@ -103,7 +103,7 @@ impl Meter {
 }
 
 /// What a price list makes of what was used.
-pub(in crate::builder) fn cost(model: &ModelConfig, used: Usage) -> u64 {
+pub(crate) fn cost(model: &ModelConfig, used: Usage) -> u64 {
     price(used.input_tokens, model.input_price).saturating_add(price(used.output_tokens, model.output_price))
 }
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use autopack_shared::domain::ids::Timestamp;
-
 /// The first pause; it doubles with each try.
 const FIRST: Duration = Duration::from_millis(500);
 
@@ -96,33 +94,6 @@ impl Patience {
     }
 }
 
-/// How long a provider asks to wait: seconds or a date, or milliseconds in a header of some. A date is compared with the
-/// answer's own date where it has one, since the provider's clock need not be ours.
-pub(super) fn retry_after(
-    wait: Option<&str>,
-    millis: Option<&str>,
-    date: Option<&str>,
-    wall: Timestamp,
-) -> Option<Duration> {
-    let whole = |text: Option<&str>| text.and_then(|text| text.trim().parse::<u64>().ok());
-    if let Some(millis) = whole(millis) {
-        return Some(Duration::from_millis(millis));
-    }
-    if let Some(seconds) = whole(wait) {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = wait.and_then(http_date)?;
-    let from = date.and_then(http_date).unwrap_or(wall);
-    // One that has gone by means: now.
-    Some(Duration::from_millis(u64::try_from(until.millis_since(from)).unwrap_or(0)))
-}
-
-/// The one form of a date that HTTP still writes: `Wed, 21 Oct 2015 07:28:00 GMT`.
-fn http_date(text: &str) -> Option<Timestamp> {
-    let zoned = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
-    Some(zoned.timestamp().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,27 +128,5 @@ mod tests {
         assert!(patience.next(&garbage, HOUR).is_ok() && patience.next(&away(), HOUR).is_ok());
         assert!(patience.next(&garbage, HOUR).is_ok() && patience.next(&garbage, HOUR).is_err());
         assert!(Patience::default().next(&Trouble::Refused { why: String::new() }, HOUR).is_err());
-    }
-
-    #[test]
-    fn headers_are_read_or_ignored() {
-        let now = Timestamp::from_millis(0);
-        assert_eq!(retry_after(Some(" 7"), None, None, now), Some(Duration::from_secs(7)));
-        assert_eq!(retry_after(Some("7"), Some("1500"), None, now), Some(Duration::from_millis(1500)));
-        for odd in ["", "-1", "soon", "99999999999999999999999", "Wed, 41 Oct 2015 07:28:00 GMT"] {
-            assert_eq!(retry_after(Some(odd), None, None, now), None, "{odd}");
-        }
-    }
-
-    #[test]
-    fn a_date_is_a_time_to_wait() {
-        let (until, minute) = ("Wed, 21 Oct 2015 07:28:00 GMT", Duration::from_secs(60));
-        let at = http_date(until).unwrap();
-        assert_eq!(at.to_string(), "2015-10-21T07:28:00.000Z");
-        let late = at.plus_seconds(86_400);
-        assert_eq!(retry_after(Some(until), None, None, at.plus_seconds(-60)), Some(minute));
-        // The provider's own clock says how long; ours may be wrong.
-        assert_eq!(retry_after(Some(until), None, Some("Wed, 21 Oct 2015 07:27:00 GMT"), late), Some(minute));
-        assert_eq!(retry_after(Some(until), None, None, late), Some(Duration::ZERO), "long ago");
     }
 }

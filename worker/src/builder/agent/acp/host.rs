@@ -36,14 +36,14 @@ const BAD_PARAMS: i64 = -32602;
 const FAILED: i64 = -32603;
 
 impl Host {
-    /// A host for a tree; `allow` is what the entry allows.
+    /// A host for a tree, which is `root` to the agent; `allow` is what the entry allows.
     pub(in crate::builder::agent) fn new(
         tree: &Path,
+        root: String,
         scope: &[String],
         allow: &[Permission],
     ) -> Result<Self, BuildError> {
         let failed = |e: std::io::Error| BuildError::of("workspace", &e);
-        let root = tree.canonicalize().map_err(failed)?.display().to_string();
         let scope = PathRoots::new(scope.to_vec()).map_err(|e| BuildError::of("unsupported", &e))?;
         let policy = Policy::new(root.clone(), scope, allow);
         Ok(Self { tree: Beneath::open(tree).map_err(failed)?, root, policy, calls: BTreeMap::new() })
@@ -138,7 +138,8 @@ mod tests {
         std::fs::write(outside.join("canary"), "c").unwrap();
         std::fs::write(tree.join("README.md"), "one\ntwo\nthree\n").unwrap();
         symlink(&outside, tree.join("src/way")).unwrap();
-        let mut host = Host::new(&tree, &["src/".to_owned()], &[]).unwrap();
+        let mut host =
+            Host::new(&tree, tree.canonicalize().unwrap().display().to_string(), &["src/".to_owned()], &[]).unwrap();
         let root = host.root().to_owned();
         let mut read = |path: &str| host.answer("fs/read_text_file", &json!({ "path": path, "line": 2, "limit": 1 }));
         assert_eq!(read(&format!("{root}/README.md")).unwrap()["content"], "two\n");
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn what_was_said_of_a_call_before_counts_and_what_is_said_now_counts_more() {
         let dir = tempfile::tempdir().unwrap();
-        let mut host = Host::new(dir.path(), &["src/".to_owned()], &[]).unwrap();
+        let mut host = Host::new(dir.path(), "/ws".to_owned(), &["src/".to_owned()], &[]).unwrap();
         let inside = format!("{}/src/a", host.root());
         host.heard(&json!({ "toolCallId": "1", "kind": "edit", "locations": [{ "path": inside }] }));
         let options = json!([{ "optionId": "y", "kind": "allow_once" }, { "optionId": "n", "kind": "reject_once" }]);

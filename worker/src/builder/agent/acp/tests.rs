@@ -30,7 +30,7 @@ async fn met_until(
         cage: crate::process::Cage::None,
     };
     let mut transcript = Transcript::of(Preset::Acp);
-    let host = Host::new(tree, &["src/".to_owned()], &[]).unwrap();
+    let host = Host::new(tree, tree.canonicalize().unwrap().display().to_string(), &["src/".to_owned()], &[]).unwrap();
     let talking = |writer, lines| {
         let order = Order { prompt: "do it", time: Duration::from_secs(seconds), cancel };
         talk(host, (writer, lines), order, &mut transcript)
