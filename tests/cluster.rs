@@ -10,6 +10,7 @@ use self::site::{Cluster, Desk};
 
 mod approver;
 mod faults;
+mod incarnation;
 mod kinds;
 mod names;
 mod net;

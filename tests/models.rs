@@ -115,7 +115,7 @@ fn three_attempts_are_told(bench: &Bench, phase: &Value) {
         "gate says-three exited with 1",
         "printed: autopack runs transcript m count --attempt 2 --gate \"says-three\"",
         "told: attempt 2: the quality gate failed (gate_failed)",
-        "- it stops too early",
+        "    it stops too early",
         "attempt 3 SUCCEEDED",
         "gate says-three passed",
         "changed since attempt 2:",

@@ -116,10 +116,9 @@ impl<'a, 'b> Drive<'a, 'b> {
 
     /// Until every run is at rest, or the person leaves.
     pub(crate) async fn until_rest(mut self, leave: &mut Leave) -> Result<BTreeMap<String, Outcome>, CliError> {
-        let settled = sleep(SETTLING);
         // Who does not wait is to hear at once why nothing moves.
         let stall = if self.manner.wait { STALL } else { SETTLING };
-        let stalled = sleep(stall);
+        let (settled, stalled) = (sleep(SETTLING), sleep(stall));
         tokio::pin!(settled, stalled);
         // A run that is on its way says so itself when it comes to rest.
         let mut looked = self.all_on_their_way().await;

@@ -118,11 +118,8 @@ async fn scenario(site: &Site) {
     rig.until_state("red", "WAITING").await;
     decide(&mut rig, "red", Choice::Approve, "ok").await;
     rig.until_state("red", "FAILED").await;
-    rig.submit(
-        "retry",
-        &[("p", "echo lost; exit 1", json!({ "max_attempts": 1 })), ("q", "echo A=1 > .env", json!({}))],
-    )
-    .await;
+    let lost = ("p", "echo lost; exit 1", json!({ "max_attempts": 1 }));
+    rig.submit("retry", &[lost, ("q", "echo A=1 > .env", json!({}))]).await;
     rig.until("retry", "the block", |r| r.phases[1].state == "BLOCKED").await;
     let call = pb::SteerRequest {
         run_id: "retry".into(),

@@ -43,7 +43,7 @@ pub(crate) fn config() -> (String, bool) {
 /// The models of both: the agent's is offered tools, the other one is not.
 pub(crate) fn server() -> Standin {
     Standin::by(|asked: &Asked| {
-        if !asked.body["tools"].as_array().is_some_and(|tools| !tools.is_empty()) {
+        if asked.body["tools"].as_array().is_none_or(Vec::is_empty) {
             return Say::text("=== write examples/llm.md\nby a model\n=== end");
         }
         let command = if agents::has_tool_result(asked) {

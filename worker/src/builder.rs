@@ -100,7 +100,7 @@ pub struct BuildError {
     /// How long the provider asks to wait.
     pub retry_after: Option<Duration>,
     /// The name of the credential that was used, never the key.
-    pub credential: Option<String>,
+    pub credential: Option<Box<str>>,
     /// Which bound of its allowance ended it, where one did.
     pub stop: Option<Stop>,
 }
@@ -134,7 +134,7 @@ impl BuildError {
     /// The same with the name of the credential that was used, and how long its provider asks to wait.
     #[must_use]
     pub fn of_credential(mut self, name: impl Into<String>, retry_after: Option<Duration>) -> Self {
-        self.credential = Some(name.into());
+        self.credential = Some(name.into().into_boxed_str());
         self.retry_after = retry_after;
         self
     }

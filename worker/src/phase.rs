@@ -257,7 +257,7 @@ impl Runner {
             result.notes.splice(0..0, sink.contacts());
             result.message = sink.hidden.cover(&result.message);
             result.notes.iter_mut().for_each(|note| *note = sink.hidden.cover(note));
-            let _gone = out.send(JobOutput::Done(result)).await;
+            let _gone = out.send(JobOutput::Done(Box::new(result))).await;
         }
         // Removing many files takes long, and nobody waits for it.
         if let Some(space) = used {

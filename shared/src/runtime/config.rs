@@ -157,6 +157,15 @@ pub struct ScopeSettings {
     pub files: Option<u64>,
 }
 
+impl ScopeSettings {
+    fn read(name: &str, text: impl Fn(&str) -> Option<String>) -> Self {
+        let number = |unit| text(&format!("limits.{name}_{unit}")).and_then(|value| value.parse().ok());
+        let cost = text(&format!("limits.{name}_cost")).and_then(|value| value.parse().ok());
+        let [tokens, calls, seconds, files] = ["tokens", "calls", "seconds", "files"].map(number);
+        Self { tokens, cost, calls, seconds, files }
+    }
+}
+
 /// What attempts may use, and when their builders are left alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SpendSettings {
@@ -291,12 +300,14 @@ impl Settings {
         // Every value was checked against its kind, so a parse fails only where there is no value.
         let number = |key: &str| text(key).and_then(|value| value.parse::<u64>().ok());
         let small = |key: &str| number(key).and_then(|n| u32::try_from(n).ok());
-        let scope = |name: &str| ScopeSettings {
-            tokens: number(&format!("limits.{name}_tokens")),
-            cost: text(&format!("limits.{name}_cost")).and_then(|value| value.parse().ok()),
-            calls: number(&format!("limits.{name}_calls")),
-            seconds: number(&format!("limits.{name}_seconds")),
-            files: number(&format!("limits.{name}_files")),
+        let scope = |name: &str| ScopeSettings::read(name, text);
+        let worker_egress = EgressSettings {
+            up_mb: number("worker.egress_up_mb").unwrap_or(1),
+            down_mb: number("worker.egress_down_mb").unwrap_or(1),
+            connections: small("worker.egress_connections").unwrap_or(1),
+            head_kb: small("worker.egress_head_kb").unwrap_or(8),
+            idle_seconds: small("worker.egress_idle_seconds").unwrap_or(1),
+            total_seconds: small("worker.egress_total_seconds").unwrap_or(1),
         };
         Self {
             server: text("server"),
@@ -310,14 +321,7 @@ impl Settings {
                 .map(|paths| std::env::split_paths(&paths).collect())
                 .unwrap_or_default(),
             worker_sandbox_memory: small("worker.sandbox_memory_mb").map_or(4096, u64::from),
-            worker_egress: EgressSettings {
-                up_mb: number("worker.egress_up_mb").unwrap_or(1),
-                down_mb: number("worker.egress_down_mb").unwrap_or(1),
-                connections: small("worker.egress_connections").unwrap_or(1),
-                head_kb: small("worker.egress_head_kb").unwrap_or(8),
-                idle_seconds: small("worker.egress_idle_seconds").unwrap_or(1),
-                total_seconds: small("worker.egress_total_seconds").unwrap_or(1),
-            },
+            worker_egress,
             worker_sandbox_tree: (
                 number("worker.sandbox_tree_mb").unwrap_or(16_384),
                 number("worker.sandbox_tree_files").unwrap_or(1_000_000),

@@ -73,7 +73,7 @@ pub(crate) async fn last_word(
     if AssertUnwindSafe(run).catch_unwind().await.is_err() && !cancel.is_cancelled() {
         let error = BuildError::new("panicked", "the worker met a bug in itself; its log says more");
         // A stream that is gone has taken the lease with it.
-        let _gone = out.send(JobOutput::Done(result(&job, 0, Err(error)))).await;
+        let _gone = out.send(JobOutput::Done(Box::new(result(&job, 0, Err(error))))).await;
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn result(job: &Job, run_seq: u64, done: Result<Built, BuildError>) -
             result.message = error.message.chars().take(2000).collect();
             result.usage = error.usage.map(usage);
             result.budget_unit = error.stop.map(Stop::as_str).unwrap_or_default().to_owned();
-            result.credential = error.credential.unwrap_or_default();
+            result.credential = error.credential.map(String::from).unwrap_or_default();
             let wait = error.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             result.retry_after_ms = wait.unwrap_or_default();
         }

@@ -23,7 +23,7 @@ impl Runner {
         left: Left,
         room: &mut Room<'_>,
     ) -> Result<Built, BuildError> {
-        let (usage, credential) = (left.usage, left.credential.clone());
+        let (usage, credential) = (left.usage, left.credential.clone().map(String::into_boxed_str));
         let taken = self.take(job, sink, cancel, space, left, room).await;
         taken.map_err(|error| BuildError { usage, credential, ..error })
     }

@@ -11,13 +11,13 @@ pub enum JobOutput {
     /// Something happened.
     Event(pb::RunEvent),
     /// It ended.
-    Done(pb::AttemptResult),
+    Done(Box<pb::AttemptResult>),
 }
 
 impl JobOutput {
     /// A job that could not even begin.
     pub(crate) fn failed(job: &Job, error: BuildError) -> Self {
-        Self::Done(ending::result(job, 0, Err(error)))
+        Self::Done(Box::new(ending::result(job, 0, Err(error))))
     }
 
     /// Its run, epoch and number; a result comes after its events.
@@ -33,7 +33,7 @@ impl JobOutput {
     pub fn into_body(self) -> worker_message::Body {
         match self {
             Self::Event(event) => worker_message::Body::Event(event),
-            Self::Done(result) => worker_message::Body::Result(result),
+            Self::Done(result) => worker_message::Body::Result(*result),
         }
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn cancel(ctx: &Context, run: &RunId) -> Result<Exit, CliError>
     let possible = |run: &Run| !is_terminal(&run.state);
     let shows = |run: &Run| is_terminal(&run.state);
     let order = Order { wish: Wish::plain(SteerOp::Cancel), possible: &possible, shows: &shows };
-    let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
+    let Some(found) = Box::pin(carry_out(ctx, run, order)).await? else { return Ok(Exit::Interrupted) };
     if found.state != "CANCELLED" && is_terminal(&found.state) {
         let why = format!("it is {} already", found.state);
         return Err(CliError::refused(
@@ -152,7 +152,7 @@ pub(crate) async fn roll_back(
     let shows = |run: &Run| !possible(run);
     let wish = Wish { phase: phase.clone(), text: reason, ..Wish::plain(SteerOp::Rollback) };
     let order = Order { wish, possible: &possible, shows: &shows };
-    let Some(found) = carry_out(ctx, run, order).await? else { return Ok(Exit::Interrupted) };
+    let Some(found) = Box::pin(carry_out(ctx, run, order)).await? else { return Ok(Exit::Interrupted) };
     if count(&found, &["ROLLED_BACK", "ROLLING_BACK", "APPLIED", "VERIFYING"]) == 0 {
         let why = "no such phase is applied";
         return Err(CliError::refused(

@@ -112,15 +112,7 @@ impl SessionTask {
         let spend = self.cores.store().read().await?.spend(&lease.run, lease.epoch).await?;
         let core = self.cores.named(&lease.project).await?;
         let policy = core.book.at_with(run.fork_commit, run.file.anchor.as_deref(), &run.registered).await?;
-        let builder = match &phase.spec.builder {
-            BuilderSpec::Command { name: Some(name), .. }
-            | BuilderSpec::Agent { preset: name }
-            | BuilderSpec::Llm { model: name } => policy.config.builders.get(name),
-            BuilderSpec::Command { name: None, .. }
-            | BuilderSpec::Patch { .. }
-            | BuilderSpec::Landing { .. }
-            | BuilderSpec::Remediation { .. } => None,
-        };
+        let builder = entry_of(&phase.spec.builder).and_then(|name| policy.config.builders.get(name));
         let commands = policy.gate_of(&phase);
         let gate_base = gate::base_of(&run, &phase, lease.purpose);
         let flaky = gate::flaky(core.store.as_ref(), &run.project, gate_base, &commands).await?;
@@ -168,6 +160,19 @@ impl SessionTask {
                 .or(run.trace)
                 .map(|trace| pb::TraceContext { traceparent: trace.parent, tracestate: trace.state }),
         }))
+    }
+}
+
+/// The builder entry of the project's configuration that a phase names.
+const fn entry_of(builder: &BuilderSpec) -> Option<&String> {
+    match builder {
+        BuilderSpec::Command { name: Some(name), .. }
+        | BuilderSpec::Agent { preset: name }
+        | BuilderSpec::Llm { model: name } => Some(name),
+        BuilderSpec::Command { name: None, .. }
+        | BuilderSpec::Patch { .. }
+        | BuilderSpec::Landing { .. }
+        | BuilderSpec::Remediation { .. } => None,
     }
 }
 

@@ -8,7 +8,7 @@ pub(super) enum Said {
     /// Something happened.
     Event(pb::RunEvent),
     /// An attempt ended.
-    Result(pb::AttemptResult),
+    Result(Box<pb::AttemptResult>),
     /// What came of a scan. Nobody acknowledges it: who misses it asks again.
     Scan(pb::ScanResult),
     /// It has stopped everything.

@@ -200,7 +200,7 @@ impl SessionTask {
                             Ok(()) => None,
                             Err(ended) => return ended,
                         },
-                        Some(worker_message::Body::Result(result)) => match self.pass_on(&queue, Said::Result(result)) {
+                        Some(worker_message::Body::Result(result)) => match self.pass_on(&queue, Said::Result(Box::new(result))) {
                             Ok(()) => None,
                             Err(ended) => return ended,
                         },
