@@ -18,7 +18,7 @@ pub(super) fn tokens(n: u64) -> Caps {
     Caps { tokens: Some(n), ..Caps::default() }
 }
 
-fn phase(run: &str, extra: &Value) -> Value {
+pub(super) fn phase(run: &str, extra: &Value) -> Value {
     let mut phase = json!({
         "id": "p", "goal": "x", "scope": { "paths": [format!("docs/{run}.md")] },
         "builder": { "kind": "llm", "model": "m" }, "max_attempts": 100
