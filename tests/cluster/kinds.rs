@@ -3,6 +3,7 @@
 use super::approver::Approver;
 use super::site::{Cluster, Size};
 use super::until;
+use crate::agents;
 use crate::harness::kinds;
 
 /// How long five phases may take, one of them by an agent that is started cold.
@@ -13,12 +14,18 @@ fn a_run_with_one_phase_of_each_kind_goes_through_a_cluster() {
     let server = kinds::server();
     let (config, real) = kinds::config();
     let files = [&[("autopack.toml", config.as_str())], kinds::FILES].concat();
-    let env = [("OPENAI_API_KEY", "sk-stand-in".to_owned()), ("OPENAI_BASE_URL", server.url())];
+    let folders = agents::mini().map(|(_, folders)| folders).unwrap_or_default();
+    let folders = std::env::join_paths(folders).unwrap().into_string().unwrap();
+    let env = [
+        ("OPENAI_API_KEY", "sk-stand-in".to_owned()),
+        ("OPENAI_BASE_URL", server.url()),
+        ("AUTOPACK_WORKER_SANDBOX_PATHS", folders),
+    ];
     let env = env.map(|(name, value)| (name.to_owned(), value));
     let size = Size { members: 1, supervisors: 1, workers: 1 };
     let cluster = Cluster::start_with_both(&files, &size, &env);
-    // Agents reach their model without a sandbox so far; every change is asked about for it.
-    cluster.ann.submit(&kinds::run_file("kinds")).expect(0);
+    // In sandboxes: the agent reaches its model through its worker, which has the key.
+    cluster.ann.submit_sandboxed(&kinds::run_file("kinds")).expect(0);
     let approver = Approver::start(cluster.bob.clone());
     let shown = || cluster.ann.ask(&["runs", "show", "kinds"]);
     let done = until(ALL, || matches!(shown()["state"].as_str(), Some("SUCCEEDED" | "FAILED" | "BLOCKED")));

@@ -30,7 +30,8 @@ pub(crate) struct SandboxArgs {
     /// Bubblewrap, or none for the built-in way [default: the one on the PATH, else none]
     #[arg(long, value_name = "FILE|none")]
     pub(crate) bwrap: Option<PathBuf>,
-    /// A folder that builders and gates may read, such as a toolchain; can be given more than once
+    /// A folder that builders and gates may read, such as a toolchain; can be given more than once [default:
+    /// worker.sandbox_paths]
     #[arg(long, value_name = "DIR")]
     pub(crate) sandbox_path: Vec<PathBuf>,
     /// Mebibytes of memory of one sandbox

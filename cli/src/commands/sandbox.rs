@@ -42,9 +42,10 @@ pub(crate) fn config(ctx: &Context, args: &SandboxArgs, folder: &Path) -> Result
         Some(named) => Some(named.canonicalize().during(format!("open {}", named.display()))?),
         None => on_path(ctx.env.get("PATH").unwrap_or_default()),
     };
-    config.readable.clone_from(&args.sandbox_path);
-    config.bounds.memory = args.sandbox_memory << 20;
     let settings = ctx.host_settings()?;
+    let paths = if args.sandbox_path.is_empty() { &settings.worker_sandbox_paths } else { &args.sandbox_path };
+    config.readable.clone_from(paths);
+    config.bounds.memory = args.sandbox_memory << 20;
     let (tree_mb, tree_files) = settings.worker_sandbox_tree;
     config.tree_bytes = args.sandbox_tree.unwrap_or(tree_mb) << 20;
     config.tree_files = args.sandbox_tree_files.unwrap_or(tree_files);

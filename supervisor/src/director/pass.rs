@@ -118,7 +118,8 @@ impl Director {
             look = Look { busy: look.busy, waiting: look.waiting, ..self.look().await? };
             let (again, newer) = self.admit(std::mem::take(&mut look.candidates)).await?;
             undone |= again;
-            slow = newer;
+            // The other one is looked at again when this one is granted.
+            slow = newer.or(slow);
         }
         self.wake_at(look.wake);
         look.waiting.iter().for_each(|run| self.eased(run));
