@@ -42,7 +42,7 @@ pub(crate) async fn run(context: &Context, command: Command) -> Result<Exit, Cli
         Command::Runs(command) => Box::pin(runs::run(context, command)).await,
         Command::Rollback(args) => runs::rollback(context, &args).await,
         Command::Savepoints(command) => savepoints::run(context, command).await,
-        Command::Approvals(command) => approvals::run(context, command).await,
+        Command::Approvals(command) => Box::pin(approvals::run(context, command)).await,
         Command::Governance(command) => Box::pin(approvals::governance(context, command)).await,
         Command::Leases(command) => leases::run(context, command).await,
         Command::Builders(command) => builders::run(context, command).await,

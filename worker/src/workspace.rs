@@ -14,6 +14,7 @@ use autopack_shared::repo::mirror::{self, Mirror, MirrorError, Purpose, ScanCopy
 
 use crate::builder::{BuildError, DISK_FULL};
 use crate::pool::{Pool, WarmLimits};
+use crate::provision;
 
 /// The folder of scratch folders.
 const SCRATCH: &str = ".scratch";
@@ -80,11 +81,8 @@ impl Workspaces {
             tracing::info!(run = %key.run, epoch = key.epoch, "removed a worktree that an earlier worker left");
         }
         for scratch in [root.join(SCRATCH), mirror.scan_copies()] {
-            match std::fs::remove_dir_all(&scratch) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, "scratch folders could not be swept")
-                }
-                Ok(()) | Err(_) => {}
+            if let Err(error) = mirror::delete_folder(&scratch) {
+                tracing::warn!(%error, "scratch folders could not be swept");
             }
         }
         let pool = Arc::new(Pool::new(mirror.clone(), root.to_path_buf(), warm, wish));
@@ -239,8 +237,12 @@ impl Workspaces {
         let mirror = self.mirror.clone();
         let removed = blocking("workspace", move || {
             let gone = mirror.remove(space.inner.key());
-            // The scratch folder is swept at the next start where this fails.
-            let _swept = std::fs::remove_dir_all(&space.scratch);
+            // Secrets first; what else there is may have been made by a builder. Swept at the next start where this fails.
+            let swept = mirror::delete_folder(&provision::folder(&space.scratch))
+                .and_then(|()| mirror::delete_folder(&space.scratch));
+            if let Err(error) = swept {
+                tracing::warn!(%error, folder = %space.scratch.display(), "a scratch folder could not be removed");
+            }
             gone.map_err(|e| BuildError::of("workspace", &e))
         })
         .await;

@@ -37,7 +37,7 @@ pub(crate) async fn governance(ctx: &Context, command: Governance) -> Result<Exi
         Governance::Request(args) => Approvals::Show(args),
         Governance::History(args) => Approvals::List(list(args, true)),
     };
-    run(ctx, command).await
+    Box::pin(run(ctx, command)).await
 }
 
 async fn list(ctx: &Context, args: RequestsList) -> Result<Exit, CliError> {

@@ -321,6 +321,14 @@ impl Mirror {
     }
 }
 
+/// Deletes a folder that a builder has written to, whatever permissions it set; one that is gone is no error.
+///
+/// # Errors
+/// When something is mounted in it, or the system refuses.
+pub fn delete_folder(path: &Path) -> io::Result<()> {
+    folders::delete(path)
+}
+
 /// The workspaces that stand below a mirror's root, with their folders; nothing is opened or made.
 ///
 /// # Errors

@@ -14,6 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Ports of etcd and PostgreSQL: on a private address they are the cluster's, whatever a rule says.
 const SERVICES: [u16; 3] = [2379, 2380, 5432];
 
+/// Where clouds keep credentials besides the link-local address: Alibaba and Azure, and Amazon and Google by IPv6.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
 /// Addresses that are looked at for one name.
 const MOST: usize = 32;
 
@@ -40,11 +45,9 @@ pub(super) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Re
 /// `private_address`, `forbidden_address`.
 pub(super) fn judge(found: &[SocketAddr], private: bool, never: &[SocketAddr]) -> Result<(), Refusal> {
     for address in found {
-        let plain = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let plain = SocketAddr::new(meant(address.ip()), address.port());
         let public = is_public(plain.ip());
-        if never.iter().any(|one| SocketAddr::new(one.ip().to_canonical(), one.port()) == plain)
-            || is_nowhere(plain.ip())
-        {
+        if never.iter().any(|one| SocketAddr::new(meant(one.ip()), one.port()) == plain) || is_nowhere(plain.ip()) {
             return Err("forbidden_address");
         }
         if !public && !private {
@@ -90,13 +93,21 @@ pub(super) async fn resolve_all(places: &[String]) -> Vec<SocketAddr> {
     all
 }
 
+/// The address that one stands for: an IPv4 address that is written as an IPv6 one, also for a NAT64.
+const fn meant(address: IpAddr) -> IpAddr {
+    if let IpAddr::V6(v6) = address
+        && let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = v6.segments()
+    {
+        return IpAddr::V4(Ipv4Addr::from_bits(((high as u32) << 16) | low as u32));
+    }
+    address.to_canonical()
+}
+
 /// What no connection can mean: no address, many, or the one where clouds keep credentials.
 fn is_nowhere(address: IpAddr) -> bool {
     let metadata = match address {
-        IpAddr::V4(v4) => v4.is_link_local() || v4 == Ipv4Addr::new(100, 100, 100, 200),
-        IpAddr::V6(v6) => {
-            (v6.segments()[0] & 0xffc0) == 0xfe80 || v6 == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
-        }
+        IpAddr::V4(v4) => v4.is_link_local() || METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0) == 0xfe80 || METADATA_V6.contains(&v6),
     };
     metadata || address.is_unspecified() || address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST)
 }
@@ -194,9 +205,17 @@ mod tests {
         assert_eq!(judge(&mixed, false, &[]), Err("private_address"));
         assert_eq!(judge(&mixed, true, &[]), Ok(()));
         assert_eq!(judge(&at("1.1.1.1:443"), false, &at("[::ffff:1.1.1.1]:443")), Err("forbidden_address"));
-        for place in
-            ["127.0.0.1:2379", "10.0.0.1:5432", "[::1]:2380", "169.254.169.254:80", "[fe80::1]:80", "0.0.0.0:80"]
-        {
+        for place in [
+            "168.63.129.16:80",
+            "[fd20:ce::254]:80",
+            "[64:ff9b::a9fe:a9fe]:80",
+            "127.0.0.1:2379",
+            "10.0.0.1:5432",
+            "[::1]:2380",
+            "169.254.169.254:80",
+            "[fe80::1]:80",
+            "0.0.0.0:80",
+        ] {
             assert_eq!(judge(&at(place), true, &[]), Err("forbidden_address"), "{place}");
         }
         assert_eq!(judge(&at("8.8.8.8:5432"), false, &[]), Ok(()));

@@ -71,12 +71,20 @@ pub(super) async fn forward(shared: &Arc<Shared>, route: &Route, request: Reques
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             // An address of the operator's, and no key: what stands in the log is for him.
+            let unmet = error.is_connect();
             tracing::warn!(provider = route.name, error = %error.without_url(), "a provider did not answer an agent");
-            shared.spent.heard(None, None);
+            if unmet {
+                call.settle();
+            }
+            if onward.costs {
+                shared.spent.heard(None, None);
+            }
             return refuse(shared, &place, "unreachable");
         }
         Err(_) => {
-            shared.spent.heard(None, None);
+            if onward.costs {
+                shared.spent.heard(None, None);
+            }
             return refuse(shared, &place, "idle");
         }
     };
@@ -90,6 +98,9 @@ pub(super) async fn forward(shared: &Arc<Shared>, route: &Route, request: Reques
 fn passed(shared: &Arc<Shared>, route: &Route, answer: reqwest::Response, call: Arc<Call>) -> Answer {
     let (place, limits) = (route.place(), shared.ledger.limits);
     // What was turned away costs a call and no tokens.
+    if !answer.status().is_success() {
+        call.settle();
+    }
     let call = if answer.status().is_success() { call } else { Call::free() };
     let sieve = route.provider.key.as_ref().map_or_else(Sieve::default, |key| Sieve::of(key.reveal()));
     if answer.headers().values().any(|value| sieve.finds(value.as_bytes())) {

@@ -1,7 +1,7 @@
 //! What the models of one job were asked for, as it went over the wire, what is left of its allowance, and whether its
 //! provider asks to be left alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use autopack_shared::domain::usage::{Allowance, Usage};
 
 use super::usage::Tap;
 use crate::builder::llm::meter;
+
+/// Bytes of a question that are taken for one token where its provider does not say.
+const BYTES_A_TOKEN: u64 = 3;
 
 /// The account of one provider.
 #[derive(Debug)]
@@ -81,7 +84,7 @@ impl Spent {
             return Err(("budget_exhausted", Duration::ZERO));
         }
         now.usage.calls += 1;
-        Ok(Arc::new(Call { spent: Some(self.clone()), asked: AtomicU64::new(0) }))
+        Ok(Arc::new(Call { spent: Some(self.clone()), asked: AtomicU64::new(0), settled: AtomicBool::new(false) }))
     }
 
     /// An answer came, or none.
@@ -119,12 +122,13 @@ impl Spent {
 pub(super) struct Call {
     spent: Option<Arc<Spent>>,
     asked: AtomicU64,
+    settled: AtomicBool,
 }
 
 impl Call {
     /// One that is not charged: it asks for nothing that costs.
     pub(super) fn free() -> Arc<Self> {
-        Arc::new(Self { spent: None, asked: AtomicU64::new(0) })
+        Arc::new(Self { spent: None, asked: AtomicU64::new(0), settled: AtomicBool::new(true) })
     }
 
     /// Counts bytes of the question.
@@ -132,14 +136,34 @@ impl Call {
         self.asked.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// It was turned away, or went nowhere: it costs no tokens.
+    pub(super) fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
     /// Charges it with what its answer said.
     pub(super) fn done(&self, tap: &Tap) {
-        let Some(spent) = &self.spent else { return };
+        self.settle();
         let (input_tokens, output_tokens) = tap.tokens(self.asked.load(Ordering::Relaxed));
+        self.charge(input_tokens, output_tokens);
+    }
+
+    fn charge(&self, input_tokens: u64, output_tokens: u64) {
+        let Some(spent) = &self.spent else { return };
         let one = Usage { input_tokens, output_tokens, ..Usage::default() };
         let cost_micros = spent.model.as_ref().map_or(0, |model| meter::cost(model, one));
         let mut now = spent.now();
         now.usage = now.usage.and(Usage { cost_micros, ..one });
+    }
+}
+
+impl Drop for Call {
+    /// Whoever hangs up before the answer has asked all the same.
+    fn drop(&mut self) {
+        let asked = *self.asked.get_mut();
+        if !*self.settled.get_mut() && asked > 0 {
+            self.charge(asked.div_ceil(BYTES_A_TOKEN), 0);
+        }
     }
 }
 
@@ -163,6 +187,20 @@ mod tests {
         tap.look(br#"{"prompt_tokens":90,"completion_tokens":20}"#);
         one.begin().unwrap().done(&tap);
         assert_eq!((one.usage().tokens(), one.begin().unwrap_err().0), (110, "budget_exhausted"));
+    }
+
+    #[test]
+    fn who_hangs_up_has_asked() {
+        let one = spent(Allowance::default());
+        let call = one.begin().unwrap();
+        call.asked(3000);
+        drop(call);
+        assert_eq!((one.usage().tokens(), one.usage().calls), (1000, 1));
+        let turned_away = one.begin().unwrap();
+        turned_away.asked(3000);
+        turned_away.settle();
+        drop(turned_away);
+        assert_eq!((one.usage().tokens(), one.usage().calls), (1000, 2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,9 @@ const DEEPEST: usize = 128;
 /// Free space below which whoever writes much is ended: so many bytes, or a fiftieth of the disk where that is less.
 const RESERVE: u64 = 512 << 20;
 
+/// What could not be counted.
+const UNKNOWN: Used = Used { bytes: u64::MAX, files: u64::MAX };
+
 /// What is not yet much.
 const LITTLE: Used = Used { bytes: 16 << 20, files: 10_000 };
 
@@ -111,29 +114,35 @@ async fn look(what: Watched, say: watch::Sender<Option<String>>) {
     let Some(disk) = what.places.first().cloned() else { return };
     let (mut first, mut last): (Option<Used>, Used) = (None, Used::default());
     let mut then = space(&disk);
-    let mut counted = Instant::now();
-    let mut pause = LOOK_EVERY;
+    let (mut counted, mut not_before) = (Instant::now(), Instant::now());
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(LOOK_EVERY).await;
         let now = space(&disk);
         let written = then.zip(now).map(|(then, now)| then.free.minus(now.free)).unwrap_or_default();
         let scarce = now.is_some_and(|now| now.scarce);
         // Others write too: half of what is left is soon enough to count, and no sooner.
         let much = written.twice().exceeds(what.most.minus(last));
-        if !much && !scarce && counted.elapsed() < COUNT_EVERY {
+        // Counting takes a fifth of the time at most, but where the disk is about to be full.
+        let due = (much || counted.elapsed() >= COUNT_EVERY) && Instant::now() >= not_before;
+        if !due && !scarce {
             continue;
         }
         let (began, task) = (Instant::now(), what.clone());
-        // A count that panicked has found nothing, and the next one comes.
-        let used = tokio::task::spawn_blocking(move || count(&task)).await.unwrap_or(last);
-        (counted, pause) = (Instant::now(), LOOK_EVERY.max(began.elapsed() * 4));
-        let grown = used.minus(*first.get_or_insert(used));
+        // A count that panicked cannot vouch for anything.
+        let used = tokio::task::spawn_blocking(move || count(&task)).await.unwrap_or(UNKNOWN);
+        (counted, not_before) = (Instant::now(), Instant::now() + began.elapsed() * 4);
+        let grown = used.minus(*first.get_or_insert(before(used, written)));
         if let Some(why) = verdict(used, what.most, scarce && grown.exceeds(LITTLE)) {
             say.send_replace(Some(why));
             return;
         }
         (last, then) = (used, now);
     }
+}
+
+/// What there was when the watch began, by the first count: what went off the free space since is taken as written here.
+const fn before(used: Used, written: Used) -> Used {
+    used.minus(written)
 }
 
 /// Why it has to end.
@@ -185,7 +194,7 @@ impl Counter {
         if links < 2 || self.twice.insert(which) {
             self.used.bytes = self.used.bytes.saturating_add(blocks.saturating_mul(512));
         }
-        self.used.files += 1;
+        self.used.files = self.used.files.saturating_add(1);
     }
 
     /// Whoever writes here may change it at any moment: no link is followed, and what goes away is nothing.
@@ -264,6 +273,24 @@ mod tests {
         let many = Used { files: 10_000, ..MOST };
         let used = count(&Watched { most: many, ..watched(dir.path()) });
         assert!(verdict(used, many, false).is_some(), "{used:?}");
+        // An open file that has no name any more is counted on top of that.
+        let gone = std::fs::File::create(dir.path().join("gone")).unwrap();
+        std::fs::remove_file(dir.path().join("gone")).unwrap();
+        let list = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(list.path(), format!("{}\n", std::process::id())).unwrap();
+        let processes = Some(list.path().to_owned());
+        let used = count(&Watched { processes, most: many, ..watched(dir.path()) });
+        assert!(verdict(used, many, false).is_some(), "{used:?}");
+        drop(gone);
+    }
+
+    #[test]
+    fn what_was_written_before_the_first_count_was_not_there_before() {
+        let (used, written) = (Used { bytes: 12 << 30, files: 3 }, Used { bytes: 12 << 30, files: 3 });
+        let grown = used.minus(before(used, written));
+        assert!(grown.exceeds(LITTLE), "a disk that was filled at once ends who did it: {grown:?}");
+        let idle = used.minus(before(used, Used::default()));
+        assert!(!idle.exceeds(LITTLE), "who wrote nothing is not ended: {idle:?}");
     }
 
     #[test]

@@ -160,7 +160,9 @@ async fn accept_build(
         return moves::phase(tx, phase, PhaseEvent::Retry, Some(reason.clone()), &system).await;
     }
     if let Some(reason) = &reason
-        && (result.reason.starts_with("fetch_") || result.reason == "upload_cut" || is_of_provider(&result.reason))
+        && (result.reason.starts_with("fetch_")
+            || matches!(result.reason.as_str(), "upload_cut" | "sandbox_too_weak")
+            || is_of_provider(&result.reason))
     {
         // The way to its objects or for its tree was cut, or its provider is at fault: nothing is held against the
         // builder.
@@ -176,7 +178,7 @@ async fn accept_build(
         // These will not get better by trying again.
         let fixed = matches!(phase.spec.builder, BuilderSpec::Patch { .. } | BuilderSpec::Remediation { .. });
         let same_again = fixed && !matches!(result.reason.as_str(), "workspace" | "io" | "upload_refused");
-        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required" | "sandbox_too_weak") {
+        if same_again || matches!(result.reason.as_str(), "unsupported" | "sandbox_required") {
             phase.failed_attempts = phase.failed_attempts.max(phase.spec.max_attempts);
         }
         let event =
