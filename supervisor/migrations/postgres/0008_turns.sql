@@ -90,14 +90,14 @@ END $$;
 
 -- Writes what several transactions of one run each have written, as one. The fences of all are checked and held first,
 -- and every trigger looks at every row. A run that is locked, or whose chain has moved since it was shown, is left out
--- with all that is written to it; the answer is the runs that are not. Anything else that is refused refuses all: then
--- each is to be written by itself. p_heads: the head of each run's chain as it was shown.
+-- with all that is written to it; the answer is the runs that are not. Anything else that is refused, or locked for
+-- longer than a moment, refuses all: then each is to be written by itself, and nobody waits for the lock of another. p_heads: the head of each run's chain as it was shown.
 CREATE FUNCTION autopack.move_all(p_scopes text[], p_epochs bigint[], p_runs text[], p_head_seqs bigint[],
     p_heads bytea[], p_what text[], p_run text[], p_id text[], p_number bigint[], p_project text[], p_state text[],
     p_version bigint[], p_doc text[], p_chain text[], p_seq bigint[], p_body text[], p_prev bytea[], p_hash bytea[],
     p_ats bigint[], p_at bigint) RETURNS text[]
 LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET lock_timeout = '1s' AS $$
 DECLARE
     held   text;
     many   bigint;
@@ -108,7 +108,8 @@ DECLARE
 BEGIN
     SELECT count(*), '|' || string_agg(f.scope || '#' || f.epoch, '|') || '|' INTO many, held FROM (
         SELECT s.scope, s.epoch FROM unnest(p_scopes, p_epochs) AS w (scope, epoch)
-        JOIN autopack.fence AS s ON s.scope = w.scope AND s.epoch = w.epoch ORDER BY s.scope FOR SHARE OF s) AS f;
+        JOIN autopack.fence AS s ON s.scope = w.scope AND s.epoch = w.epoch ORDER BY s.scope
+        FOR SHARE OF s SKIP LOCKED) AS f;
     IF many <> cardinality(p_scopes) THEN
         RAISE EXCEPTION 'FENCED' USING ERRCODE = 'AP001';
     END IF;

@@ -2,7 +2,9 @@
 -- Transcripts go when they are old or too many, those that no decision names. What stays of one is that it was there:
 -- its digest, which its attempt names too, its size and when it went; the log has the same. Of transcripts of before, the
 -- time begins with this upgrade.
-ALTER TABLE autopack.transcript ADD COLUMN at timestamptz NOT NULL DEFAULT autopack.wall();
+-- In two steps: with a default that is one value the table is not written anew, however much is in it.
+ALTER TABLE autopack.transcript ADD COLUMN at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE autopack.transcript ALTER COLUMN at SET DEFAULT autopack.wall();
 CREATE INDEX transcript_by_age ON autopack.transcript (at, run_id);
 
 CREATE TABLE autopack.transcript_gone (

@@ -7,7 +7,7 @@ use autopack_shared::domain::record::{Phase, RunKind};
 use autopack_shared::domain::state::{AttemptEvent, PhaseEvent};
 
 use super::view::RunView;
-use super::{moves, system};
+use super::{budget, moves, system};
 use crate::error::Error;
 use crate::store::Tx;
 
@@ -24,6 +24,10 @@ pub(super) async fn refuse(
     feedback::add(&mut phase.feedback, told);
     phase.carry = None;
     let more = phase.failed_attempts < phase.spec.max_attempts && view.run.kind == RunKind::Patch;
+    if !more {
+        // Nothing of it is on any branch.
+        budget::forget_files(tx, phase, None).await?;
+    }
     moves::phase(tx, phase, if more { PhaseEvent::Retry } else { PhaseEvent::Exhaust }, Some(reason), &system()).await
 }
 

@@ -163,8 +163,12 @@ impl Director {
             let why = hit.to_string();
             self.notice(tx.as_mut(), &run, "budget_exhausted", format!("{} is paused: {why}", run.id)).await?;
             run.budget.hit = Some(hit);
-            match moves::run(tx.as_mut(), &mut run, RunEvent::Pause, Some(why), &system()).await {
-                Ok(()) => tx.commit().await?,
+            let done = match moves::run(tx.as_mut(), &mut run, RunEvent::Pause, Some(why), &system()).await {
+                Ok(()) => tx.commit().await.map_err(Error::from),
+                refused => refused,
+            };
+            match done {
+                Ok(()) => {}
                 // Somebody else moved it: it is looked at again.
                 Err(Error::Store(StoreError::Conflict { .. })) => continue,
                 Err(error) => return Err(error),

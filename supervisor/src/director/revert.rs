@@ -9,7 +9,7 @@ use super::apply::{apply_id, insert, revert_message};
 use super::attempts::rolled_back;
 use super::grant::reread_phase;
 use super::view::RunView;
-use super::{Denial, Director, moves, ref_of, system};
+use super::{Denial, Director, budget, moves, ref_of, system};
 use crate::error::Error;
 use crate::hub::{CommitSpec, HubRead as _};
 
@@ -68,6 +68,7 @@ impl Director {
         let mut tx = self.turn(&view.run.id, Some(id)).await?;
         let mut phase = reread_phase(tx.as_mut(), &view.run, id).await?;
         moves::end_attempt(tx.as_mut(), &phase, AttemptEvent::Fail, Some(rolled_back(&phase))).await?;
+        budget::forget_files(tx.as_mut(), &phase, None).await?;
         let reason = Some(format!("{} no longer has it; nothing was left to revert", view.run.branch));
         moves::phase(tx.as_mut(), &mut phase, PhaseEvent::RolledBack, reason, &system()).await?;
         Ok(tx.commit().await?)

@@ -49,7 +49,7 @@ pub trait Transcripts {
         before: Timestamp,
         limit: u32,
     ) -> StoreResult<Vec<DueTranscript>>;
-    /// Bytes of all transcripts of a project.
+    /// Bytes of the transcripts of a project that no decision names: those that it names stay.
     async fn transcript_bytes(&mut self, project: &ProjectId) -> StoreResult<u64>;
     /// Lets one go, under the director's fence: what it was, none where it is not there.
     async fn forget_transcript(&mut self, run: &RunId, digest: &Digest) -> StoreResult<Option<GoneTranscript>>;

@@ -235,7 +235,7 @@ pub(crate) async fn a_fence_that_rises_ends_the_turns_of_the_old_one(lab: &mut i
 pub(crate) fn cases() -> Vec<Case> {
     cases_of! { turns {
         a_run_that_was_written_meanwhile_is_a_conflict a_run_that_is_locked_holds_up_no_other
-        a_turn_that_only_comes_to_be_refused_in_the_commit
+        a_fence_that_is_locked_holds_up_no_other a_turn_that_only_comes_to_be_refused_in_the_commit
         what_was_acknowledged_is_there_when_connections_break
     } }
 }
@@ -284,6 +284,33 @@ async fn a_run_that_is_locked_holds_up_no_other(lab: &mut PostgresLab) {
     for _ in 1..8 {
         let done = timeout(Duration::from_secs(2), work.join_next()).await.unwrap().unwrap().unwrap();
         assert_ne!(done, 0, "it is locked");
+    }
+    holder.rollback().await.unwrap();
+    assert_eq!(work.join_next().await.unwrap().unwrap(), 0);
+    whole(&*store).await;
+}
+
+/// A director that stopped after it had raised the fence of one run.
+async fn a_fence_that_is_locked_holds_up_no_other(lab: &mut PostgresLab) {
+    let store = lab.store();
+    let fence = queued(&*store, 8).await;
+    let mut tx = store.tx(&[]).await.unwrap();
+    let epoch = bump(tx.as_mut(), &Scope::Run(name("r-0")), "test").await;
+    tx.commit().await.unwrap();
+    let own = Fence { scope: Scope::Run(name("r-0")), epoch };
+    let mut holder = lab.raw.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM fence WHERE scope = 'run/r-0' FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let mut work = JoinSet::new();
+    for n in 0..8 {
+        let (store, fence) = (store.clone(), if n == 0 { own.clone() } else { fence.clone() });
+        work.spawn(async move {
+            turn(&*store, &fence, &format!("r-{n}"), RunState::Paused).await.unwrap();
+            n
+        });
+    }
+    for _ in 1..8 {
+        let done = timeout(Duration::from_secs(1), work.join_next()).await.unwrap().unwrap().unwrap();
+        assert_ne!(done, 0, "its fence is locked");
     }
     holder.rollback().await.unwrap();
     assert_eq!(work.join_next().await.unwrap().unwrap(), 0);

@@ -52,7 +52,9 @@ impl Transcripts for PostgresTx {
     }
 
     async fn transcript_bytes(&mut self, project: &ProjectId) -> StoreResult<u64> {
-        let sql = "SELECT coalesce(sum(length(t.body)), 0)::bigint FROM transcript AS t JOIN run AS r ON r.id = t.run_id WHERE r.project = $1";
+        let sql = "SELECT coalesce(sum(length(t.body)), 0)::bigint FROM transcript AS t JOIN run AS r ON r.id = t.run_id \
+                   WHERE r.project = $1 AND NOT EXISTS (SELECT 1 FROM decision AS d \
+                   WHERE d.run_id = t.run_id AND d.doc->>'transcript' = 'sha256:' || t.digest)";
         self.one(query(sql).bind(project.as_str())).await?.map_or(Ok(0), |row| natural(&row, 0))
     }
 

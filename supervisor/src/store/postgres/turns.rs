@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use autopack_shared::domain::audit::AuditRecord;
 use autopack_shared::domain::ids::{Fence, PhaseId, RunId, Timestamp};
 use autopack_shared::domain::record::Event;
-use autopack_shared::runtime::process::{OnError, Tasks};
+use autopack_shared::runtime::process::{OnError, Tasks, caught};
 use autopack_shared::runtime::telemetry::instruments::metrics;
 
 use super::audit::{Head, NOTHING, digest};
@@ -182,10 +182,18 @@ async fn serve<T>(
     stop: CancellationToken,
     work: impl AsyncFn(Vec<T>),
 ) -> Result<(), StoreError> {
+    // Whoever was in the batch is told that it is not known; those that come do not suffer for it.
+    while let Err(panic) = caught(Box::pin(batches(&mut queue, &stop, &work))).await {
+        tracing::error!(error = panic, "turns begin anew");
+    }
+    Ok(())
+}
+
+async fn batches<T>(queue: &mut mpsc::Receiver<T>, stop: &CancellationToken, work: &impl AsyncFn(Vec<T>)) {
     loop {
         let mut batch = Vec::new();
         if stop.run_until_cancelled(queue.recv_many(&mut batch, MOST)).await.is_none_or(|many| many == 0) {
-            return Ok(());
+            return;
         }
         work(batch).await;
     }
@@ -201,8 +209,11 @@ async fn show(core: &Core, lanes: &PgPool, batch: Vec<Ask>) {
                now, cluster, incarnation, epochs FROM autopack.show_all($1, $2, $3, $4) ORDER BY place";
     let ask = || query(sql).bind(&runs).bind(&phases).bind(&scopes).bind(core.seen());
     let mut rows = within(SILENCE, ask().fetch_all(lanes)).await;
-    if rows.as_ref().is_err_and(is_gone) {
-        // As after a restart of the server: asked again on another connection.
+    for _ in 0..LANES {
+        if !rows.as_ref().is_err_and(is_gone) {
+            break;
+        }
+        // As after a restart of the server: asked again on another connection, until they have all been new.
         rows = within(SILENCE, ask().fetch_all(lanes)).await;
     }
     let rows = rows.map_err(|error| failed(&error, None));
@@ -271,7 +282,10 @@ async fn write(core: &Core, lanes: &PgPool, mut batch: Vec<Job>) {
                 if moved.contains(job.run.as_str()) { job.tell(Ok(Done::Together)) } else { job.alone() }
             }
         }
-        Err(error) if is_refusal(&error) => jobs.into_iter().for_each(Job::alone),
+        Err(error) if is_refusal(&error) => {
+            tracing::debug!(%error, turns = jobs.len(), "a batch was refused: each goes by itself");
+            jobs.into_iter().for_each(Job::alone);
+        }
         Err(error @ (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed)) => {
             jobs.into_iter().for_each(|job| job.tell(Err(failed(&error, None))));
         }
