@@ -269,25 +269,9 @@ async fn a_run_that_was_written_meanwhile_is_a_conflict(lab: &mut PostgresLab) {
 }
 
 async fn a_run_that_is_locked_holds_up_no_other(lab: &mut PostgresLab) {
-    let store = lab.store();
-    let fence = queued(&*store, 8).await;
-    let mut holder = lab.raw.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM run WHERE id = 'r-0' FOR UPDATE").execute(&mut *holder).await.unwrap();
-    let mut work = JoinSet::new();
-    for n in 0..8 {
-        let (store, fence) = (store.clone(), fence.clone());
-        work.spawn(async move {
-            turn(&*store, &fence, &format!("r-{n}"), RunState::Paused).await.unwrap();
-            n
-        });
-    }
-    for _ in 1..8 {
-        let done = timeout(Duration::from_secs(2), work.join_next()).await.unwrap().unwrap().unwrap();
-        assert_ne!(done, 0, "it is locked");
-    }
-    holder.rollback().await.unwrap();
-    assert_eq!(work.join_next().await.unwrap().unwrap(), 0);
-    whole(&*store).await;
+    let fence = queued(&*lab.store(), 8).await;
+    let fences = std::array::from_fn(|_| fence.clone());
+    the_others_go_on(lab, "SELECT 1 FROM run WHERE id = 'r-0' FOR UPDATE", fences).await;
 }
 
 /// A director that stopped after it had raised the fence of one run.
@@ -298,11 +282,18 @@ async fn a_fence_that_is_locked_holds_up_no_other(lab: &mut PostgresLab) {
     let epoch = bump(tx.as_mut(), &Scope::Run(name("r-0")), "test").await;
     tx.commit().await.unwrap();
     let own = Fence { scope: Scope::Run(name("r-0")), epoch };
+    let fences = std::array::from_fn(|n| if n == 0 { own.clone() } else { fence.clone() });
+    the_others_go_on(lab, "SELECT 1 FROM fence WHERE scope = 'run/r-0' FOR UPDATE", fences).await;
+}
+
+/// Somebody holds what the first of eight turns needs: the others are done meanwhile, and it when it is free.
+async fn the_others_go_on(lab: &mut PostgresLab, lock: &'static str, fences: [Fence; 8]) {
+    let store = lab.store();
     let mut holder = lab.raw.begin().await.unwrap();
-    sqlx::query("SELECT 1 FROM fence WHERE scope = 'run/r-0' FOR UPDATE").execute(&mut *holder).await.unwrap();
+    sqlx::query(lock).execute(&mut *holder).await.unwrap();
     let mut work = JoinSet::new();
-    for n in 0..8 {
-        let (store, fence) = (store.clone(), if n == 0 { own.clone() } else { fence.clone() });
+    for (n, fence) in fences.into_iter().enumerate() {
+        let store = store.clone();
         work.spawn(async move {
             turn(&*store, &fence, &format!("r-{n}"), RunState::Paused).await.unwrap();
             n
@@ -310,7 +301,7 @@ async fn a_fence_that_is_locked_holds_up_no_other(lab: &mut PostgresLab) {
     }
     for _ in 1..8 {
         let done = timeout(Duration::from_secs(1), work.join_next()).await.unwrap().unwrap().unwrap();
-        assert_ne!(done, 0, "its fence is locked");
+        assert_ne!(done, 0, "what it needs is locked");
     }
     holder.rollback().await.unwrap();
     assert_eq!(work.join_next().await.unwrap().unwrap(), 0);
